@@ -1,0 +1,34 @@
+# The virtual environment is made by the first target that needs it, and again when its lists of packages change.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP) ## make .venv and install all packages (first time: minutes, some GB)
+
+demo: $(STAMP) ## start the four workers and train with them
+	$(BIN)/python start_websocket_servers.py -- $(BIN)/python run_websocket_client.py
+
+test: $(STAMP) ## check style and types, then run all tests
+	@echo "== ruff check"
+	@$(BIN)/ruff check .
+	@echo "== ruff format --check"
+	@$(BIN)/ruff format --check .
+	@echo "== mypy"
+	@$(BIN)/mypy
+	@echo "== pytest"
+	@$(BIN)/python -m pytest
+
+$(STAMP): requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "$(PYTHON) is Python %d.%d; the project needs 3.10 or later. Name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "Installing into .venv. The first time this downloads some GB and takes minutes."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@touch $@
+	@echo "Installed."
