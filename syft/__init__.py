@@ -1,0 +1,47 @@
+"""The websocket workers of PySyft 0.2, on current Python, torch and websockets.
+
+An independent implementation of the part of PySyft 0.2's API that federated training with websocket workers uses,
+with the same import paths, names and arguments. It is not OpenMined's `syft`.
+"""
+
+import logging
+from typing import Any
+
+from syft import exceptions, federated, frameworks, workers
+from syft.federated import FederatedClient, TrainConfig
+from syft.frameworks.torch import TorchHook
+from syft.frameworks.torch.fl import BaseDataset
+from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, PointerTensor, registry
+from syft.version import __version__
+from syft.workers import VirtualWorker, WebsocketClientWorker, WebsocketServerWorker
+
+__all__ = [
+    "ID_PROVIDER",
+    "BaseDataset",
+    "FederatedClient",
+    "ObjectPointer",
+    "ObjectWrapper",
+    "PointerTensor",
+    "TorchHook",
+    "TrainConfig",
+    "VirtualWorker",
+    "WebsocketClientWorker",
+    "WebsocketServerWorker",
+    "__version__",
+    "exceptions",
+    "federated",
+    "frameworks",
+    "hook",
+    "local_worker",
+    "workers",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+registry.local_worker = VirtualWorker(id="me")
+
+
+def __getattr__(name: str) -> Any:
+    """Return `hook`, the last TorchHook (None before the first), or `local_worker`, which stands for this process."""
+    if name in ("hook", "local_worker"):
+        return getattr(registry, name)
+    raise AttributeError(f"module 'syft' has no attribute {name!r}")

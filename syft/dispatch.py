@@ -1,0 +1,324 @@
+"""A worker without a socket: requests in, replies out.
+
+    request bytes -> wire.decode -> Dispatcher.job -> job.run() -> wire.encode -> reply bytes
+
+`VirtualWorker` runs the jobs where they arrive; `WebsocketServerWorker` runs the long ones in a compute thread.
+Nothing here opens a socket or knows asyncio, so both behave the same and tests need no network.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from syft import exceptions, wire
+from syft.exceptions import MalformedMessage, MessageTooLarge, RemoteError, SyftError, UnknownCommand
+from syft.objects import ObjectId, ObjectWrapper
+
+if TYPE_CHECKING:
+    from syft.workers.virtual import VirtualWorker
+
+logger = logging.getLogger(__name__)
+
+BACKGROUND_METHODS = frozenset({"fit", "evaluate"})
+"""Methods of every worker that may take long; a server answers other requests meanwhile."""
+QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects"})
+"""Methods of every worker that are answered at once, also during training."""
+
+_MAX_TRACEBACK = 20_000
+
+
+@dataclass
+class TrainingState:
+    """What fit() and evaluate() work with.
+
+    Attributes:
+        config: the TrainConfig, or None.
+        optimizer: the optimizer, built by the first fit() and kept (with its momentum) until the config changes.
+        kept: the config's model and loss function. They stay usable when the coordinator drops its pointers to
+            them, and go with the config, so that at most one model for each coordinator stays behind.
+    """
+
+    config: Any = None
+    optimizer: torch.optim.Optimizer | None = None
+    kept: dict[ObjectId, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Session:
+    """One coordinator, as a worker sees it. It outlives a connection that breaks or is closed for a while.
+
+    Attributes:
+        name: the session's id, chosen by the coordinator.
+        training: the coordinator's training state; no other coordinator sees or changes it.
+        owned: ids of the objects that the coordinator sent and that go when it goes.
+        connected: whether a connection of this session is open.
+    """
+
+    name: str
+    training: TrainingState = field(default_factory=TrainingState)
+    owned: set[ObjectId] = field(default_factory=set)
+    connected: bool = True
+
+
+@dataclass
+class Job:
+    """One request, ready to run.
+
+    Attributes:
+        call: the request as text, for logs and errors.
+        run: does the work and returns the result.
+        in_background: the job may take long.
+        abandoned: set when nobody waits for the result any more; training then ends before its next batch.
+    """
+
+    request_id: int
+    call: str
+    run: Callable[[], Any]
+    in_background: bool = False
+    abandoned: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class RunningCall:
+    """The call of a worker's method that runs in the current context."""
+
+    worker: Any
+    training: TrainingState
+    abandoned: threading.Event
+
+
+running_call: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
+
+
+class Dispatcher:
+    """Carries out requests on one worker.
+
+    Args:
+        worker: the worker; its id, object storage and methods are used.
+        max_message_bytes: a reply of more bytes becomes an error that says so.
+    """
+
+    def __init__(self, worker: VirtualWorker, max_message_bytes: int = wire.MAX_MESSAGE_BYTES) -> None:
+        self.worker = worker
+        self.max_message_bytes = max_message_bytes
+        self.sessions: dict[str, Session] = {}
+        self._commands: dict[str, Callable[..., Any]] = {
+            "set": self._set,
+            "get": self._get,
+            "delete": self._delete,
+            "search": self._search,
+            "train_config": self._train_config,
+        }
+
+    def job(self, request: wire.Request, session: Session) -> Job:
+        """Return the job for a request. Requests of one session must be turned into jobs in their order.
+
+        Raises:
+            UnknownCommand: there is no such command, or the worker offers no such method.
+            MalformedMessage: the command has other arguments than it should.
+        """
+        if request.command == "call":
+            return self._call(request, session)
+        if request.command not in self._commands:
+            raise UnknownCommand(str(self.worker.id), request.command, sorted([*self._commands, "call"]))
+        command = self._commands[request.command]
+        try:
+            inspect.signature(command).bind(session, **request.arguments)
+        except TypeError as reason:
+            raise MalformedMessage(f"command {request.command!r}: {reason}") from None
+        call = describe_call(request.command, (), request.arguments)
+        return Job(request.id, call, lambda: command(session, **request.arguments))
+
+    def run(self, job: Job) -> bytes:
+        """Run a job and return its reply, or its failure, as bytes. Never raises an Exception."""
+        started = time.perf_counter()
+        outcome = "done"
+        try:
+            frame = wire.encode(wire.Reply(job.request_id, job.run()))
+            if len(frame) > self.max_message_bytes:
+                raise MessageTooLarge(
+                    str(self.worker.id), f"the reply to {job.call} of", len(frame), self.max_message_bytes
+                )
+        except Exception as error:
+            outcome = f"failed ({type(error).__name__})"
+            frame = self.failure(job.request_id, job.call, error)
+        level = logging.INFO if self.worker.verbose else logging.DEBUG
+        milliseconds = 1000 * (time.perf_counter() - started)
+        message = "worker %s: %s %s in %.1f ms, reply of %d bytes"
+        logger.log(level, message, self.worker.id, job.call, outcome, milliseconds, len(frame))
+        return frame
+
+    def handle(self, frame: bytes, session: Session) -> bytes:
+        """Carry out the request that `frame` holds and return its reply, or its failure, as bytes.
+
+        Raises:
+            MalformedMessage: `frame` has no readable header, so there is no request to reply to.
+        """
+        request_id = wire.peek_id(frame)
+        try:
+            request = wire.decode(frame)
+            if not isinstance(request, wire.Request):
+                raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
+            job = self.job(request, session)
+        except Exception as error:
+            return self.failure(request_id, "a request", error)
+        return self.run(job)
+
+    def failure(self, request_id: int, call: str, error: Exception) -> bytes:
+        """Return the failure that tells `error` to the coordinator, as bytes."""
+        text = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
+        own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
+        fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
+        return wire.encode(wire.Failure(request_id, type(error).__name__, str(error), fields, call, text))
+
+    def end_session(self, session: Session) -> None:
+        """Forget a session, with the objects that its coordinator would have deleted."""
+        self.sessions.pop(session.name, None)
+        self._delete(session, ids=list(session.owned))
+
+    def callable_methods(self) -> list[str]:
+        """Return the names of the methods that may be called from afar: those above and the owner's own.
+
+        The owner's own are the public methods that a subclass of this package's workers defines. Overriding a
+        method of this package, add_dataset for example, does not open it to the network.
+        """
+        own_classes = [cls for cls in type(self.worker).__mro__ if not _is_ours(cls)]
+        own = {
+            name
+            for cls in own_classes
+            for name, value in vars(cls).items()
+            if isinstance(value, (staticmethod, classmethod)) or inspect.isfunction(value)
+        }
+        reserved = {name for cls in type(self.worker).__mro__ if cls not in own_classes for name in dir(cls)}
+        public = {name for name in own if not name.startswith("_")} - reserved
+        return sorted(public | BACKGROUND_METHODS | QUICK_METHODS)
+
+    def _call(self, request: wire.Request, session: Session) -> Job:
+        try:
+            name, args, kwargs = (request.arguments[key] for key in ("name", "args", "kwargs"))
+            call = describe_call(name, args, kwargs)
+        except (KeyError, TypeError, AttributeError) as reason:
+            raise MalformedMessage(
+                f"command 'call' with the arguments {sorted(request.arguments)}: {reason!r}"
+            ) from None
+        if name == "clear_objects":
+            return Job(request.id, call, lambda: self._clear(session))
+        if name not in self.callable_methods():
+            raise UnknownCommand(str(self.worker.id), name, self.callable_methods())
+        training = session.training  # as of now: a later TrainConfig is for later calls
+        method = getattr(self.worker, name)
+        abandoned = threading.Event()
+
+        def run() -> Any:
+            token = running_call.set(RunningCall(self.worker, training, abandoned))
+            try:
+                return method(*args, **kwargs)
+            finally:
+                running_call.reset(token)
+
+        return Job(request.id, call, run, name not in QUICK_METHODS, abandoned)
+
+    def _set(
+        self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: Any, description: Any, collect: bool
+    ) -> None:
+        if wrapped:
+            obj = ObjectWrapper(obj, id, tags, description)
+        else:
+            obj.id, obj.tags, obj.description = id, tags, description
+        self.worker.set_obj(obj)
+        if collect:
+            session.owned.add(id)
+
+    def _get(self, session: Session, id: ObjectId) -> Any:
+        obj = self.worker.get_obj(id)
+        self._delete(session, ids=[id])
+        session.training.kept.pop(id, None)
+        is_wrapper = isinstance(obj, ObjectWrapper)
+        return {
+            "obj": obj.obj if is_wrapper else obj,
+            "wrapped": is_wrapper,
+            "tags": getattr(obj, "tags", None),
+            "description": getattr(obj, "description", None),
+        }
+
+    def _delete(self, session: Session, ids: list[ObjectId]) -> None:
+        for obj_id in ids:
+            self.worker.rm_obj(obj_id)
+            session.owned.discard(obj_id)
+
+    def _clear(self, session: Session) -> None:
+        """Remove all objects but those that belong to another coordinator that is connected now."""
+        others = [other for other in self.sessions.values() if other is not session and other.connected]
+        spared = set().union(*(other.owned for other in others))
+        self._delete(session, [obj_id for obj_id in self.worker.current_objects() if obj_id not in spared])
+        session.training = TrainingState()
+
+    def _search(self, session: Session, query: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": obj.id,
+                "tags": sorted(obj.tags or ()),
+                "description": getattr(obj, "description", None),
+                "shape": tuple(obj.shape) if isinstance(obj, torch.Tensor) else None,
+            }
+            for obj in self.worker.search_objects(query)
+        ]
+
+    def _train_config(self, session: Session, fields: dict[str, Any]) -> None:
+        config = self.worker.train_config_from(fields)
+        stored = self.worker.current_objects()
+        ids = (config._model_id, config._loss_fn_id)
+        session.training = TrainingState(config, kept={key: stored[key] for key in ids if key in stored})
+
+
+def unwrap(frame: bytes, worker_id: ObjectId) -> Any:
+    """Return the result that a reply holds, or raise the error that it tells.
+
+    Raises:
+        SyftError: the error of this package that the worker raised, with `remote_traceback`.
+        RemoteError: any other error of the worker.
+    """
+    message = wire.decode(frame)
+    if isinstance(message, wire.Reply):
+        return message.result
+    if not isinstance(message, wire.Failure):
+        raise MalformedMessage(f"a {type(message).__name__} where a reply is expected")
+    error = exceptions.from_fields(message.type, message.fields)
+    if error is None:
+        error = RemoteError.of(
+            type_name=message.type,
+            worker=str(worker_id),
+            call=message.call,
+            message=message.message,
+            traceback=message.traceback,
+        )
+    error.remote_traceback = message.traceback
+    raise error
+
+
+def describe_call(name: str, args: Any, kwargs: dict[str, Any]) -> str:
+    """Return a call as text, with long and large arguments shortened: fit(dataset_key='mnist')."""
+    shown = [_shortly(value) for value in args] + [f"{key}={_shortly(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join(shown)})"
+
+
+def _shortly(value: Any) -> str:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return f"<{type(value).__name__} {tuple(value.shape)}>"
+    text = repr(value) if isinstance(value, (str, int, float, bool, bytes, type(None))) else f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in (__name__.partition(".")[0], "builtins", "abc", "typing")

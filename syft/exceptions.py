@@ -1,0 +1,411 @@
+"""Every error a user of this package can meet.
+
+SyftError
+├── ConnectionFailed            (also ConnectionError)
+│   ├── WorkerUnreachable       (also ConnectionRefusedError)  nobody accepts the connection
+│   ├── ConnectionLost          the connection broke while a call was waiting for its reply
+│   └── HandshakeFailed         somebody answers, but not a worker of this protocol
+│       └── VersionMismatch     a worker that speaks another version of it
+├── CallAbandoned               a worker stopped training, since its coordinator has gone
+├── CallTimeout                 (also TimeoutError)  no reply within the `timeout` that was asked for
+├── AddressInUse                (also OSError)  a server worker cannot listen on its port
+├── ProtocolError               (also ValueError)
+│   ├── MalformedMessage        bytes that are no message of this protocol
+│   ├── MessageTooLarge         more bytes than either side allows
+│   └── UnknownCommand          a command or remote method that the worker does not offer
+├── NotSerializable             (also TypeError)  a value that cannot travel
+│   └── NotScriptable           a model or function that TorchScript cannot compile
+├── ObjectNotFoundError         (also KeyError)
+├── DatasetNotFound             (also ValueError)
+├── DatasetExists               (also ValueError)
+├── DatasetEmpty                (also ValueError)
+├── TrainConfigMissing          (also ValueError)
+├── UnknownOptimizer            (also ValueError)
+├── DeviceUnavailable           (also ValueError)
+├── EmptyRoundError             (also ValueError)
+├── ModelMismatchError          (also ValueError)
+└── RemoteError                 anything else that was raised on a worker; also of the built-in
+                                type that was raised there, so `except ValueError` still works
+
+An error holds its facts as attributes and builds its text from them. The built-in bases are those that
+programs written for PySyft 0.2 catch.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+
+class SyftError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        remote_traceback: the traceback on the worker, if the error was raised there.
+    """
+
+    remote_traceback: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self).__name__, to_fields(self))
+
+
+class ConnectionFailed(SyftError, ConnectionError):
+    """No usable connection to a worker."""
+
+
+@dataclass(eq=False)
+class WorkerUnreachable(ConnectionFailed, ConnectionRefusedError):
+    """Nobody accepted a connection at the worker's address before the deadline."""
+
+    worker: str
+    url: str
+    seconds: float
+    attempts: int
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} did not accept a connection at {self.url} within {self.seconds:g} s "
+            f"({self.attempts} attempts; the last one: {self.cause}). "
+            f"Is the server running at {self.url}? Start the workers first: python start_websocket_servers.py"
+        )
+
+
+@dataclass(eq=False)
+class ConnectionLost(ConnectionFailed):
+    """The connection ended while a call was waiting for its reply."""
+
+    worker: str
+    url: str
+    call: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"the connection to worker {self.worker!r} at {self.url} was lost during {self.call}: {self.cause}. "
+            "The next call connects again; whether this one took effect is unknown."
+        )
+
+
+@dataclass(eq=False)
+class HandshakeFailed(ConnectionFailed):
+    """Something listens at the address, but it did not answer as a worker does."""
+
+    worker: str
+    url: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"no worker answers at {self.url} (expected {self.worker!r}): {self.cause}. "
+            "Check the port, and that both sides use TLS or neither does (secure=)."
+        )
+
+
+@dataclass(eq=False)
+class VersionMismatch(HandshakeFailed):
+    """The two sides speak different versions of the protocol."""
+
+    worker: str
+    url: str
+    cause: str
+    ours: int
+    theirs: int
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} at {self.url} speaks protocol version {self.theirs}; this side speaks version "
+            f"{self.ours}. Run the same version of this package on both machines."
+        )
+
+
+@dataclass(eq=False)
+class CallAbandoned(SyftError):
+    """A worker stopped training, since nobody waits for the result."""
+
+    worker: str
+
+    def __str__(self) -> str:
+        return f"worker {self.worker!r} stopped training: its coordinator has gone, or the worker is being stopped."
+
+
+@dataclass(eq=False)
+class CallTimeout(SyftError, TimeoutError):
+    """A call had no reply within the timeout its caller asked for."""
+
+    worker: str
+    call: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} did not answer {self.call} within {self.seconds:g} s (timeout=). "
+            "The worker may still be busy with it; its late answer is dropped."
+        )
+
+
+@dataclass(eq=False)
+class AddressInUse(SyftError, OSError):
+    """A server worker cannot listen on the address it was given."""
+
+    worker: str
+    url: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} cannot listen at {self.url}: {self.cause}. "
+            "Stop the process that uses this port, or choose another port."
+        )
+
+
+class ProtocolError(SyftError, ValueError):
+    """A message breaks the rules of the protocol."""
+
+
+@dataclass(eq=False)
+class MalformedMessage(ProtocolError):
+    """Bytes that are no message of this protocol."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"malformed message: {self.reason}."
+
+
+@dataclass(eq=False)
+class MessageTooLarge(ProtocolError):
+    """A message is larger than the limit of the side that names it."""
+
+    worker: str
+    what: str
+    size: int
+    limit: int
+
+    def __str__(self) -> str:
+        return (
+            f"message too large: {self.what} {self.worker!r} is {self.size} bytes; the limit is {self.limit} bytes. "
+            "Raise max_message_bytes on the client and on the server."
+        )
+
+
+@dataclass(eq=False)
+class UnknownCommand(ProtocolError):
+    """A worker was asked for something that it does not offer."""
+
+    worker: str
+    command: str
+    available: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} offers no remote method {self.command!r}; it offers: {_listed(self.available)}. "
+            "Methods of your own become callable when a subclass of the server worker defines them, public and by name."
+        )
+
+
+@dataclass(eq=False)
+class NotSerializable(SyftError, TypeError):
+    """A value cannot be sent to, or back from, a worker."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} cannot be sent: {self.reason}. "
+            "Tensors, numpy arrays, TorchScript models and functions, numbers, strings, bytes, None, and lists, "
+            "tuples and dicts of them can."
+        )
+
+
+@dataclass(eq=False)
+class NotScriptable(NotSerializable):
+    """TorchScript cannot compile a plain model or function."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} cannot be sent: torch.jit.script refused it ({self.reason}). "
+            "Trace it, torch.jit.trace(model, example_input), or write it so that torch.jit.script compiles it."
+        )
+
+
+@dataclass(eq=False)
+class ObjectNotFoundError(SyftError, KeyError):
+    """A worker holds no object under an id."""
+
+    worker: str
+    obj_id: Any
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} has no object with id {self.obj_id!r}. It was fetched with get() or deleted, "
+            "or the worker was restarted; send it again."
+        )
+
+
+@dataclass(eq=False)
+class DatasetNotFound(SyftError, ValueError):
+    """A worker has no dataset under a key."""
+
+    worker: str
+    dataset_key: str
+    available: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} has no dataset {self.dataset_key!r} (unknown dataset); "
+            f"it has: {_listed(self.available)}."
+        )
+
+
+@dataclass(eq=False)
+class DatasetExists(SyftError, ValueError):
+    """A dataset key is taken."""
+
+    worker: str
+    dataset_key: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} already has a dataset {self.dataset_key!r}. "
+            "Remove it first with remove_dataset(), or choose another key."
+        )
+
+
+@dataclass(eq=False)
+class DatasetEmpty(SyftError, ValueError):
+    """A dataset has no samples, so there is nothing to train on or to evaluate."""
+
+    worker: str
+    dataset_key: str
+
+    def __str__(self) -> str:
+        return f"dataset {self.dataset_key!r} on worker {self.worker!r} has 0 samples; at least 1 is needed."
+
+
+@dataclass(eq=False)
+class TrainConfigMissing(SyftError, ValueError):
+    """fit() or evaluate() was called before a TrainConfig was sent."""
+
+    worker: str
+
+    def __str__(self) -> str:
+        return f"worker {self.worker!r} has no TrainConfig. Send one first: TrainConfig(...).send(worker)."
+
+
+@dataclass(eq=False)
+class UnknownOptimizer(SyftError, ValueError):
+    """torch.optim has no optimizer of a name."""
+
+    name: str
+    available: list[str]
+
+    def __str__(self) -> str:
+        return f"unknown optimizer {self.name!r}; torch.optim has: {_listed(self.available)}."
+
+
+@dataclass(eq=False)
+class DeviceUnavailable(SyftError, ValueError):
+    """A worker has no such device."""
+
+    worker: str
+    device: str
+    available: list[str]
+
+    def __str__(self) -> str:
+        return f"worker {self.worker!r} has no device {self.device!r}; it has: {_listed(self.available)}."
+
+
+class EmptyRoundError(SyftError, ValueError):
+    """federated_avg() got no model."""
+
+    def __str__(self) -> str:
+        return "nothing to average: `models` is empty; at least one model is needed. Did every worker fail this round?"
+
+
+@dataclass(eq=False)
+class ModelMismatchError(SyftError, ValueError):
+    """Two models that should be averaged have different parameters."""
+
+    model: str
+    name: str
+    observed: str
+    expected: str
+
+    def __str__(self) -> str:
+        return (
+            f"models differ: parameter {self.name!r} of model {self.model!r} is {self.observed}; "
+            f"expected {self.expected}, as in the first model. All models of a round must have the same structure."
+        )
+
+
+@dataclass(eq=False)
+class RemoteError(SyftError):
+    """An error on a worker that is none of this package's own.
+
+    Attributes:
+        worker: id of the worker.
+        call: the call that failed, with its plain arguments.
+        type_name: name of the exception's type on the worker, for example 'ValueError'.
+        message: the exception's text.
+        traceback: the traceback on the worker.
+    """
+
+    worker: str
+    call: str
+    type_name: str
+    message: str
+    traceback: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} failed in {self.call}: {self.type_name}: {self.message}\n"
+            f"  --- traceback on worker {self.worker!r} ---\n{_indented(self.traceback)}"
+        )
+
+    @classmethod
+    def of(cls, type_name: str, **fields: Any) -> RemoteError:
+        """Return a RemoteError that is also of the built-in type `type_name`, where there is one."""
+        return _remote_error_class(type_name)(type_name=type_name, **fields)
+
+
+def _rebuild(type_name: str, fields: dict[str, Any]) -> SyftError:
+    return from_fields(type_name, fields) or RemoteError.of(**fields)
+
+
+@cache
+def _remote_error_class(type_name: str) -> type[RemoteError]:
+    base = getattr(builtins, type_name, None)
+    if not (isinstance(base, type) and issubclass(base, Exception)) or issubclass(RemoteError, base):
+        return RemoteError
+    try:
+        return type("RemoteError", (RemoteError, base), {"__module__": __name__})
+    except TypeError:  # a built-in whose memory layout does not mix with another base
+        return RemoteError
+
+
+def to_fields(error: SyftError) -> dict[str, Any]:
+    """Return the facts of an error of this package as a dict of plain values, for the wire."""
+    return dataclasses.asdict(error) if dataclasses.is_dataclass(error) else {}
+
+
+def from_fields(type_name: str, fields: dict[str, Any]) -> SyftError | None:
+    """Return the error of this package with that name and those facts; None if there is no such error."""
+    cls = globals().get(type_name)
+    if not (isinstance(cls, type) and issubclass(cls, SyftError)) or cls is RemoteError:
+        return None
+    expected: list[str] = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    return cls(**fields) if sorted(fields) == sorted(expected) else None
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names) if names else "none"
+
+
+def _indented(text: str) -> str:
+    return "\n".join("  " + line for line in text.rstrip().splitlines())

@@ -1,0 +1,314 @@
+"""Training and evaluation on a worker's own data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+from syft.dispatch import Session, TrainingState, running_call
+from syft.exceptions import (
+    CallAbandoned,
+    DatasetEmpty,
+    DatasetExists,
+    DatasetNotFound,
+    DeviceUnavailable,
+    ObjectNotFoundError,
+    TrainConfigMissing,
+    UnknownOptimizer,
+)
+from syft.federated.train_config import TrainConfig
+from syft.objects import ObjectId, ObjectStorage
+from syft.torchscript import call_loss
+
+
+class FederatedClient(ObjectStorage):
+    """Holds datasets and objects, and trains and evaluates models on the datasets.
+
+    Source: PySyft 0.2.4, `syft.federated.federated_client.FederatedClient`.
+
+    Args:
+        datasets: key -> dataset; None: none yet.
+    """
+
+    def __init__(self, datasets: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.datasets: dict[str, Any] = datasets if datasets is not None else {}
+        self._session = Session("local")
+
+    def add_dataset(self, dataset: Any, key: str) -> None:
+        """Register a dataset.
+
+        Args:
+            dataset: any map-style dataset; each sample is a pair of input and target (or several inputs, and the
+                target last).
+            key: the name that fit() and evaluate() find it by.
+
+        Raises:
+            DatasetExists: the key is taken (also a ValueError).
+        """
+        if key in self.datasets:
+            raise DatasetExists(self._name(), key)
+        self.datasets[key] = dataset
+
+    def remove_dataset(self, key: str) -> None:
+        """Remove the dataset with this key, if there is one."""
+        self.datasets.pop(key, None)
+
+    def set_obj(self, obj: Any) -> None:
+        """Store an object under its id. A TrainConfig becomes the current one, and a new optimizer will be built."""
+        if isinstance(obj, TrainConfig):
+            self.train_config = obj
+            self.optimizer = None
+        else:
+            super().set_obj(obj)
+
+    def get_obj(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id.
+
+        Raises:
+            ObjectNotFoundError: there is none (also a KeyError).
+        """
+        kept = self._training().kept
+        return kept[obj_id] if obj_id in kept else super().get_obj(obj_id)
+
+    @property
+    def train_config(self) -> TrainConfig | None:
+        """The config that fit() and evaluate() use: that of the coordinator whose call runs, else this worker's."""
+        return self._training().config
+
+    @train_config.setter
+    def train_config(self, config: Any) -> None:
+        self._training().config = config
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer of the current config; None before its first fit()."""
+        return self._training().optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Any) -> None:
+        self._training().optimizer = optimizer
+
+    def fit(self, dataset_key: str, device: str | torch.device = "cpu", **kwargs: Any) -> torch.Tensor | None:
+        """Train the model of the current TrainConfig on a local dataset.
+
+        Args:
+            dataset_key: key of the dataset.
+            device: where to train: "cpu", "cuda:1", torch.device, ... The model is on the CPU again afterwards.
+            **kwargs: ignored, as in PySyft 0.2.
+
+        Returns:
+            The loss on the last batch, a scalar on the CPU; None if `max_nr_batches` is 0.
+
+        Raises:
+            TrainConfigMissing: no TrainConfig was sent.
+            DatasetNotFound: there is no dataset with this key (also a ValueError).
+            DatasetEmpty: the dataset has no samples.
+            UnknownOptimizer: torch.optim has no such optimizer (also a ValueError).
+            DeviceUnavailable: this worker has no such device.
+        """
+        model, loss_fn = self._model_and_loss(dataset_key)
+        device = self._device(device)
+        with _on_device(model, device):
+            config = self._config()
+            self._build_optimizer(config.optimizer, model, config.optimizer_args)
+            return self._fit(model=model, dataset_key=dataset_key, loss_fn=loss_fn, device=device)
+
+    def evaluate(
+        self,
+        dataset_key: str,
+        return_histograms: bool = False,
+        nr_bins: int = -1,
+        return_loss: bool = True,
+        return_raw_accuracy: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> dict[str, Any]:
+        """Evaluate the model of the current TrainConfig on a local dataset.
+
+        Args:
+            dataset_key: key of the dataset.
+            return_histograms: whether to count predictions and targets by class.
+            nr_bins: number of classes of the histograms.
+            return_loss: whether to compute the loss.
+            return_raw_accuracy: whether to count correct predictions.
+            device: where to evaluate.
+
+        Returns:
+            A dict with those of these keys that were asked for: `loss`, the mean loss per sample (PySyft 0.2.4
+            divided it by the batch size once more); `nr_correct_predictions` and `nr_predictions`;
+            `histogram_predictions` and `histogram_target`, (nr_bins,) float64 counts.
+
+        Raises:
+            TrainConfigMissing, DatasetNotFound, DatasetEmpty, DeviceUnavailable: as in fit().
+            ValueError: histograms are asked for and `nr_bins` is below 1.
+        """
+        if return_histograms and nr_bins < 1:
+            raise ValueError(f"no histograms without bins: nr_bins is {nr_bins}; expected the number of classes.")
+        model, loss_fn = self._model_and_loss(dataset_key)
+        device = self._device(device)
+        loader = self._create_data_loader(dataset_key=dataset_key, shuffle=False)
+        total_loss, correct, count = 0.0, 0, 0
+        histograms = np.zeros((2, max(nr_bins, 0)))
+        model.eval()
+        with _on_device(model, device), torch.inference_mode():
+            for *inputs, target in loader:
+                output = model(*(_to(each, device) for each in inputs))
+                target = target.to(device)
+                if return_loss:
+                    total_loss += call_loss(loss_fn, output, target).item() * len(target)
+                count += len(target)
+                if not (return_raw_accuracy or return_histograms):
+                    continue
+                pred = output.argmax(dim=1)
+                correct += int((pred == target.view_as(pred)).sum())
+                if return_histograms:
+                    histograms += [_histogram(pred, nr_bins), _histogram(target, nr_bins)]
+        result: dict[str, Any] = {}
+        if return_loss:
+            result["loss"] = total_loss / count
+        if return_raw_accuracy:
+            result |= {"nr_correct_predictions": correct, "nr_predictions": count}
+        if return_histograms:
+            result |= {"histogram_predictions": histograms[0], "histogram_target": histograms[1]}
+        return result
+
+    def train_config_from(self, fields: Mapping[str, Any]) -> TrainConfig:
+        """Return the TrainConfig that a coordinator sent as plain values."""
+        return TrainConfig(model=None, loss_fn=None, owner=self, **fields)
+
+    def _check_train_config(self) -> None:
+        if self.train_config is None:
+            raise TrainConfigMissing(self._name())
+
+    def _build_optimizer(self, optimizer_name: str, model: Any, optimizer_args: Mapping[str, Any] | None) -> Any:
+        """Return the current optimizer; build it if the config is new."""
+        if self.optimizer is None:
+            names = optimizer_names()
+            if optimizer_name not in names:
+                raise UnknownOptimizer(optimizer_name, names)
+            self.optimizer = getattr(torch.optim, optimizer_name)(model.parameters(), **dict(optimizer_args or {}))
+        return self.optimizer
+
+    def _create_data_loader(self, dataset_key: str, shuffle: bool = False) -> DataLoader:
+        config, dataset = self._config(), self.datasets[dataset_key]
+        generator = torch.Generator().manual_seed(getattr(config, "seed", None) or 0)
+        sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+        return DataLoader(dataset, batch_size=config.batch_size, sampler=sampler)
+
+    def _fit(
+        self, model: Any, dataset_key: str, loss_fn: Any, device: str | torch.device = "cpu"
+    ) -> torch.Tensor | None:
+        config = self._config()
+        loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
+        loss = None
+        model.train()
+        with _seeded(getattr(config, "seed", None)):
+            for *inputs, target in self._batches(loader, config):
+                inputs, target = [_to(each, device) for each in inputs], target.to(device)
+
+                def closure(inputs: list[Any] = inputs, target: torch.Tensor = target) -> torch.Tensor:
+                    self.optimizer.zero_grad()
+                    loss = call_loss(loss_fn, model(*inputs), target)
+                    loss.backward()
+                    return loss
+
+                loss = self.optimizer.step(closure)  # a closure, since LBFGS needs one
+        return None if loss is None else loss.detach().cpu()
+
+    def _batches(self, loader: DataLoader, config: TrainConfig) -> Iterator[Any]:
+        """Yield the batches of all epochs, at most `max_nr_batches` of them in all."""
+        left = config.max_nr_batches if config.max_nr_batches >= 0 else float("inf")
+        call = running_call.get()
+        for _ in range(config.epochs):
+            for batch in loader:
+                if left <= 0:
+                    return
+                if call is not None and call.abandoned.is_set():
+                    raise CallAbandoned(self._name())
+                left -= 1
+                yield batch
+
+    def _model_and_loss(self, dataset_key: str) -> tuple[Any, Any]:
+        self._check_train_config()
+        if dataset_key not in self.datasets:
+            raise DatasetNotFound(self._name(), str(dataset_key), [str(key) for key in self.datasets])
+        if len(self.datasets[dataset_key]) == 0:
+            raise DatasetEmpty(self._name(), dataset_key)
+        config = self._config()
+        model, loss_fn = (self._wrapped(obj_id) for obj_id in (config._model_id, config._loss_fn_id))
+        return model, loss_fn
+
+    def _wrapped(self, obj_id: ObjectId | None) -> Any:
+        """Return what is in the ObjectWrapper with this id; a config without a model sent None."""
+        wrapper = None if obj_id is None else self.get_obj(obj_id)
+        if wrapper is None or wrapper.obj is None:
+            raise ObjectNotFoundError(self._name(), obj_id)
+        return wrapper.obj
+
+    def _device(self, device: str | torch.device) -> torch.device:
+        available = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        try:
+            found = torch.device(device)
+        except RuntimeError:
+            raise DeviceUnavailable(self._name(), str(device), available) from None
+        if f"{found.type}:{found.index or 0}" not in [*available, "cpu:0"]:
+            raise DeviceUnavailable(self._name(), str(device), available)
+        return found
+
+    def _training(self) -> TrainingState:
+        call = running_call.get()
+        return call.training if call is not None and call.worker is self else self._session.training
+
+    def _config(self) -> TrainConfig:
+        self._check_train_config()
+        return self.train_config  # type: ignore[return-value]
+
+    def _name(self) -> str:
+        return str(getattr(self, "id", type(self).__name__))
+
+
+def optimizer_names() -> list[str]:
+    """Return the names of the optimizers of torch.optim."""
+    return sorted(
+        name
+        for name, value in vars(torch.optim).items()
+        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    )
+
+
+@contextmanager
+def _on_device(model: Any, device: torch.device | str) -> Iterator[None]:
+    """Have the model on a device, and on the CPU again afterwards. Functions and CPU models cost nothing."""
+    moved = torch.device(device).type != "cpu" and hasattr(model, "to")
+    if moved:
+        model.to(device)
+    try:
+        yield
+    finally:
+        if moved:
+            model.to("cpu")
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Seed torch's generators for a while, so that random layers are reproducible; leave them as they were."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def _to(value: Any, device: torch.device | str) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _histogram(classes: torch.Tensor, nr_bins: int) -> np.ndarray:
+    return np.histogram(classes.cpu().numpy(), bins=nr_bins, range=(0, nr_bins))[0]

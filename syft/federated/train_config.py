@@ -1,0 +1,147 @@
+"""What a worker needs to know to train or to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectWrapper, registry
+
+if TYPE_CHECKING:
+    from syft.workers.base import BaseWorker
+
+
+class TrainConfig:
+    """A model, a loss function and the settings of their training, to be sent to a worker.
+
+    Source: PySyft 0.2.4, `syft.federated.train_config.TrainConfig`. `seed` is new: it makes the worker's shuffling
+    and its random layers (dropout) reproducible to the bit, given the same worker, data and number of threads.
+    Workers that train in one process at the same time share torch's generator; there, random layers are not
+    reproducible.
+
+    Args:
+        model: a traced or scripted model; a plain one is compiled by torch.jit.script when it is sent. None if the
+            worker has it already, under `model_id`.
+        loss_fn: returns the mean loss of a batch, given `pred` and `target` (or two arguments of other names, in
+            that order); traced, scripted or plain. None if the worker has it already, under `loss_fn_id`.
+        owner: the worker this config belongs to; None: the local worker.
+        batch_size: samples a batch, for training and evaluation.
+        epochs: passes over the worker's dataset.
+        optimizer: name of any optimizer of torch.optim.
+        optimizer_args: its arguments. Not modified. None: torch's defaults, or nothing is trained.
+        id: id of this config; None: a new one.
+        max_nr_batches: upper bound on the training steps of one fit(), over all its epochs. Negative: no bound.
+        shuffle: whether to draw the samples in random order.
+        loss_fn_id: id of a loss function that the worker holds.
+        model_id: id of a model that the worker holds.
+        seed: seeds shuffling and random layers on the worker. None: drawn from torch's generator here and now, so
+            that a program that calls torch.manual_seed is reproducible as a whole.
+
+    Attributes:
+        model_ptr: pointer to the model on the worker, once sent.
+        loss_fn_ptr: pointer to the loss function on the worker, once sent.
+
+    Raises:
+        ValueError: `batch_size` or `epochs` is below 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None,
+        loss_fn: Callable[..., Any] | None,
+        owner: Any = None,
+        batch_size: int = 32,
+        epochs: int = 1,
+        optimizer: str = "SGD",
+        optimizer_args: Mapping[str, Any] | None = {"lr": 0.1},
+        id: ObjectId | None = None,
+        max_nr_batches: int = -1,
+        shuffle: bool = True,
+        loss_fn_id: ObjectId | None = None,
+        model_id: ObjectId | None = None,
+        seed: int | None = None,
+    ) -> None:
+        for name, number in (("batch_size", batch_size), ("epochs", epochs)):
+            if number < 1:
+                raise ValueError(f"TrainConfig cannot be made: {name} is {number}; expected an integer of at least 1.")
+        self.owner = owner if owner is not None else registry.local_worker
+        self.id = ID_PROVIDER.pop() if id is None else id
+        self.location: BaseWorker | None = None
+        self.model = model
+        self.loss_fn = loss_fn
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.optimizer = optimizer
+        self.optimizer_args = None if optimizer_args is None else dict(optimizer_args)
+        self.max_nr_batches = max_nr_batches
+        self.shuffle = shuffle
+        self.seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
+        self.model_ptr: ObjectPointer | None = None
+        self.loss_fn_ptr: ObjectPointer | None = None
+        self._model_id = model_id
+        self._loss_fn_id = loss_fn_id
+
+    def send(self, location: BaseWorker) -> TrainConfig:
+        """Send the model, the loss function and the settings to a worker, without waiting for it.
+
+        What goes wrong on the worker is raised by the next call to it. The objects stay on the worker as long as
+        `model_ptr` and `loss_fn_ptr` live, or until they are fetched.
+
+        Args:
+            location: the worker, or a proxy of it.
+
+        Returns:
+            This config.
+
+        Raises:
+            NotScriptable: the model or the loss function is plain and torch.jit.script cannot compile it.
+            MessageTooLarge: the model is larger than `max_message_bytes` allows.
+            ConnectionFailed: the worker is not reached.
+        """
+        if self.model is not None or self._model_id is None:
+            self.model_ptr, self._model_id = self._wrap_and_send_obj(self.model, location)
+        if self.loss_fn is not None or self._loss_fn_id is None:
+            self.loss_fn_ptr, self._loss_fn_id = self._wrap_and_send_obj(self.loss_fn, location)
+        location._post("train_config", fields=self.to_fields())
+        return self
+
+    def get(self, location: BaseWorker | None = None) -> TrainConfig:
+        """Return this config; PySyft 0.2 fetched a copy of it."""
+        return self
+
+    def get_model(self) -> Any:
+        """Fetch the model from the worker, wrapped (`.obj` is the model); None if none was sent."""
+        return self.model_ptr.get() if self.model_ptr is not None else None
+
+    def get_loss_fn(self) -> Any:
+        """Fetch the loss function from the worker, wrapped; None if none was sent."""
+        return self.loss_fn_ptr.get() if self.loss_fn_ptr is not None else None
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the settings as plain values; the model and the loss function by their ids on the worker."""
+        return {
+            "id": self.id,
+            "model_id": self._model_id,
+            "loss_fn_id": self._loss_fn_id,
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            "optimizer": self.optimizer,
+            "optimizer_args": self.optimizer_args,
+            "max_nr_batches": self.max_nr_batches,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
+
+    def _wrap_and_send_obj(self, obj: Any, location: BaseWorker) -> tuple[ObjectPointer, ObjectId]:
+        wrapper = ObjectWrapper(obj, id=ID_PROVIDER.pop())
+        return location._send_object(wrapper, owner=self.owner, wait=False), wrapper.id
+
+    def __str__(self) -> str:
+        location = f" location:{self.location.id}" if self.location is not None else ""
+        return (
+            f"<{type(self).__name__} id:{self.id} owner:{self.owner.id}{location} epochs: {self.epochs} "
+            f"batch_size: {self.batch_size} optimizer_args: {self.optimizer_args}>"
+        )

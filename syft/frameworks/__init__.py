@@ -1,0 +1,1 @@
+"""Frameworks that models may be written in; there is one, torch."""

@@ -1,0 +1,10 @@
+"""The name that PySyft had for `syft.frameworks.torch.fl` before 0.2.0; the same modules."""
+
+import sys
+
+from syft.frameworks.torch.fl import BaseDataset, dataset, utils
+
+sys.modules[f"{__name__}.utils"] = utils
+sys.modules[f"{__name__}.dataset"] = dataset
+
+__all__ = ["BaseDataset", "dataset", "utils"]

@@ -1,0 +1,6 @@
+"""Federated learning on torch: datasets and averaging."""
+
+from syft.frameworks.torch.fl import utils
+from syft.frameworks.torch.fl.dataset import BaseDataset
+
+__all__ = ["BaseDataset", "utils"]

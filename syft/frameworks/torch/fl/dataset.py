@@ -1,0 +1,70 @@
+"""Datasets as workers hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+
+class BaseDataset(Dataset):
+    """Inputs and targets, with an optional transform of the inputs.
+
+    Source: PySyft 0.2.4, `syft.frameworks.torch.fl.BaseDataset`. The transform gets each input as a numpy array,
+    which is what torchvision's `ToTensor` expects; an image of shape (H, W) becomes a tensor (1, H, W).
+
+    Args:
+        data: the inputs: a tensor, an array or a list; one element a sample.
+        targets: the targets, in the same order.
+        transform: applied to each input when it is read; its result becomes a tensor.
+        owner: accepted for PySyft 0.2 programs and kept as an attribute.
+
+    Raises:
+        ValueError: `data` and `targets` have different lengths.
+    """
+
+    def __init__(
+        self, data: Any, targets: Any, transform: Callable[..., Any] | None = None, owner: Any = None, **kwargs: Any
+    ) -> None:
+        if len(data) != len(targets):
+            raise ValueError(
+                f"data and targets differ in length: {len(data)} and {len(targets)}; each sample needs one of each."
+            )
+        self.data = data
+        self.targets = targets
+        self.transform_ = transform
+        self.owner = owner
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """Return the input (transformed) and the target with this index."""
+        sample = self.data[index]
+        if self.transform_ is not None:
+            is_tensor = isinstance(sample, torch.Tensor)
+            sample = torch.as_tensor(self.transform_(sample.detach().numpy() if is_tensor else sample))
+        return sample, self.targets[index]
+
+    def transform(self, transform: Callable[[Any], Any]) -> None:
+        """Replace all inputs by `transform` of them, at once.
+
+        Raises:
+            TypeError: the inputs are not one tensor.
+        """
+        if not isinstance(self.data, torch.Tensor):
+            raise TypeError(f"transform() needs data in one torch.Tensor; it is in a {type(self.data).__name__}.")
+        self.data = transform(self.data)
+
+    def get_data(self) -> Any:
+        """Return the inputs."""
+        return self.data
+
+    def get_targets(self) -> Any:
+        """Return the targets."""
+        return self.targets
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} samples)"

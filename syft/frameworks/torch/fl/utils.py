@@ -1,0 +1,160 @@
+"""Federated averaging and small helpers around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from syft.exceptions import EmptyRoundError, ModelMismatchError
+from syft.torchscript import clone
+
+Models = Mapping[Any, nn.Module] | Sequence[nn.Module]
+Weights = Mapping[Any, float] | Sequence[float]
+
+
+def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
+    """Return a new model whose parameters are the weighted mean of those of `models`.
+
+    Source: McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629, algorithm 1, server update.
+    PySyft 0.2.4 overwrote the first model and left buffers as they were; here the inputs stay as they are and
+    floating-point buffers (running means of batch normalisation, for example) are averaged like parameters.
+
+    Args:
+        models: worker id -> model, or a list of models; same parameter names and shapes. Plain, traced or scripted,
+            on any device. Not modified.
+        weights: worker id -> number of training samples, or a list in the order of `models`; each >= 0, their sum
+            > 0. None: every worker counts the same.
+
+    Returns:
+        A copy of the first model on the CPU; each floating-point parameter and buffer p is
+        sum_k w_k p_k / sum_k w_k (summed in double precision), of the same shape and dtype. Integer buffers are
+        those of the first model.
+
+    Raises:
+        EmptyRoundError: `models` is empty.
+        ModelMismatchError: a parameter is missing from one model, or has another shape or dtype there.
+        ValueError: `weights` are not one number >= 0 for each model, or are all 0.
+    """
+    named = _by_id(models)
+    if not named:
+        raise EmptyRoundError
+    shares = _shares(list(named), weights)
+    tensors = {model_id: dict(_named_tensors(model)) for model_id, model in named.items()}
+    first = next(iter(tensors))
+    for model_id in named:
+        _check_same_structure(str(model_id), tensors[model_id], tensors[first])
+    average = clone(named[first]).cpu()
+    with torch.no_grad():
+        for name, target in _named_tensors(average):
+            if target.is_floating_point() or target.is_complex():
+                total = sum(share * _wide(tensors[model_id][name]) for model_id, share in shares.items())
+                target.copy_(total)  # type: ignore[arg-type]
+    return average
+
+
+def add_model(dst_model: nn.Module, src_model: nn.Module) -> nn.Module:
+    """Return a new model with the sum of the parameters of two models. Neither is modified.
+
+    Source: PySyft 0.2.4, which changed `dst_model`. Parameters that only `dst_model` has stay as they are.
+    """
+    result = clone(dst_model)
+    others = dict(src_model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in result.named_parameters():
+            if name in others:
+                parameter.add_(others[name].to(parameter.device))
+    return result
+
+
+def scale_model(model: nn.Module, scale: float) -> nn.Module:
+    """Return a new model with the parameters of `model` times `scale`. `model` is not modified."""
+    result = clone(model)
+    with torch.no_grad():
+        for parameter in result.parameters():
+            parameter.mul_(scale)
+    return result
+
+
+def accuracy(pred_softmax: torch.Tensor, target: torch.Tensor) -> float:
+    """Return the share of correct predictions.
+
+    Args:
+        pred_softmax: (N, C) scores; the class with the highest score is the prediction.
+        target: (N,) or (N, 1) classes.
+    """
+    pred = pred_softmax.argmax(dim=1)
+    return (pred == target.view(pred.shape)).sum().item() / len(target)
+
+
+def create_gaussian_mixture_toy_data(nr_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a balanced two-class toy dataset: points around (-5, -5) and around (5, 5), with deviation 1.
+
+    Args:
+        nr_samples: number of samples; rounded down to an even number.
+
+    Returns:
+        data: (nr_samples, 2) float32. targets: (nr_samples,) int64, 0 for the first half and 1 for the second.
+    """
+    half = nr_samples // 2
+    data = torch.cat([torch.randn(half, 2) - 5, torch.randn(half, 2) + 5])
+    return data, torch.cat([torch.zeros(half), torch.ones(half)]).long()
+
+
+def iris_data_partial() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first ten samples of each class of the iris data set.
+
+    Source: R. A. Fisher (1936), https://archive.ics.uci.edu/dataset/53/iris.
+
+    Returns:
+        data: (30, 4) float32, lengths and widths of sepals and petals in cm. targets: (30,) int64, classes 0, 1, 2.
+    """
+    rows = """
+        5.1 3.5 1.4 0.2   4.9 3.0 1.4 0.2   4.7 3.2 1.3 0.2   4.6 3.1 1.5 0.2   5.0 3.6 1.4 0.2
+        5.4 3.9 1.7 0.4   4.6 3.4 1.4 0.3   5.0 3.4 1.5 0.2   4.4 2.9 1.4 0.2   4.9 3.1 1.5 0.1
+        7.0 3.2 4.7 1.4   6.4 3.2 4.5 1.5   6.9 3.1 4.9 1.5   5.5 2.3 4.0 1.3   6.5 2.8 4.6 1.5
+        5.7 2.8 4.5 1.3   6.3 3.3 4.7 1.6   4.9 2.4 3.3 1.0   6.6 2.9 4.6 1.3   5.2 2.7 3.9 1.4
+        6.3 3.3 6.0 2.5   5.8 2.7 5.1 1.9   7.1 3.0 5.9 2.1   6.3 2.9 5.6 1.8   6.5 3.0 5.8 2.2
+        7.6 3.0 6.6 2.1   4.9 2.5 4.5 1.7   7.3 2.9 6.3 1.8   6.7 2.5 5.8 1.8   7.2 3.6 6.1 2.5
+    """
+    data = torch.tensor([float(value) for value in rows.split()]).view(30, 4)
+    return data, torch.arange(3).repeat_interleave(10)
+
+
+def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _by_id(models: Models) -> dict[Any, nn.Module]:
+    return dict(models) if isinstance(models, Mapping) else dict(enumerate(models))
+
+
+def _shares(model_ids: list[Any], weights: Weights | None) -> dict[Any, float]:
+    """Return model id -> share; the shares sum to 1."""
+    if weights is None:
+        return dict.fromkeys(model_ids, 1 / len(model_ids))
+    numbers = dict(weights) if isinstance(weights, Mapping) else dict(zip(model_ids, weights, strict=False))
+    if numbers.keys() != set(model_ids) or len(weights) != len(model_ids):
+        raise ValueError(f"weights do not fit the models: {weights}; expected one for each of {model_ids}.")
+    total = float(sum(numbers.values()))
+    if not (min(numbers.values()) >= 0 and 0 < total < float("inf")):
+        raise ValueError(f"weights cannot be averaged with: {weights}; expected numbers >= 0 whose sum is above 0.")
+    return {model_id: float(numbers[model_id]) / total for model_id in model_ids}
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu().to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def _check_same_structure(model: str, tensors: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]) -> None:
+    for name in {**first, **tensors}:
+        observed, expected = _describe(tensors.get(name)), _describe(first.get(name))
+        if observed != expected:
+            raise ModelMismatchError(model, name, observed, expected)
+
+
+def _describe(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"

@@ -1,0 +1,86 @@
+"""TorchHook: the names that PySyft 0.2 added to torch, without changing any that torch has."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from syft.objects import PointerTensor, registry
+
+
+class TorchHook:
+    """Adds PySyft 0.2's names to torch. Existing functions and methods of torch stay as they are.
+
+    Added are `torch.native_<name>` for the functions of torch, torch.nn.functional and torch.Tensor (the same
+    functions; PySyft kept torch's originals under these names), and on tensors `send`, `tag` and `describe`.
+    Making a second hook does no harm.
+
+    Source: PySyft 0.2.4, `syft.TorchHook`.
+
+    Args:
+        torch: the module torch.
+        local_worker: the worker that stands for this process; None: `syft.local_worker`.
+        is_client: accepted for PySyft 0.2 programs and ignored.
+        verbose: accepted and ignored.
+        seed: accepted and ignored.
+
+    Attributes:
+        local_worker: the worker that stands for this process, "me".
+        torch: the module torch.
+    """
+
+    def __init__(
+        self,
+        torch: ModuleType,
+        local_worker: Any = None,
+        is_client: bool = True,
+        verbose: bool = False,
+        seed: Any = None,
+    ) -> None:
+        self.torch = self.framework = torch
+        if local_worker is not None:
+            registry.local_worker = local_worker
+        self.local_worker = registry.local_worker
+        registry.hook = self
+        _add_native_names()
+        _add_tensor_methods()
+
+
+def _add_native_names() -> None:
+    torch.native_masked_select = _masked_select  # type: ignore[attr-defined]
+    for namespace in (torch, torch.nn.functional, torch.Tensor):
+        for name in dir(namespace):
+            native = f"native_{name}"
+            if not name.startswith(("_", "native_")) and not hasattr(namespace, native):
+                value = getattr(namespace, name)
+                if callable(value) and not isinstance(value, (type, ModuleType)):
+                    setattr(namespace, native, value)
+
+
+def _masked_select(input: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    """Return torch.masked_select; masks of uint8 work too, as they did in the torch of PySyft 0.2."""
+    return torch.masked_select(input, mask.bool() if mask.dtype == torch.uint8 else mask, **kwargs)
+
+
+def _add_tensor_methods() -> None:
+    for method in (_send, _tag, _describe):
+        setattr(torch.Tensor, method.__name__.lstrip("_"), method)
+
+
+def _send(self: torch.Tensor, *location: Any, garbage_collect_data: bool | None = None, **kwargs: Any) -> PointerTensor:
+    """Send this tensor to a worker, and return a pointer to it."""
+    return registry.local_worker.send(self, list(location), garbage_collect_data=garbage_collect_data, **kwargs)
+
+
+def _tag(self: torch.Tensor, *tags: str) -> torch.Tensor:
+    """Add tags to this tensor, for `search`, and return it."""
+    self.tags = {*(getattr(self, "tags", None) or ()), *tags}  # type: ignore[attr-defined]
+    return self
+
+
+def _describe(self: torch.Tensor, description: str) -> torch.Tensor:
+    """Set this tensor's description and return it."""
+    self.description = description  # type: ignore[attr-defined]
+    return self

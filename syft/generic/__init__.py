@@ -1,0 +1,1 @@
+"""Import paths of PySyft 0.2; the code is in `syft.objects`."""

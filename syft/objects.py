@@ -1,0 +1,234 @@
+"""Objects that workers hold, and pointers to them.
+
+    coordinator                      worker
+    ObjectPointer(id_at_location) -> ObjectStorage: id -> ObjectWrapper(model), ObjectWrapper(loss), tensor, ...
+
+An object is fetched with `pointer.get()`, which takes it off the worker, and is deleted when its pointer goes.
+Operations on remote tensors are a later addition: they will add commands that refer to stored objects by id.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from syft.exceptions import ObjectNotFoundError
+
+if TYPE_CHECKING:
+    from syft.workers.base import BaseWorker
+
+ObjectId = int | str
+
+
+class IdProvider:
+    """Gives out ids that are unlikely to be given out anywhere else, and never twice here.
+
+    Args:
+        given_ids: ids to give out first, the last one first.
+    """
+
+    def __init__(self, given_ids: list[ObjectId] | None = None) -> None:
+        self.given_ids = given_ids if given_ids is not None else []
+        # Not the global generator: seeding it in two processes must not make their ids equal.
+        self._random = random.SystemRandom()
+
+    def pop(self, *args: Any) -> ObjectId:
+        """Return a new id: one of `given_ids` while there are some, else a random 62-bit integer."""
+        return self.given_ids.pop() if self.given_ids else self._random.getrandbits(62)
+
+    def set_next_ids(self, given_ids: Iterable[ObjectId], check_ids: bool = True) -> None:
+        """Set the ids that the next calls of pop() return, in reverse order. `check_ids` is accepted and ignored."""
+        self.given_ids += list(given_ids)
+
+
+ID_PROVIDER = IdProvider()
+
+
+class ObjectWrapper:
+    """Any object (in practice a model or a function) with an id, tags and a description.
+
+    Args:
+        obj: the object.
+        id: its id on the worker that holds it.
+        tags: words that `search` finds it by.
+        description: free text.
+    """
+
+    def __init__(
+        self, obj: Any, id: ObjectId, tags: Iterable[str] | None = None, description: str | None = None
+    ) -> None:
+        self.obj = obj
+        self.id = id
+        self.tags = tags
+        self.description = description
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the wrapped object."""
+        return self.obj(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<ObjectWrapper id:{self.id} obj:{self.obj}>"
+
+
+class ObjectStorage:
+    """Objects by id, safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._objects: dict[ObjectId, Any] = {}
+        self._objects_lock = threading.RLock()
+
+    def register_obj(self, obj: Any, obj_id: ObjectId | None = None) -> None:
+        """Store an object under `obj_id`, or under its own id."""
+        if obj_id is not None:
+            obj.id = obj_id
+        ObjectStorage.set_obj(self, obj)
+
+    def de_register_obj(self, obj: Any, _recurse_torch_objs: bool = True) -> None:
+        """Remove an object, if it is stored."""
+        self.rm_obj(getattr(obj, "id", None))
+
+    def set_obj(self, obj: Any) -> None:
+        """Store an object under its attribute `id`; a former object of that id is replaced."""
+        with self._objects_lock:
+            self._objects[obj.id] = obj
+
+    def get_obj(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id.
+
+        Raises:
+            ObjectNotFoundError: there is none (also a KeyError).
+        """
+        with self._objects_lock:
+            if obj_id not in self._objects:
+                raise ObjectNotFoundError(str(getattr(self, "id", "")), obj_id)
+            return self._objects[obj_id]
+
+    def rm_obj(self, obj_id: ObjectId | None, force: bool = False) -> None:
+        """Remove the object with this id, if there is one. `force` is accepted and makes no difference."""
+        with self._objects_lock:
+            self._objects.pop(obj_id, None)  # type: ignore[arg-type]
+
+    def clear_objects(self, return_self: bool = True) -> Any:
+        """Remove all objects; return the storage itself, or None."""
+        with self._objects_lock:
+            self._objects.clear()
+        return self if return_self else None
+
+    def current_objects(self) -> dict[ObjectId, Any]:
+        """Return a copy of the mapping from id to object."""
+        with self._objects_lock:
+            return dict(self._objects)
+
+    def find_by_id(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id, or None."""
+        return self.current_objects().get(obj_id)
+
+    def find_by_tag(self, tag: ObjectId) -> list[Any]:
+        """Return the objects that carry a tag, in the order in which they were stored."""
+        return [obj for obj in self.current_objects().values() if tag in (getattr(obj, "tags", None) or ())]
+
+    def search_objects(self, query: ObjectId | Iterable[ObjectId]) -> list[Any]:
+        """Return the objects that carry all tags of `query`, or the one whose id is in it; all tagged ones if empty."""
+        terms = [query] if isinstance(query, (str, int)) else list(query)
+        for term in terms:
+            if (found := self.find_by_id(term)) is not None:
+                return [found]
+        tagged = [obj for obj in self.current_objects().values() if getattr(obj, "tags", None)]
+        return [obj for obj in tagged if all(term in obj.tags for term in terms)]
+
+    def list_objects(self, *args: Any) -> str:
+        """Return the mapping from id to object, as text."""
+        return str(self.current_objects())
+
+    def objects_count(self, *args: Any) -> int:
+        """Return the number of objects."""
+        return len(self.current_objects())
+
+
+class ObjectPointer:
+    """Stands for an object that a worker holds.
+
+    Args:
+        location: the worker that holds the object (a proxy of it).
+        id_at_location: the object's id there.
+        owner: the worker that holds this pointer, usually `syft.local_worker`.
+        id: the pointer's own id.
+        garbage_collect_data: delete the object when this pointer goes.
+        tags: the object's tags.
+        description: the object's description.
+    """
+
+    def __init__(
+        self,
+        location: BaseWorker,
+        id_at_location: ObjectId,
+        owner: Any = None,
+        id: ObjectId | None = None,
+        garbage_collect_data: bool = True,
+        tags: Iterable[str] | None = None,
+        description: str | None = None,
+    ) -> None:
+        self.location = location
+        self.id_at_location = id_at_location
+        self.owner = owner
+        self.id = ID_PROVIDER.pop() if id is None else id
+        self.garbage_collect_data = garbage_collect_data
+        self.tags = set(tags or ())
+        self.description = description
+        self._process = os.getpid()
+
+    def get(self, user: Any = None, reason: str = "", deregister_ptr: bool = True) -> Any:
+        """Fetch the object; the worker keeps no copy. The arguments of PySyft 0.2 are accepted and ignored.
+
+        Raises:
+            ObjectNotFoundError: it was fetched or deleted before.
+            ConnectionFailed: the worker is not reached any more.
+        """
+        obj = self.location.request_obj(self.id_at_location)
+        self.garbage_collect_data = False
+        return obj
+
+    async def async_get(self) -> Any:
+        """Fetch the object as `get` does, while other coroutines go on."""
+        obj = await self.location.async_request_obj(self.id_at_location)
+        self.garbage_collect_data = False
+        return obj
+
+    def __repr__(self) -> str:
+        owner = getattr(self.owner, "id", self.owner)
+        text = f"[{type(self).__name__} | {owner}:{self.id} -> {self.location.id}:{self.id_at_location}]"
+        return text + "".join(f" {tag}" for tag in sorted(self.tags))
+
+    def __del__(self) -> None:
+        # A forked child's copies of its parent's pointers must not delete the parent's objects.
+        if getattr(self, "garbage_collect_data", False) and self._process == os.getpid():
+            self.location._forget(self.id_at_location)
+
+
+class PointerTensor(ObjectPointer):
+    """Stands for a tensor that a worker holds.
+
+    Attributes:
+        shape: the tensor's shape, if known.
+    """
+
+    def __init__(self, *args: Any, shape: Iterable[int] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shape = torch.Size(shape) if shape is not None else None
+
+
+class LocalRegistry:
+    """What this process knows: its local worker ("me"), the workers created in it, and the last hook."""
+
+    def __init__(self) -> None:
+        self.local_worker: Any = None
+        self.workers: dict[ObjectId, Any] = {}
+        self.hook: Any = None
+
+
+registry = LocalRegistry()

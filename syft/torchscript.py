@@ -1,0 +1,136 @@
+"""All TorchScript code: what turns models and functions into bytes, and bytes into models.
+
+A model travels as two parts. Its *structure* is a TorchScript archive in which every parameter and buffer is empty;
+its *tensors* are those parameters and buffers, by name. The structure is small (9 kB for the tutorial's network)
+and stays the same from round to round; the tensors are what training changes.
+
+torch warns that `torch.jit` is deprecated. Users of the tutorial cannot act on that, so the warning is silenced
+here, once; when TorchScript has to be replaced, this is the module to replace.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from syft.exceptions import MalformedMessage, NotScriptable
+
+warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
+
+ScriptModule = torch.jit.ScriptModule
+ScriptFunction = torch.jit.ScriptFunction
+
+
+def is_script(obj: object) -> bool:
+    """Return whether `obj` is a traced or scripted model or function."""
+    return isinstance(obj, (ScriptModule, ScriptFunction))
+
+
+def to_script(obj: nn.Module | Callable[..., Any]) -> ScriptModule | ScriptFunction:
+    """Return `obj` as TorchScript: itself if it is traced or scripted already, else compiled by torch.jit.script.
+
+    Raises:
+        NotScriptable: torch.jit.script cannot compile it.
+    """
+    if is_script(obj):
+        return obj  # type: ignore[return-value]
+    try:
+        return torch.jit.script(obj)
+    except Exception as reason:  # the compiler raises RuntimeError, OSError, SyntaxError, NotSupportedError, ...
+        first_lines = " ".join(str(reason).split())[:300]
+        raise NotScriptable(_describe(obj), f"{type(reason).__name__}: {first_lines}") from reason
+
+
+def dump(obj: nn.Module | Callable[..., Any]) -> tuple[bytes, dict[str, torch.Tensor]]:
+    """Return the structure and the tensors of a model or function. `obj` is not modified.
+
+    Args:
+        obj: a traced or scripted model or function, or a plain one that torch.jit.script compiles.
+
+    Returns:
+        The archive's bytes, and name -> tensor of every parameter and buffer (views of the model's own memory).
+
+    Raises:
+        NotScriptable: `obj` is plain and cannot be compiled.
+    """
+    script = to_script(obj)
+    tensors: dict[str, torch.Tensor] = {}
+    if isinstance(script, ScriptModule):
+        tensors = {name: tensor.detach() for name, tensor in _named_tensors(script)}
+        script = clone(script)
+        for _, tensor in _named_tensors(script):
+            tensor.data = torch.empty(0, dtype=tensor.dtype)
+    buffer = io.BytesIO()
+    torch.jit.save(script, buffer)
+    return buffer.getvalue(), tensors
+
+
+def clone(model: nn.Module) -> Any:
+    """Return an independent copy of a plain, traced or scripted model, whose parameters can be trained.
+
+    copy.deepcopy alone does not do for TorchScript: its copies are results of a differentiable clone, not leaves.
+    """
+    with torch.no_grad():
+        copied = copy.deepcopy(model)
+    for original, parameter in zip(model.parameters(), copied.parameters(), strict=True):
+        parameter.requires_grad_(original.requires_grad)
+    return copied
+
+
+def load(structure: bytes, tensors: Mapping[str, torch.Tensor]) -> ScriptModule:
+    """Return the model (or function, as a module) that `dump` took apart, on the CPU.
+
+    Args:
+        structure: the archive's bytes.
+        tensors: name -> tensor; the model takes them over without a copy.
+
+    Raises:
+        MalformedMessage: the archive cannot be read, or the tensors are not those that it names.
+    """
+    try:
+        module = torch.jit.load(io.BytesIO(structure), map_location="cpu")
+    except (RuntimeError, ValueError) as reason:
+        raise MalformedMessage(f"a TorchScript archive cannot be read: {str(reason)[:200]}") from reason
+    places = dict(_named_tensors(module))
+    if places.keys() != tensors.keys():
+        differing = sorted(places.keys() ^ tensors.keys())
+        raise MalformedMessage(f"a model's archive and its tensors do not match: {differing}")
+    for name, place in places.items():
+        if tensors[name].dtype != place.dtype:
+            raise MalformedMessage(f"tensor {name!r} of a model is {tensors[name].dtype}; expected {place.dtype}")
+        place.data = tensors[name]
+    return module
+
+
+def call_loss(loss_fn: Callable[..., Any], pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return loss_fn of `pred` and `target`, by name where it names its arguments so, else in that order.
+
+    PySyft 0.2.4 called loss functions by name in fit() and by position in evaluate(); this works for both habits.
+    """
+    if {"pred", "target"} <= _argument_names(loss_fn):
+        return loss_fn(pred=pred, target=target)
+    return loss_fn(pred, target)
+
+
+def _argument_names(function: Callable[..., Any]) -> set[str]:
+    if is_script(function):
+        script: Any = function.forward if isinstance(function, ScriptModule) else function
+        return {argument.name for argument in script.schema.arguments}
+    code = getattr(function, "__code__", None)
+    return set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) if code else set()
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _describe(obj: object) -> str:
+    kind = "model" if isinstance(obj, nn.Module) else "function"
+    return f"{kind} {getattr(obj, '__name__', type(obj).__name__)!r}"

@@ -1,0 +1,300 @@
+"""What can be asked of any worker, whether it lives in this process or behind a socket."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectStorage, ObjectWrapper, PointerTensor, registry
+
+
+class BaseWorker(ObjectStorage):
+    """A worker as a coordinator sees it.
+
+    Source: PySyft 0.2.4, `syft.workers.base.BaseWorker`. Subclasses carry requests to the worker; all public
+    methods are built on four: `_exchange`, `_async_exchange`, `_post` and `_forget`.
+
+    Args:
+        hook: the TorchHook; accepted for PySyft 0.2 programs, nothing depends on it.
+        id: the worker's id, a name or a number.
+        data: tensors to store at once.
+        is_client_worker: accepted and kept as an attribute.
+        log_msgs: whether to keep the calls to this worker, as text, in `msg_history`.
+        verbose: whether to log every call at level INFO rather than DEBUG.
+        auto_add: whether `syft.local_worker` shall know this worker by its id.
+    """
+
+    def __init__(
+        self,
+        hook: Any = None,
+        id: ObjectId = 0,
+        data: Iterable[torch.Tensor] | None = None,
+        is_client_worker: bool = False,
+        log_msgs: bool = False,
+        verbose: bool = False,
+        auto_add: bool = True,
+    ) -> None:
+        ObjectStorage.__init__(self)
+        self.hook = hook
+        self.id = id
+        self.is_client_worker = is_client_worker
+        self.log_msgs = log_msgs
+        self.verbose = verbose
+        self.auto_add = auto_add
+        self.msg_history: list[str] = []
+        self._request_ids = itertools.count(1)
+        self.load_data(data)
+        if auto_add:
+            self.add_worker(self)
+
+    @abstractmethod
+    def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+        """Send a request and return its result, or raise its error."""
+
+    @abstractmethod
+    async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+        """Send a request and return its result, or raise its error, while other coroutines go on."""
+
+    @abstractmethod
+    def _post(self, command: str, **arguments: Any) -> None:
+        """Send a request without waiting for its result; its error is raised by the next exchange."""
+
+    @abstractmethod
+    def _forget(self, obj_id: ObjectId) -> None:
+        """Have the worker delete an object, some time soon. Safe to call from `__del__`."""
+
+    # Objects
+
+    def load_data(self, data: Iterable[torch.Tensor] | None) -> None:
+        """Store tensors on this worker, each under its attribute `id` or a new one."""
+        for tensor in data or ():
+            self.register_obj(tensor, getattr(tensor, "id", None) or ID_PROVIDER.pop())
+
+    def send(
+        self,
+        obj: Any,
+        workers: BaseWorker | ObjectId | list[BaseWorker],
+        ptr_id: ObjectId | None = None,
+        garbage_collect_data: bool | None = None,
+        create_pointer: bool = True,
+        **kwargs: Any,
+    ) -> ObjectPointer | None:
+        """Send an object from this worker to another one, and return a pointer to it.
+
+        Args:
+            obj: a tensor or an ObjectWrapper.
+            workers: the receiving worker, its id, or a list of one of them.
+            ptr_id: id of the pointer; None: a new one.
+            garbage_collect_data: whether the object goes when the pointer goes. None: yes.
+            create_pointer: False: return None; the object stays until it is deleted or fetched.
+            **kwargs: accepted for PySyft 0.2 programs and ignored.
+
+        Raises:
+            TypeError: `obj` is neither a tensor nor an ObjectWrapper.
+            NotImplementedError: there is more than one receiver.
+        """
+        receivers = workers if isinstance(workers, (list, tuple)) else [workers]
+        if len(receivers) != 1:
+            raise NotImplementedError(f"send() takes one receiving worker; got {len(receivers)}. Send to each in turn.")
+        collect = create_pointer and garbage_collect_data is not False
+        pointer = self.get_worker(receivers[0])._send_object(obj, owner=self, ptr_id=ptr_id, collect=collect)
+        return pointer if create_pointer else None
+
+    def _send_object(
+        self, obj: Any, owner: Any, ptr_id: ObjectId | None = None, collect: bool = True, wait: bool = True
+    ) -> ObjectPointer:
+        """Store an object on this worker; return a pointer that `owner` holds."""
+        wrapped = isinstance(obj, ObjectWrapper)
+        if not wrapped and not isinstance(obj, torch.Tensor):
+            raise TypeError(f"cannot send a {type(obj).__name__}; expected a tensor or an ObjectWrapper.")
+        obj_id = obj.id if wrapped else ID_PROVIDER.pop()
+        tags = list(getattr(obj, "tags", None) or ())
+        description = getattr(obj, "description", None)
+        arguments = {
+            "id": obj_id,
+            "obj": obj.obj if wrapped else obj,
+            "wrapped": wrapped,
+            "tags": tags,
+            "description": description,
+            "collect": collect,
+        }
+        if wait:
+            self._exchange("set", **arguments)
+        else:
+            self._post("set", **arguments)
+        about: dict[str, Any] = {"tags": tags, "description": description, "garbage_collect_data": collect}
+        if wrapped:
+            return ObjectPointer(self, obj_id, owner, ptr_id, **about)
+        return PointerTensor(self, obj_id, owner, ptr_id, shape=obj.shape, **about)
+
+    def request_obj(self, obj_id: ObjectId, location: BaseWorker | ObjectId | None = None) -> Any:
+        """Fetch an object from this worker, or from `location`; it is not kept there.
+
+        Raises:
+            ObjectNotFoundError: there is no such object (also a KeyError).
+        """
+        if location is not None:
+            return self.get_worker(location).request_obj(obj_id)
+        return self._received(obj_id, self._exchange("get", id=obj_id))
+
+    async def async_request_obj(self, obj_id: ObjectId) -> Any:
+        """Fetch an object as `request_obj` does, while other coroutines go on."""
+        return self._received(obj_id, await self._async_exchange("get", id=obj_id))
+
+    @staticmethod
+    def _received(obj_id: ObjectId, answer: dict[str, Any]) -> Any:
+        obj, tags, description = answer["obj"], answer["tags"], answer["description"]
+        if answer["wrapped"]:
+            return ObjectWrapper(obj, obj_id, tags, description)
+        if tags:
+            obj.tags, obj.description = set(tags), description
+        return obj
+
+    def search(self, query: ObjectId | Iterable[ObjectId], *more: ObjectId) -> list[ObjectPointer]:
+        """Return pointers to the worker's objects that carry all these tags, or that have this id.
+
+        The objects stay when the pointers go.
+        """
+        terms = [query] if isinstance(query, (str, int)) else list(query)
+        return [
+            (ObjectPointer if found["shape"] is None else PointerTensor)(
+                self,
+                found["id"],
+                registry.local_worker,
+                garbage_collect_data=False,
+                tags=found["tags"],
+                description=found["description"],
+                **({} if found["shape"] is None else {"shape": found["shape"]}),
+            )
+            for found in self._exchange("search", query=[*terms, *more])
+        ]
+
+    def list_objects_remote(self) -> str:
+        """Return the mapping from id to object on the worker, as text."""
+        return self.call("list_objects")
+
+    def objects_count_remote(self) -> int:
+        """Return the number of objects on the worker. Datasets do not count."""
+        return self.call("objects_count")
+
+    def clear_objects_remote(self) -> None:
+        """Remove all objects from the worker, but those of other coordinators that are connected to it."""
+        self.call("clear_objects")
+
+    # Calls
+
+    def call(self, name: str, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Call a method of the worker, and return its result.
+
+        Offered are fit, evaluate, list_objects, objects_count, clear_objects and the public methods that a subclass
+        of the server worker defines; these run one at a time, in a thread of their own.
+
+        Args:
+            name: name of the method.
+            *args: its arguments: tensors, arrays, models, and plain values.
+            timeout: seconds to wait for the result; None: as long as the worker is alive.
+            **kwargs: its arguments by name.
+
+        Raises:
+            UnknownCommand: the worker offers no such method.
+            CallTimeout: there was no result in time.
+            RemoteError: the method raised an error; the error is of the same built-in type.
+        """
+        return self._exchange("call", timeout, name=name, args=list(args), kwargs=_without_return_ids(kwargs))
+
+    async def async_call(self, name: str, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Call a method of the worker as `call` does, while other coroutines go on."""
+        arguments = {"name": name, "args": list(args), "kwargs": _without_return_ids(kwargs)}
+        return await self._async_exchange("call", timeout, **arguments)
+
+    def _send_msg_and_deserialize(self, command_name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the worker; PySyft 0.2's name for `call`, which subclasses use."""
+        return self.call(command_name, *args, **kwargs)
+
+    async def _async_send_msg_and_deserialize(self, command_name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the worker; `async_call` under a name like that of its blocking twin."""
+        return await self.async_call(command_name, *args, **kwargs)
+
+    async def async_fit(
+        self,
+        dataset_key: str,
+        return_ids: list[ObjectId] | None = None,
+        device: str | torch.device = "cpu",
+        timeout: float | None = None,
+    ) -> torch.Tensor | None:
+        """Train as `fit` does, while other coroutines, and so other workers, go on.
+
+        Args:
+            dataset_key: key of the dataset on the worker.
+            return_ids: accepted for PySyft 0.2 programs and ignored.
+            device: where to train.
+            timeout: seconds to wait; None: as long as the worker is alive.
+
+        Returns:
+            The loss on the last batch, a scalar on the CPU.
+        """
+        return await self.async_call("fit", timeout=timeout, **_fit_arguments(dataset_key, device))
+
+    async def async_evaluate(self, dataset_key: str, timeout: float | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Evaluate as `evaluate` does, with the same arguments, while other coroutines go on."""
+        return await self.async_call("evaluate", dataset_key=dataset_key, timeout=timeout, **kwargs)
+
+    # Other workers
+
+    @property
+    def _known_workers(self) -> dict[ObjectId, BaseWorker]:
+        return registry.workers
+
+    def get_worker(self, worker: BaseWorker | ObjectId) -> BaseWorker:
+        """Return the worker with this id, or `worker` itself if it is one.
+
+        Raises:
+            KeyError: no worker of this id was made in this process.
+        """
+        if isinstance(worker, BaseWorker):
+            return worker
+        if worker not in self._known_workers:
+            known = sorted(map(str, self._known_workers))
+            raise KeyError(f"no worker {worker!r} is known here; known are {known}. Create its proxy first.")
+        return self._known_workers[worker]
+
+    def add_worker(self, worker: BaseWorker) -> BaseWorker:
+        """Make a worker known by its id; a former one of that id is forgotten. Return this worker."""
+        self._known_workers[worker.id] = worker
+        return self
+
+    def add_workers(self, workers: Iterable[BaseWorker]) -> BaseWorker:
+        """Make workers known by their ids. Return this worker."""
+        for worker in workers:
+            self.add_worker(worker)
+        return self
+
+    def remove_worker_from_local_worker_registry(self) -> None:
+        """Forget this worker's id."""
+        if self._known_workers.get(self.id) is self:
+            del self._known_workers[self.id]
+
+    def _note(self, call: str) -> None:
+        if self.log_msgs:
+            self.msg_history.append(call)
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__} id:{self.id} #objects:{self.objects_count()}>"
+
+    __repr__ = __str__
+
+
+def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, Any]:
+    """Leave out a device that was not chosen, so that methods that override fit() need not know it."""
+    arguments: dict[str, Any] = {"dataset_key": dataset_key}
+    if device != "cpu":
+        arguments["device"] = device
+    return arguments
+
+
+def _without_return_ids(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "return_ids"}

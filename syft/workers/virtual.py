@@ -1,0 +1,65 @@
+"""A worker in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from syft import wire
+from syft.dispatch import Dispatcher, describe_call, unwrap
+from syft.federated.federated_client import FederatedClient
+from syft.objects import ObjectId
+from syft.workers.base import BaseWorker
+
+
+class VirtualWorker(FederatedClient, BaseWorker):
+    """A worker that lives in this process, for experiments and tests; also its own proxy.
+
+    Everything that would travel to a remote worker is encoded and decoded here too, so what works with a virtual
+    worker works with a remote one. `fit` and `evaluate`, called directly, run in the calling thread.
+
+    Source: PySyft 0.2.4, `syft.workers.virtual.VirtualWorker`. The arguments are those of BaseWorker.
+    """
+
+    def __init__(
+        self,
+        hook: Any = None,
+        id: ObjectId = 0,
+        data: Iterable[torch.Tensor] | None = None,
+        is_client_worker: bool = False,
+        log_msgs: bool = False,
+        verbose: bool = False,
+        auto_add: bool = True,
+        max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
+    ) -> None:
+        FederatedClient.__init__(self)
+        BaseWorker.__init__(self, hook, id, data, is_client_worker, log_msgs, verbose, auto_add)
+        self._dispatcher = Dispatcher(self, max_message_bytes)
+        self._one_at_a_time = threading.Lock()
+
+    def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+        return unwrap(self._dispatcher.handle(self._request(command, arguments), self._session), self.id)
+
+    async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+        request = wire.decode(self._request(command, arguments))
+        job = self._dispatcher.job(request, self._session)  # type: ignore[arg-type]
+
+        def run() -> bytes:
+            with self._one_at_a_time:
+                return self._dispatcher.run(job)
+
+        return unwrap(await asyncio.wait_for(asyncio.to_thread(run), timeout), self.id)
+
+    def _post(self, command: str, **arguments: Any) -> None:
+        self._exchange(command, **arguments)
+
+    def _forget(self, obj_id: ObjectId) -> None:
+        self.rm_obj(obj_id)
+
+    def _request(self, command: str, arguments: dict[str, Any]) -> bytes:
+        self._note(describe_call(command, (), arguments))
+        return wire.encode(wire.Request(next(self._request_ids), command, arguments))

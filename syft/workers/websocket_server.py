@@ -1,0 +1,300 @@
+"""The worker's side of the socket.
+
+    server thread: event loop               compute thread
+    accept, greet, read a frame ----------> fit, evaluate, the owner's own methods: one at a time,
+    quick requests: answered at once           in the order in which they came
+    pings, errors, other coordinators  <--- reply
+
+The event loop has a thread of its own, so `start` works where a loop runs already (Jupyter).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+import ssl
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from syft import wire
+from syft.dispatch import Job, Session
+from syft.exceptions import AddressInUse, MalformedMessage
+from syft.objects import ObjectId
+from syft.workers.virtual import VirtualWorker
+from syft.workers.websocket_client import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PING_INTERVAL, _port
+
+logger = logging.getLogger(__name__)
+
+SESSION_GRACE = 600.0
+"""Seconds for which a worker keeps the objects of a coordinator that is not connected any more."""
+
+_LARGE = 64 * 1024
+"""Frames of more bytes are decoded outside the event loop."""
+
+
+class WebsocketServerWorker(VirtualWorker):
+    """A worker that coordinators reach through a `WebsocketClientWorker`.
+
+    Several coordinators may be connected at once; each has its own TrainConfig and gets its own replies. Data stay
+    here: no request returns a dataset.
+
+    To offer methods of your own, subclass this class and define them, public; call them with
+    `proxy.call("name", ...)` or `await proxy.async_call("name", ...)`. They run one at a time with fit() and
+    evaluate(), take and return tensors, arrays, models and plain values, and find the coordinator's model with
+    `self.get_obj(self.train_config._model_id).obj`.
+
+    Source: PySyft 0.2.4, `syft.workers.websocket_server.WebsocketServerWorker`; `max_message_bytes` is new.
+
+    Args:
+        hook: the TorchHook.
+        host: address to listen on. "localhost": this machine only, over IPv4 and IPv6.
+        port: port to listen on; 0: a free one, which `port` tells once started.
+        id: the worker's id.
+        log_msgs: accepted and kept as an attribute.
+        verbose: whether to log every request, with its duration, at level INFO rather than DEBUG.
+        data: tensors to store at once.
+        loop: an event loop that is not running, to serve on; None: a new one.
+        cert_path: file with the certificate chain; with `key_path`, the worker speaks TLS only.
+        key_path: file with the private key.
+        max_message_bytes: upper bound on one message, received or sent.
+    """
+
+    def __init__(
+        self,
+        hook: Any,
+        host: str,
+        port: int | str,
+        id: ObjectId = 0,
+        log_msgs: bool = False,
+        verbose: bool = False,
+        data: Iterable[torch.Tensor] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        cert_path: str | os.PathLike[str] | None = None,
+        key_path: str | os.PathLike[str] | None = None,
+        *,
+        max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
+    ) -> None:
+        # A server is no proxy: the local worker does not list it, so one process may hold both of an id.
+        super().__init__(
+            hook, id, data, log_msgs=log_msgs, verbose=verbose, auto_add=False, max_message_bytes=max_message_bytes
+        )
+        if (cert_path is None) != (key_path is None):
+            raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
+        self.host = host
+        self.port = _port(port)
+        self.loop = loop
+        self.cert_path = cert_path
+        self.key_path = key_path
+        self._running: _Running | None = None
+
+    @property
+    def url(self) -> str:
+        """The address to connect to: ws://host:port, or wss://host:port with TLS."""
+        return f"{'ws' if self.cert_path is None else 'wss'}://{self.host}:{self.port}"
+
+    def start(self, block: bool = True) -> None:
+        """Listen and serve.
+
+        Args:
+            block: whether to return only when the server is stopped, by Ctrl-C or by `stop` from another thread.
+
+        Raises:
+            AddressInUse: the address cannot be listened on (also an OSError).
+            RuntimeError: the server is running already.
+        """
+        if self._running is not None:
+            raise RuntimeError(f"worker {self.id!r} is already serving at {self.url}; call stop() first.")
+        self._running = _Running(self)
+        self._running.start()
+        logger.info("worker %s serves at %s (listening on %s)", self.id, self.url, self._running.addresses())
+        if block:
+            try:
+                self._running.stopped.wait()
+            except KeyboardInterrupt:
+                logger.info("worker %s: interrupted, stopping", self.id)
+            finally:
+                self.stop()
+
+    def stop(self) -> None:
+        """Close all connections and stop serving. Training in progress ends before its next batch."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop()
+
+
+class _Running:
+    """A server between start() and stop(): its threads, its socket and its connections."""
+
+    def __init__(self, worker: WebsocketServerWorker) -> None:
+        self.stopped = threading.Event()
+        self._worker = worker
+        self._dispatcher = worker._dispatcher
+        usable = worker.loop is not None and not worker.loop.is_running() and not worker.loop.is_closed()
+        self._loop = worker.loop if usable and worker.loop is not None else asyncio.new_event_loop()
+        self._compute = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"compute-{worker.id}")
+        self._server: Server | None = None
+        self._thread = threading.Thread(target=self._serve, name=f"serve-{worker.id}", daemon=True)
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+
+    def start(self) -> None:
+        """Start the thread and wait until it listens."""
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            self._thread.join()
+            self._worker._running = None
+            if isinstance(self._error, OSError) and not isinstance(self._error, ssl.SSLError):
+                cause = self._error.strerror or str(self._error)
+                raise AddressInUse(str(self._worker.id), self._worker.url, cause) from None
+            raise self._error
+
+    def stop(self) -> None:
+        """Stop the thread and wait until it has ended."""
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it ended in the meantime
+                self._loop.call_soon_threadsafe(self._end.set)
+            if threading.current_thread() is not self._thread:
+                self._thread.join(5 + CLOSE_TIMEOUT)
+
+    def addresses(self) -> str:
+        """Return the addresses that are listened on, as text."""
+        sockets = self._server.sockets if self._server is not None else ()
+        return ", ".join("{}:{}".format(*socket.getsockname()[:2]) for socket in sockets)
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_until_complete(self._main())
+        except BaseException as error:  # the starting thread raises it
+            self._error = error
+        finally:
+            self._compute.shutdown(wait=False, cancel_futures=True)
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+            self._ready.set()
+            self.stopped.set()
+
+    async def _main(self) -> None:
+        self._end = asyncio.Event()
+        worker = self._worker
+        tls = None
+        if worker.cert_path is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(worker.cert_path, worker.key_path)
+        # Two sockets, IPv4 and IPv6, would get two different free ports.
+        host = "127.0.0.1" if worker.host == "localhost" and worker.port == 0 else worker.host
+        async with serve(
+            self._connection,
+            host,
+            worker.port,
+            ssl=tls,
+            compression=None,
+            max_size=worker._dispatcher.max_message_bytes,
+            open_timeout=HANDSHAKE_TIMEOUT,
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_INTERVAL,
+            close_timeout=CLOSE_TIMEOUT,
+        ) as self._server:
+            worker.port = next(iter(self._server.sockets)).getsockname()[1]
+            self._ready.set()
+            await self._end.wait()
+            self._compute.shutdown(wait=False, cancel_futures=True)
+
+    async def _connection(self, connection: ServerConnection) -> None:
+        """Serve one connection until it ends."""
+        session: Session | None = None
+        jobs: dict[asyncio.Task[None], Job] = {}
+        try:
+            session = await self._greet(connection)
+            async for frame in connection:
+                await self._answer(connection, session, frame, jobs)
+        except ConnectionClosed:
+            pass
+        except MalformedMessage as error:
+            logger.warning("worker %s: a connection is closed: %s", self._worker.id, error)
+            await connection.close(1002, str(error)[:120])
+        finally:
+            for task, job in jobs.items():
+                job.abandoned.set()
+                task.cancel()
+            if session is not None:
+                self._disconnected(session)
+
+    async def _greet(self, connection: ServerConnection) -> Session:
+        """Read the greeting, answer it, and return the coordinator's session, a new one or that of before."""
+        try:
+            frame = await asyncio.wait_for(connection.recv(), HANDSHAKE_TIMEOUT)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise MalformedMessage(f"no greeting within {HANDSHAKE_TIMEOUT:g} s") from None
+        try:
+            request = wire.decode(_binary(frame))
+            name = request.arguments["session"]  # type: ignore[union-attr]
+            if request.command != "hello" or not isinstance(name, str):  # type: ignore[union-attr]
+                raise KeyError("session")
+        except (KeyError, AttributeError):
+            raise MalformedMessage("the first message is no greeting") from None
+        except MalformedMessage as error:
+            # An answer in this side's version lets the other side name both versions.
+            await connection.send(self._dispatcher.failure(0, "hello", error))
+            raise
+        session = self._dispatcher.sessions.setdefault(name, Session(name))
+        session.connected = True
+        about = {
+            "id": self._worker.id,
+            "max_message_bytes": self._dispatcher.max_message_bytes,
+        }
+        await connection.send(wire.encode(wire.Reply(0, about)))
+        logger.debug("worker %s: %s connected", self._worker.id, connection.remote_address)
+        return session
+
+    async def _answer(
+        self, connection: ServerConnection, session: Session, frame: str | bytes, jobs: dict[asyncio.Task[None], Job]
+    ) -> None:
+        """Answer one request: at once if it is quick, else when its turn in the compute thread has come."""
+        data = _binary(frame)
+        request_id = wire.peek_id(data)
+        try:
+            request = await asyncio.to_thread(wire.decode, data) if len(data) > _LARGE else wire.decode(data)
+            if not isinstance(request, wire.Request):
+                raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
+            job = self._dispatcher.job(request, session)
+        except Exception as error:
+            await connection.send(self._dispatcher.failure(request_id, "a request", error))
+            return
+        if job.in_background:
+            task = asyncio.create_task(self._compute_and_reply(connection, job))
+            jobs[task] = job
+            task.add_done_callback(jobs.pop)
+        else:
+            await connection.send(await asyncio.to_thread(self._dispatcher.run, job))
+
+    async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
+        context = contextvars.copy_context()
+        reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
+        with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
+            await connection.send(reply)
+
+    def _disconnected(self, session: Session) -> None:
+        """Keep the session for a while, in case its coordinator comes back."""
+        session.connected = False
+
+        def end() -> None:
+            if not session.connected and self._dispatcher.sessions.get(session.name) is session:
+                self._dispatcher.end_session(session)
+
+        self._loop.call_later(SESSION_GRACE, end)
+
+
+def _binary(frame: str | bytes) -> bytes:
+    if isinstance(frame, str):
+        raise MalformedMessage("a text message; messages of this protocol are binary")
+    return frame
