@@ -1,0 +1,233 @@
+"""Runs the coordinator: trains one model on Alice, Bob and Charlie, and evaluates it on Testing.
+
+python start_websocket_servers.py      # in one terminal
+python run_websocket_client.py         # in another
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Iterable
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+import syft as sy
+from syft.exceptions import SyftError
+from syft.frameworks.torch.fl import utils
+from syft.workers import websocket_client
+
+logger = logging.getLogger("run_websocket_client")
+
+
+@torch.jit.script
+def loss_fn(pred, target):
+    """Return the mean negative log-likelihood of a batch."""
+    return F.nll_loss(input=pred, target=target)
+
+
+class Net(nn.Module):
+    """Two convolutional and two fully connected layers; 431,080 parameters.
+
+    Input: (N, 1, 28, 28) float32, normalised images. Output: (N, 10) float32, log-probabilities.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 20, 5, 1)
+        self.conv2 = nn.Conv2d(20, 50, 5, 1)
+        self.fc1 = nn.Linear(4 * 4 * 50, 500)
+        self.fc2 = nn.Linear(500, 10)
+
+    def forward(self, x):
+        """Return the log-probabilities of the ten digits for each image."""
+        x = F.relu(self.conv1(x))
+        x = F.max_pool2d(x, 2, 2)
+        x = F.relu(self.conv2(x))
+        x = F.max_pool2d(x, 2, 2)
+        x = x.view(-1, 4 * 4 * 50)
+        x = F.relu(self.fc1(x))
+        x = self.fc2(x)
+        return F.log_softmax(x, dim=1)
+
+
+def define_and_get_arguments(args=sys.argv[1:]):
+    """Return the command line's arguments; an error exits with status 2."""
+    parser = argparse.ArgumentParser(description="Run federated learning using websocket client workers.")
+    add = parser.add_argument
+    add("--batch_size", type=_at_least(1), default=32, help="samples a training batch")
+    add("--test_batch_size", type=_at_least(1), default=128, help="samples a batch of the evaluation")
+    add("--training_rounds", type=_at_least(1), default=40, help="number of federated learning rounds")
+    help_text = "training steps performed on each remote worker before averaging"
+    add("--federate_after_n_batches", type=_at_least(1), default=10, help=help_text)
+    add("--lr", type=float, default=0.1, help="learning rate of the first round")
+    add("--cuda", action="store_true", help="let the workers train and evaluate on their GPU")
+    add("--seed", type=int, default=1, help="seed used for randomization")
+    add("--save_model", action="store_true", help="write the federated model's state to mnist_cnn.pt")
+    add("--verbose", "-v", action="store_true", help="log each call to a worker")
+    return parser.parse_args(args=args)
+
+
+async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_nr_batches, lr):
+    """Send the model to a worker, train it there, and fetch it.
+
+    Args:
+        worker: proxy of the worker.
+        traced_model: the model to train. Not modified.
+        batch_size: samples a batch.
+        curr_round: number of the round, for the log.
+        max_nr_batches: number of training steps. Negative: one pass over the worker's data.
+        lr: learning rate.
+
+    Returns:
+        worker_id: id of the worker. model: the trained model. loss: loss on the last batch, a scalar tensor.
+    """
+    train_config = sy.TrainConfig(
+        model=traced_model,
+        loss_fn=loss_fn,
+        batch_size=batch_size,
+        shuffle=True,
+        max_nr_batches=max_nr_batches,
+        epochs=1,
+        optimizer="SGD",
+        optimizer_args={"lr": lr},
+    )
+    train_config.send(worker)
+    loss = await worker.async_fit(dataset_key="mnist", return_ids=[0])
+    model = (await train_config.model_ptr.async_get()).obj
+    logger.debug("Round %s, worker %s: loss of the last batch %.4f", curr_round, worker.id, loss.item())
+    return worker.id, model, loss
+
+
+def evaluate_model_on_worker(
+    model_identifier, worker, dataset_key, model, nr_bins, batch_size, device, print_target_hist=False
+):
+    """Evaluate a model on a worker's data and log the result.
+
+    Args:
+        model_identifier: how the log calls the model.
+        worker: proxy of the worker.
+        dataset_key: key of the dataset on the worker.
+        model: the model to evaluate.
+        nr_bins: number of classes.
+        batch_size: samples a batch.
+        device: where the worker evaluates.
+        print_target_hist: whether to log how often each class occurs in the data.
+
+    Returns:
+        The result of `worker.evaluate`.
+    """
+    model.eval()
+    train_config = sy.TrainConfig(
+        batch_size=batch_size, model=model, loss_fn=loss_fn, optimizer_args=None, epochs=1, seed=0
+    )
+    train_config.send(worker)
+    result = worker.evaluate(
+        dataset_key=dataset_key,
+        return_histograms=True,
+        nr_bins=nr_bins,
+        return_loss=True,
+        return_raw_accuracy=True,
+        device=device,
+    )
+    correct, len_dataset = result["nr_correct_predictions"], result["nr_predictions"]
+    hist_pred = result["histogram_predictions"]
+
+    if print_target_hist:
+        logger.info("Target histogram: %s", result["histogram_target"])
+    percentages = [int(100 * sum(hist_pred[digits]) / len_dataset) for digits in (slice(4), slice(4, 7), slice(7, 10))]
+    logger.info("%s: Percentage numbers 0-3: %s%%, 4-6: %s%%, 7-9: %s%%", model_identifier, *percentages)
+    accuracy = 100.0 * correct / len_dataset
+    message = "%s: Average loss: %.4f, Accuracy: %s/%s (%.2f%%)"
+    logger.info(message, model_identifier, result["loss"], correct, len_dataset, accuracy)
+    return result
+
+
+async def main():
+    """Run the federated training that the command line describes."""
+    args = define_and_get_arguments()
+    hook = sy.TorchHook(torch)
+    kwargs_websocket = {"hook": hook, "verbose": args.verbose, "host": "localhost"}
+    alice = websocket_client.WebsocketClientWorker(id="alice", port=8777, **kwargs_websocket)
+    bob = websocket_client.WebsocketClientWorker(id="bob", port=8778, **kwargs_websocket)
+    charlie = websocket_client.WebsocketClientWorker(id="charlie", port=8779, **kwargs_websocket)
+    testing = websocket_client.WebsocketClientWorker(id="testing", port=8780, **kwargs_websocket)
+    worker_instances = [alice, bob, charlie]
+    for worker in [*worker_instances, testing]:
+        worker.clear_objects_remote()
+
+    if args.cuda and not torch.cuda.is_available():
+        logger.warning("--cuda: no GPU is available here; the CPU is used")
+    device = "cuda" if args.cuda and torch.cuda.is_available() else "cpu"
+    torch.manual_seed(args.seed)
+    traced_model = torch.jit.trace(Net(), torch.zeros([1, 1, 28, 28], dtype=torch.float))
+    learning_rate = args.lr
+
+    for curr_round in _with_progress_bar(range(1, args.training_rounds + 1)):
+        logger.info("Training round %s/%s", curr_round, args.training_rounds)
+        results = await asyncio.gather(
+            *[
+                fit_model_on_worker(
+                    worker=worker,
+                    traced_model=traced_model,
+                    batch_size=args.batch_size,
+                    curr_round=curr_round,
+                    max_nr_batches=args.federate_after_n_batches,
+                    lr=learning_rate,
+                )
+                for worker in worker_instances
+            ]
+        )
+        models = {worker_id: model for worker_id, model, _ in results}
+        traced_model = utils.federated_avg(models)
+
+        if curr_round % 10 == 1 or curr_round == args.training_rounds:
+            logger.info("Evaluating models")
+            named = {f"Model update {worker_id}": model for worker_id, model in models.items()}
+            for model_identifier, model in (named | {"Federated model": traced_model}).items():
+                evaluate_model_on_worker(
+                    model_identifier=model_identifier,
+                    worker=testing,
+                    dataset_key="mnist_testing",
+                    model=model,
+                    nr_bins=10,
+                    batch_size=args.test_batch_size,
+                    device=device,
+                )
+
+        learning_rate = max(0.98 * learning_rate, args.lr * 0.01)
+
+    if args.save_model:
+        torch.save(traced_model.state_dict(), "mnist_cnn.pt")
+
+
+def _at_least(lowest):
+    def number(text):
+        if int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text} is below {lowest}")
+        return int(text)
+
+    number.__name__ = "int"  # argparse names it when the text is no number
+    return number
+
+
+def _with_progress_bar(rounds: Iterable[int]) -> Iterable[int]:
+    """Return the rounds, with a progress bar where standard error is a terminal."""
+    return tqdm(rounds, desc="Federated training", unit="round", disable=None)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(asctime)s | %(message)s", level=logging.INFO)
+    try:
+        with logging_redirect_tqdm():
+            asyncio.run(main())
+    except SyftError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -1,0 +1,131 @@
+"""Runs one worker: a server that holds some digits of MNIST and trains models on them.
+
+    python run_websocket_server.py --id alice --port 8777
+
+`start_websocket_servers.py` runs all four. The tutorial shows `start_websocket_server_worker`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+
+import numpy as np
+import torch
+from torchvision import datasets, transforms
+
+import syft as sy
+from data.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
+from syft.exceptions import AddressInUse
+from syft.workers import websocket_server
+
+logger = logging.getLogger("run_websocket_server")
+
+KEEP_LABELS_DICT: dict[str | None, list[int]] = {
+    "alice": [0, 1, 2, 3],
+    "bob": [4, 5, 6],
+    "charlie": [7, 8, 9],
+    "testing": list(range(10)),
+    None: list(range(10)),
+}
+
+
+def load_mnist(training: bool) -> datasets.MNIST:
+    """Return MNIST's training or test images as torchvision loads them, from the archives in data/ if they are there.
+
+    Raises:
+        DamagedArchiveError: an archive in data/ does not hold what it should.
+    """
+    unpack_mnist()
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    return datasets.MNIST(root=DATA_ROOT, train=training, download=True, transform=transform)
+
+
+def start_websocket_server_worker(id, host, port, hook, verbose, keep_labels=None, training=True, block=True):
+    """Make a worker, give it its digits, and start it.
+
+    Args:
+        id: the worker's name.
+        host: address to listen on.
+        port: port to listen on.
+        hook: the TorchHook.
+        verbose: whether to log each request.
+        keep_labels: digits of the training set that this worker holds; None: all.
+        training: whether it holds training images, as "mnist", or the test images, as "mnist_testing".
+        block: whether to return only when the worker is stopped.
+
+    Returns:
+        The WebsocketServerWorker.
+    """
+    server = websocket_server.WebsocketServerWorker(id=id, host=host, port=port, hook=hook, verbose=verbose)
+    mnist_dataset = load_mnist(training)
+    data, targets = mnist_dataset.data, mnist_dataset.targets
+
+    if training:
+        digits = KEEP_LABELS_DICT[None] if keep_labels is None else keep_labels
+        indices = np.isin(targets, digits)
+        logger.info("number of true indices: %s", indices.sum())
+        data, targets = data[indices], targets[indices]
+        logger.info("after selection: %s", data.shape)
+
+    dataset = sy.BaseDataset(data=data, targets=targets, transform=mnist_dataset.transform)
+    key = "mnist" if training else "mnist_testing"
+    server.add_dataset(dataset, key=key)
+
+    logger.info("MNIST dataset (%s set), available numbers on %s: ", "train" if training else "test", id)
+    for digit in range(10):
+        logger.info("      %s: %s", digit, (dataset.targets == digit).sum().item())
+    logger.info("datasets: %s", server.datasets)
+    logger.info("len(datasets[%s]): %s", key, len(server.datasets[key]))
+
+    server.start(block=block)
+    return server
+
+
+def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments; an error exits with status 2."""
+    parser = argparse.ArgumentParser(description="Run one websocket server worker.")
+    parser.add_argument("--port", "-p", type=int, required=True, help="port to listen on, e.g. --port 8777")
+    parser.add_argument("--host", default="localhost", help="address to listen on (default: this machine only)")
+    names = [name for name in KEEP_LABELS_DICT if name is not None]
+    parser.add_argument("--id", required=True, choices=names, help="name of the worker, e.g. --id alice")
+    parser.add_argument("--testing", action="store_true", help="hold the test images instead of training images")
+    parser.add_argument("--verbose", "-v", action="store_true", help="log each request")
+    arguments = parser.parse_args(args)
+    if not 0 <= arguments.port <= 65535:
+        parser.error(f"argument --port/-p: {arguments.port} is no port; expected a number from 0 to 65535")
+    return arguments
+
+
+def main() -> int:
+    """Run one worker until Ctrl-C or SIGTERM; return the exit status."""
+    args = define_and_get_arguments()
+    logging.basicConfig(format="%(asctime)s | %(message)s", level=logging.INFO)
+    hook = sy.TorchHook(torch)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        server = start_websocket_server_worker(
+            id=args.id,
+            host=args.host,
+            port=args.port,
+            hook=hook,
+            verbose=args.verbose,
+            keep_labels=KEEP_LABELS_DICT[args.id],
+            training=not args.testing,
+            block=False,
+        )
+    except (AddressInUse, DamagedArchiveError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    stop.wait()
+    server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
