@@ -1,0 +1,297 @@
+"""Starts the four workers of the tutorial, and stops them again.
+
+    python start_websocket_servers.py                                    # serve until Ctrl-C
+    python start_websocket_servers.py -- python run_websocket_client.py  # serve while a command runs
+
+    launcher ──> fork server (imports torch once) ──┬─> alice    digits 0-3
+        │                                           ├─> bob      digits 4-6
+        │  one pipe a worker: "ready", and          ├─> charlie  digits 7-9
+        └─ its end, when the launcher ends          └─> testing  the test images
+
+Nothing here imports torch: the workers' processes are forked from one that has imported it, where the platform can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from data.mnist import DamagedArchiveError, unpack_mnist
+
+WORKERS = ("alice", "bob", "charlie", "testing")
+FIRST_PORT = 8777
+START_TIMEOUT = 120.0
+"""Seconds in which all workers must be ready."""
+STOP_TIMEOUT = 5.0
+"""Seconds a worker has to end by itself when it is told to."""
+TAIL_LINES = 8
+
+
+@dataclass
+class Worker:
+    """One worker's process, as the launcher sees it."""
+
+    id: str
+    host: str
+    port: int
+    log: Path
+    process: BaseProcess
+    pipe: Connection
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The worker's address."""
+        return f"ws://{self.host}:{self.port}"
+
+    def failure(self) -> str:
+        """Return one line on how the process ended, and the last lines of its log."""
+        code = self.process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if self.log.exists() else []
+        tail = "".join(f"\n  {line}" for line in lines)
+        return f"worker {self.id!r} ({self.url}) {how}; its log: {self.log}{tail}"
+
+
+class WorkerFailed(Exception):
+    """A worker could not start, or ended before it was told to."""
+
+
+class Stopped(Exception):
+    """A signal asks this program to end."""
+
+
+def main() -> int:
+    """Run the workers, and the command if there is one; return the exit status."""
+    args = define_and_get_arguments()
+    for number in _stop_signals():
+        signal.signal(number, _raise_stopped)
+    logs = Path(tempfile.mkdtemp(prefix="websocket-workers-"))
+    keep_logs = False
+    try:
+        unpack_mnist()
+        with run_workers(args, logs) as workers:
+            wait_until_ready(workers)
+            if args.command:
+                return run_command(args.command, workers)
+            print("\nNow run, in another terminal: python run_websocket_client.py")
+            print("or open federated_training.ipynb. Ctrl-C stops the workers.", flush=True)
+            wait_for_failure(workers)
+        return 0
+    except Stopped:
+        print("stopping the workers")
+        return 0
+    except (WorkerFailed, DamagedArchiveError) as error:
+        keep_logs = True
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if not keep_logs:
+            shutil.rmtree(logs, ignore_errors=True)
+
+
+def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments; an error exits with status 2."""
+    parser = argparse.ArgumentParser(
+        description="Start the workers alice, bob, charlie and testing, each in a process of its own.",
+        epilog="Example: %(prog)s -- python run_websocket_client.py --training_rounds 10",
+    )
+    parser.add_argument("--host", default="localhost", help="address to listen on (default: this machine only)")
+    help_text = f"ports of the four workers, in their order (default: {FIRST_PORT} and the next three)"
+    ports = list(range(FIRST_PORT, FIRST_PORT + len(WORKERS)))
+    parser.add_argument("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
+    parser.add_argument("--verbose", "-v", action="store_true", help="show the workers' logs, each request included")
+    parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="command to run once all workers are ready")
+    arguments = parser.parse_args(args)
+    for port in arguments.ports:
+        if not 1 <= port <= 65535:
+            parser.error(f"argument --ports: {port} is no port; expected numbers from 1 to 65535")
+    if len(set(arguments.ports)) < len(arguments.ports):
+        parser.error(f"argument --ports: {arguments.ports} are not all different")
+    return arguments
+
+
+@contextlib.contextmanager
+def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[list[Worker]]:
+    """Start all workers; stop them at the end, however that comes."""
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["run_websocket_server"])
+    workers: list[Worker] = []
+    try:
+        for worker_id, port in zip(WORKERS, args.ports, strict=True):
+            ours, theirs = context.Pipe()
+            log = logs / f"{worker_id}.log"
+            settings = (worker_id, args.host, port, args.verbose, None if args.verbose else log, theirs)
+            process = context.Process(target=serve, args=settings, name=worker_id)
+            process.start()
+            theirs.close()
+            workers.append(Worker(worker_id, args.host, port, log, process, ours))
+        yield workers
+    finally:
+        stop(workers)
+
+
+def serve(worker_id: str, host: str, port: int, verbose: bool, log: Path | None, pipe: Connection) -> None:
+    """Be one worker: load its digits, say so, and serve until the pipe ends. Runs in the worker's process."""
+    for number in _stop_signals():
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    if log is not None:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+
+    import torch
+
+    import run_websocket_server as rws
+    from syft import TorchHook
+    from syft.exceptions import AddressInUse
+
+    logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
+    torch.set_num_threads(_threads(worker_id))
+    try:
+        server = rws.start_websocket_server_worker(
+            id=worker_id,
+            host=host,
+            port=port,
+            hook=TorchHook(torch),
+            verbose=verbose,
+            keep_labels=rws.KEEP_LABELS_DICT[worker_id],
+            training=worker_id != "testing",
+            block=False,
+        )
+    except AddressInUse as error:
+        sys.exit(f"error: {error}")
+    dataset = next(iter(server.datasets.values()))
+    pipe.send({"samples": len(dataset), "digits": sorted(set(dataset.targets.tolist()))})
+    with contextlib.suppress(EOFError, OSError):
+        pipe.recv()  # nothing is sent: it ends when the launcher does, even if that is killed
+    server.stop()
+
+
+def wait_until_ready(workers: list[Worker]) -> None:
+    """Wait until every worker answers; print a line for each.
+
+    Raises:
+        WorkerFailed: one of them ended, or they are not ready in time.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    starting = list(workers)
+    while starting:
+        left = deadline - time.monotonic()
+        ready = wait([*(w.pipe for w in starting), *(w.process.sentinel for w in workers)], max(left, 0))
+        if not ready:
+            names = ", ".join(f"{w.id!r} (log: {w.log})" for w in starting)
+            raise WorkerFailed(f"not ready within {START_TIMEOUT:g} s: {names}")
+        for worker in [w for w in starting if w.pipe in ready]:
+            with contextlib.suppress(EOFError):  # it has ended; its sentinel tells
+                worker.about = worker.pipe.recv()
+                starting.remove(worker)
+        _raise_if_ended(workers)
+    for worker in workers:
+        digits, samples = worker.about["digits"], worker.about["samples"]
+        print(f"{worker.id:8} {worker.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples", flush=True)
+
+
+def wait_for_failure(workers: list[Worker]) -> None:
+    """Wait until a worker ends, which none should.
+
+    Raises:
+        WorkerFailed: one did.
+    """
+    wait([worker.process.sentinel for worker in workers])
+    _raise_if_ended(workers)
+
+
+def run_command(command: list[str], workers: list[Worker]) -> int:
+    """Run a command to its end and return its exit status.
+
+    Raises:
+        WorkerFailed: a worker ended first; the command is stopped then.
+    """
+    try:
+        process = subprocess.Popen(command)
+    except OSError as error:
+        print(f"error: cannot run {command[0]!r}: {error.strerror}", file=sys.stderr)
+        return 127
+    failed: list[WorkerFailed] = []
+
+    def watch() -> None:
+        try:
+            wait_for_failure(workers)
+        except WorkerFailed as error:
+            if process.poll() is None:
+                failed.append(error)
+                process.terminate()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        status = _wait_through_ctrl_c(process)
+    except Stopped:
+        process.terminate()
+        status = process.wait()
+    if failed:
+        raise failed[0]
+    return 128 - status if status < 0 else status
+
+
+def stop(workers: list[Worker]) -> None:
+    """End all workers: let them end by themselves first, and kill those that do not in time."""
+    for number in _stop_signals():
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them behind
+    for worker in workers:
+        worker.pipe.close()
+    deadline = time.monotonic() + STOP_TIMEOUT
+    for worker in workers:
+        worker.process.join(max(deadline - time.monotonic(), 0))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _raise_if_ended(workers: list[Worker]) -> None:
+    for worker in workers:
+        if not worker.process.is_alive():
+            raise WorkerFailed(worker.failure())
+
+
+def _wait_through_ctrl_c(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a command; Ctrl-C reaches it directly, and what it does then is up to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return process.wait()
+
+
+def _threads(worker_id: str) -> int:
+    """Return how many threads a worker computes with: the trainers share the cores, the evaluator has all."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if worker_id == "testing" else max(1, cores // (len(WORKERS) - 1))
+
+
+def _stop_signals() -> list[signal.Signals]:
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def _raise_stopped(*_: Any) -> None:
+    raise Stopped
+
+
+if __name__ == "__main__":
+    sys.exit(main())
