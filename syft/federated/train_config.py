@@ -79,8 +79,8 @@ class TrainConfig:
         self.max_nr_batches = max_nr_batches
         self.shuffle = shuffle
         self.seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
-        self.model_ptr: ObjectPointer | None = None
-        self.loss_fn_ptr: ObjectPointer | None = None
+        self.model_ptr: Any = None
+        self.loss_fn_ptr: Any = None
         self._model_id = model_id
         self._loss_fn_id = loss_fn_id
 
