@@ -25,6 +25,13 @@ from syft.workers import websocket_client
 
 logger = logging.getLogger("run_websocket_client")
 
+WORKERS = {
+    "alice": ("localhost", 8777),
+    "bob": ("localhost", 8778),
+    "charlie": ("localhost", 8779),
+    "testing": ("localhost", 8780),
+}
+
 
 @torch.jit.script
 def loss_fn(pred, target):
@@ -66,11 +73,13 @@ def define_and_get_arguments(args=sys.argv[1:]):
     add("--training_rounds", type=_at_least(1), default=40, help="number of federated learning rounds")
     help_text = "training steps performed on each remote worker before averaging"
     add("--federate_after_n_batches", type=_at_least(1), default=10, help=help_text)
-    add("--lr", type=float, default=0.1, help="learning rate of the first round")
+    add("--lr", type=_positive, default=0.1, help="learning rate of the first round")
     add("--cuda", action="store_true", help="let the workers train and evaluate on their GPU")
     add("--seed", type=int, default=1, help="seed used for randomization")
     add("--save_model", action="store_true", help="write the federated model's state to mnist_cnn.pt")
     add("--verbose", "-v", action="store_true", help="log each call to a worker")
+    help_text = "workers that are not at localhost:8777 to 8780, for example: alice=192.0.2.11:8777"
+    add("--workers", nargs="+", type=_address, default=argparse.SUPPRESS, metavar="NAME=HOST:PORT", help=help_text)
     return parser.parse_args(args=args)
 
 
@@ -79,7 +88,7 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
 
     Args:
         worker: proxy of the worker.
-        traced_model: the model to train. Not modified.
+        traced_model: the model to train, on the device where the worker shall train it. Not modified.
         batch_size: samples a batch.
         curr_round: number of the round, for the log.
         max_nr_batches: number of training steps. Negative: one pass over the worker's data.
@@ -99,7 +108,8 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
         optimizer_args={"lr": lr},
     )
     train_config.send(worker)
-    loss = await worker.async_fit(dataset_key="mnist", return_ids=[0])
+    device = next(traced_model.parameters()).device
+    loss = await worker.async_fit(dataset_key="mnist", return_ids=[0], device=device)
     model = (await train_config.model_ptr.async_get()).obj
     logger.debug("Round %s, worker %s: loss of the last batch %.4f", curr_round, worker.id, loss.item())
     return worker.id, model, loss
@@ -149,24 +159,30 @@ def evaluate_model_on_worker(
     return result
 
 
+def choose_device(cuda: bool) -> torch.device:
+    """Return the GPU if it is asked for and there is one, else the CPU."""
+    if cuda and not torch.cuda.is_available():
+        logger.warning("--cuda: there is no GPU here; the CPU is used")
+    return torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
+
+
 async def main():
     """Run the federated training that the command line describes."""
     args = define_and_get_arguments()
     hook = sy.TorchHook(torch)
-    kwargs_websocket = {"hook": hook, "verbose": args.verbose, "host": "localhost"}
-    alice = websocket_client.WebsocketClientWorker(id="alice", port=8777, **kwargs_websocket)
-    bob = websocket_client.WebsocketClientWorker(id="bob", port=8778, **kwargs_websocket)
-    charlie = websocket_client.WebsocketClientWorker(id="charlie", port=8779, **kwargs_websocket)
-    testing = websocket_client.WebsocketClientWorker(id="testing", port=8780, **kwargs_websocket)
+    addresses = WORKERS | dict(getattr(args, "workers", ()))
+    alice, bob, charlie, testing = (
+        websocket_client.WebsocketClientWorker(id=name, host=host, port=port, hook=hook, verbose=args.verbose)
+        for name, (host, port) in addresses.items()
+    )
     worker_instances = [alice, bob, charlie]
     for worker in [*worker_instances, testing]:
         worker.clear_objects_remote()
 
-    if args.cuda and not torch.cuda.is_available():
-        logger.warning("--cuda: no GPU is available here; the CPU is used")
-    device = "cuda" if args.cuda and torch.cuda.is_available() else "cpu"
+    device = choose_device(args.cuda)
     torch.manual_seed(args.seed)
-    traced_model = torch.jit.trace(Net(), torch.zeros([1, 1, 28, 28], dtype=torch.float))
+    model = Net().to(device)
+    traced_model = torch.jit.trace(model, torch.zeros([1, 1, 28, 28], dtype=torch.float).to(device))
     learning_rate = args.lr
 
     for curr_round in _with_progress_bar(range(1, args.training_rounds + 1)):
@@ -185,7 +201,7 @@ async def main():
             ]
         )
         models = {worker_id: model for worker_id, model, _ in results}
-        traced_model = utils.federated_avg(models)
+        traced_model = utils.federated_avg(models).to(device)
 
         if curr_round % 10 == 1 or curr_round == args.training_rounds:
             logger.info("Evaluating models")
@@ -205,6 +221,21 @@ async def main():
 
     if args.save_model:
         torch.save(traced_model.state_dict(), "mnist_cnn.pt")
+        logger.info("The federated model is saved in mnist_cnn.pt")
+
+
+def _address(text):
+    name, _, address = text.partition("=")
+    host, _, port = address.rpartition(":")
+    if name not in WORKERS or not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=HOST:PORT, NAME one of {', '.join(WORKERS)}")
+    return name, (host, int(port))
+
+
+def _positive(text):
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and finite")
+    return float(text)
 
 
 def _at_least(lowest):

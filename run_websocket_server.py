@@ -15,6 +15,7 @@ import threading
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import syft as sy
@@ -31,6 +32,28 @@ KEEP_LABELS_DICT: dict[str | None, list[int]] = {
     "testing": list(range(10)),
     None: list(range(10)),
 }
+
+
+class MnistWorker(websocket_server.WebsocketServerWorker):
+    """A worker that also counts. What it offers beside training and evaluation are its public methods.
+
+    Counts are all they return; none hands out an image.
+    """
+
+    def label_counts(self, dataset_key: str) -> torch.Tensor:
+        """Return how often each digit occurs in a dataset, (10,) int64."""
+        return torch.bincount(self.datasets[dataset_key].targets, minlength=10)
+
+    def confusion_matrix(self, dataset_key: str, model: torch.nn.Module, batch_size: int = 128) -> torch.Tensor:
+        """Return (10, 10) int64 counts of a dataset's images: row, the digit; column, what `model` takes it for."""
+        dataset = self.datasets[dataset_key]
+        counts = torch.zeros(10, 10, dtype=torch.int64)
+        model.eval()
+        with torch.inference_mode():
+            for images, digits in DataLoader(dataset, batch_size=batch_size):
+                cells = 10 * digits + model(images).argmax(dim=1)
+                counts += torch.bincount(cells, minlength=100).view(10, 10)
+        return counts
 
 
 def load_mnist(training: bool) -> datasets.MNIST:
@@ -58,9 +81,9 @@ def start_websocket_server_worker(id, host, port, hook, verbose, keep_labels=Non
         block: whether to return only when the worker is stopped.
 
     Returns:
-        The WebsocketServerWorker.
+        The MnistWorker.
     """
-    server = websocket_server.WebsocketServerWorker(id=id, host=host, port=port, hook=hook, verbose=verbose)
+    server = MnistWorker(id=id, host=host, port=port, hook=hook, verbose=verbose)
     mnist_dataset = load_mnist(training)
     data, targets = mnist_dataset.data, mnist_dataset.targets
 

@@ -24,7 +24,7 @@ from syft.exceptions import (
 )
 from syft.federated.train_config import TrainConfig
 from syft.objects import ObjectId, ObjectStorage
-from syft.torchscript import call_loss
+from syft.torchscript import call_loss, for_inference
 
 
 class FederatedClient(ObjectStorage):
@@ -157,6 +157,7 @@ class FederatedClient(ObjectStorage):
         histograms = np.zeros((2, max(nr_bins, 0)))
         model.eval()
         with _on_device(model, device), torch.inference_mode():
+            model = for_inference(model)
             for *inputs, target in loader:
                 output = model(*(_to(each, device) for each in inputs))
                 target = target.to(device)

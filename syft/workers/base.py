@@ -291,7 +291,7 @@ class BaseWorker(ObjectStorage):
 def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, Any]:
     """Leave out a device that was not chosen, so that methods that override fit() need not know it."""
     arguments: dict[str, Any] = {"dataset_key": dataset_key}
-    if device != "cpu":
+    if str(device) != "cpu":
         arguments["device"] = device
     return arguments
 

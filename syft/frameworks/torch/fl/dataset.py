@@ -48,6 +48,16 @@ class BaseDataset(Dataset):
             sample = torch.as_tensor(self.transform_(sample.detach().numpy() if is_tensor else sample))
         return sample, self.targets[index]
 
+    def __getitems__(self, indices: list[int]) -> list[tuple[Any, Any]]:
+        """Return the samples with these indices; DataLoader calls this for each batch.
+
+        Images that are only converted and normalised are transformed all at once, with the same result to the bit.
+        """
+        batched = _batched(self.transform_, self.data)
+        if batched is None or type(self).__getitem__ is not BaseDataset.__getitem__:
+            return [self[index] for index in indices]
+        return list(zip(batched(self.data[indices]), (self.targets[index] for index in indices), strict=True))
+
     def transform(self, transform: Callable[[Any], Any]) -> None:
         """Replace all inputs by `transform` of them, at once.
 
@@ -68,3 +78,21 @@ class BaseDataset(Dataset):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} samples)"
+
+
+def _batched(transform: Any, data: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return what does to a batch of images what torchvision's ToTensor (and Normalize) do to each; None if unknown.
+
+    Image by image, these two cost a third as much as training on the image.
+    """
+    steps = getattr(transform, "transforms", [transform])
+    names = [type(step).__name__ for step in steps if type(step).__module__ == "torchvision.transforms.transforms"]
+    is_images = isinstance(data, torch.Tensor) and data.dtype == torch.uint8 and data.dim() == 3
+    if not is_images or len(names) != len(steps) or names not in (["ToTensor"], ["ToTensor", "Normalize"]):
+        return None
+
+    def convert(images: torch.Tensor) -> torch.Tensor:
+        batch = images.unsqueeze(1).to(torch.get_default_dtype()).div(255)
+        return steps[1](batch) if len(steps) == 2 else batch
+
+    return convert
