@@ -30,7 +30,7 @@ from syft.dispatch import Job, Session
 from syft.exceptions import AddressInUse, MalformedMessage
 from syft.objects import ObjectId
 from syft.workers.virtual import VirtualWorker
-from syft.workers.websocket_client import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PING_INTERVAL, _port
+from syft.workers.websocket_link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PING_INTERVAL, parse_port
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class WebsocketServerWorker(VirtualWorker):
         if (cert_path is None) != (key_path is None):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
         self.host = host
-        self.port = _port(port)
+        self.port = parse_port(port)
         self.loop = loop
         self.cert_path = cert_path
         self.key_path = key_path

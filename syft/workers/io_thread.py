@@ -1,0 +1,112 @@
+"""A thread with an event loop, on which all connections of this process live.
+
+Blocking calls hand coroutines to it and wait; they work inside a running event loop (Jupyter) and in any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+
+class Closable(Protocol):
+    """What is closed when the process ends."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+class IOThread:
+    """The thread; `current` returns the one of this process."""
+
+    _current: IOThread | None = None
+    _abandoned: list[IOThread] = []  # noqa: RUF012 - shared on purpose: the parents' threads, seen from a forked child
+    _starting = threading.Lock()
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.links: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="syft-io", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def current(cls) -> IOThread:
+        """Return this process's I/O thread; start it first if need be."""
+        with cls._starting:
+            if cls._current is None:
+                cls._current = cls()
+            return cls._current
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """Leave the parent's thread alone in a forked child.
+
+        The thread does not run here, and its loop must not be touched or even freed: parent and child share the
+        selector that is inside it.
+        """
+        cls._starting = threading.Lock()
+        if cls._current is not None:
+            cls._abandoned.append(cls._current)
+            cls._current = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs, in this process."""
+        return self._process == os.getpid() and not self.loop.is_closed()
+
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start a task on the loop, from the loop, and keep it from being collected while it runs."""
+        task = self.loop.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def start_soon(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Start a task on the loop, from any thread and from `__del__`; do nothing if the process is about to end."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(lambda: self.start(function()))
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Start a task on the loop, from any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """Run a coroutine on the loop and wait for its result; cancel it if the wait is interrupted."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError("a blocking call to a worker was made on the I/O thread; use its async form there.")
+        future = self.submit(coroutine)
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """Close all connections, within a second, when the process ends."""
+        if self.alive:
+            with contextlib.suppress(Exception):
+                self.submit(self._close_all()).result(1)
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+    async def _close_all(self) -> None:
+        await asyncio.gather(*(link.close() for link in list(self.links)), return_exceptions=True)
+
+
+def _stop() -> None:
+    if IOThread._current is not None:
+        IOThread._current.stop()
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=IOThread.after_fork)

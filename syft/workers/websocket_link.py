@@ -1,0 +1,269 @@
+"""The connection of one proxy: opened when it is needed, opened again when it was lost. It lives on the I/O thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+
+from syft import wire
+from syft.dispatch import unwrap
+from syft.exceptions import (
+    ConnectionLost,
+    HandshakeFailed,
+    MalformedMessage,
+    SyftError,
+    VersionMismatch,
+    WorkerUnreachable,
+)
+from syft.workers.io_thread import IOThread
+
+logger = logging.getLogger(__name__)
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds a worker has for the opening handshake, once it has accepted the connection."""
+PING_INTERVAL = 20.0
+"""Seconds between pings. Two unanswered intervals end a connection, so a dead worker never hangs a call."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds a worker has to take part in closing a connection."""
+TIMEOUTS = (TimeoutError, asyncio.TimeoutError, FutureTimeout)
+"""Three types before Python 3.11, one since."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Where a worker is, and how to reach it.
+
+    Attributes:
+        worker: the worker's id, for errors.
+        host: host name or address.
+        port: port.
+        tls: the TLS context, or None.
+        connect_timeout: seconds to wait for the worker to accept a connection.
+        max_message_bytes: upper bound on one received message.
+    """
+
+    worker: str
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    connect_timeout: float
+    max_message_bytes: int
+
+    @property
+    def url(self) -> str:
+        """The address as the user wrote it: ws://host:port, or wss://host:port with TLS."""
+        return f"{'ws' if self.tls is None else 'wss'}://{self.host}:{self.port}"
+
+    @property
+    def uri(self) -> str:
+        """The address to connect to: 0.0.0.0, which is one to listen on, means this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"{'ws' if self.tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+class Link:
+    """A connection that is opened when needed, and opened again when lost.
+
+    Args:
+        io: the thread it lives on.
+        peer: the worker.
+        on_open: called with the link when the connection has been opened; what it returns is started as a task.
+
+    Attributes:
+        open: whether there is a connection.
+        peer_limit: the most bytes that the worker accepts in one message, once it has said so.
+    """
+
+    def __init__(self, io: IOThread, peer: Peer, on_open: Callable[[Link], Coroutine[Any, Any, None] | None]) -> None:
+        self.io = io
+        self.open = False
+        self.peer_limit = peer.max_message_bytes
+        self._peer = peer
+        self._on_open = on_open
+        self._session = uuid.uuid4().hex
+        self._connection: ClientConnection | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._opening = asyncio.Lock()
+        self._error: SyftError | None = None
+        io.links.add(self)
+
+    async def request(self, request_id: int, call: str, frame: bytes) -> bytes:
+        """Send a request and return its reply.
+
+        Raises:
+            ConnectionLost: the connection ended before the reply came.
+        """
+        connection = await self.connection()
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = reply
+        try:
+            await connection.send(frame)
+            return await reply
+        except (ConnectionClosed, OSError) as error:
+            raise ConnectionLost(self._peer.worker, self._peer.url, call, _cause(error)) from None
+        finally:
+            self._waiting.pop(request_id, None)
+
+    async def connection(self) -> ClientConnection:
+        """Return the open connection; open it first if need be."""
+        async with self._opening:
+            if not self.open or self._connection is None:
+                self._connection = await self._open()
+                self.open = True
+                self._reader = self.io.start(self._read(self._connection))
+                task = self._on_open(self)
+                if task is not None:
+                    self.io.start(task)
+            return self._connection
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, reader = self._connection, self._reader
+        self._connection, self.open = None, False
+        if connection is not None:
+            await connection.close()
+        if reader is not None:
+            await asyncio.wait([reader])
+
+    def posted(self, future: Future[bytes]) -> None:
+        """Note the error, if any, of a request that nobody waits for."""
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            try:
+                unwrap(future.result(), self._peer.worker)
+            except SyftError as failure:
+                error = failure
+        if isinstance(error, SyftError) and self._error is None:
+            self._error = error
+
+    def take_error(self) -> SyftError | None:
+        """Return the first noted error, once."""
+        error, self._error = self._error, None
+        return error
+
+    async def _open(self) -> ClientConnection:
+        """Connect, trying again until the deadline, and introduce this side."""
+        peer, seconds = self._peer, self._peer.connect_timeout
+        deadline, attempts, pause = time.monotonic() + seconds, 0, _FIRST_PAUSE
+        while True:
+            attempts += 1
+            left = max(deadline - time.monotonic(), 0.05)
+            try:
+                connection = await self._connect(left)
+                break
+            except ssl.SSLError as error:
+                raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
+            except (OSError, *TIMEOUTS) as error:
+                if time.monotonic() + pause >= deadline:
+                    raise WorkerUnreachable(peer.worker, peer.url, seconds, attempts, _cause(error)) from None
+            except (InvalidHandshake, InvalidMessage, ConnectionClosed) as error:
+                raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        try:
+            await self._introduce(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _connect(self, seconds: float) -> ClientConnection:
+        return await connect(
+            self._peer.uri,
+            ssl=self._peer.tls,
+            compression=None,
+            max_size=self._peer.max_message_bytes,
+            open_timeout=min(seconds, HANDSHAKE_TIMEOUT),
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_INTERVAL,
+            close_timeout=CLOSE_TIMEOUT,
+            proxy=None,
+        )
+
+    async def _introduce(self, connection: ClientConnection) -> None:
+        try:
+            await connection.send(wire.encode(wire.Request(0, "hello", {"session": self._session})))
+            answer = await asyncio.wait_for(connection.recv(), HANDSHAKE_TIMEOUT)
+        except TIMEOUTS:
+            cause = f"no answer to the greeting within {HANDSHAKE_TIMEOUT:g} s"
+            raise HandshakeFailed(self._peer.worker, self._peer.url, cause) from None
+        except ConnectionClosed as error:
+            raise HandshakeFailed(self._peer.worker, self._peer.url, _cause(error)) from None
+        theirs = wire.peek_version(answer) if isinstance(answer, bytes) else None
+        if theirs is None:
+            raise HandshakeFailed(self._peer.worker, self._peer.url, "it does not speak this package's protocol")
+        if theirs != wire.VERSION:
+            raise VersionMismatch(self._peer.worker, self._peer.url, "another version", wire.VERSION, theirs)
+        self.peer_limit = unwrap(answer, self._peer.worker)["max_message_bytes"]  # type: ignore[arg-type]
+
+    async def _read(self, connection: ClientConnection) -> None:
+        """Hand each reply to the call that waits for it, until the connection ends."""
+        try:
+            async for frame in connection:
+                try:
+                    request_id = wire.peek_id(frame)  # type: ignore[arg-type]
+                except (MalformedMessage, TypeError) as error:
+                    logger.warning("worker %s sent a message that is dropped: %s", self._peer.worker, error)
+                    continue
+                waiting = self._waiting.get(request_id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(frame)  # type: ignore[arg-type]
+        except ConnectionClosed:
+            pass
+        if connection is self._connection:
+            self.open = False
+        cause = ConnectionResetError(_closing(connection))
+        for waiting in list(self._waiting.values()):
+            if not waiting.done():
+                waiting.set_exception(cause)
+
+
+def parse_port(port: int | str) -> int:
+    """Return a port as a number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number <= 65535:
+        raise ValueError(f"not a port: {port!r}; expected a number from 0 to 65535.")
+    return number
+
+
+def client_tls(ca_path: str | os.PathLike[str] | None, verify: bool) -> ssl.SSLContext:
+    """Return a TLS context that verifies certificates and host names, unless `verify` is False."""
+    context = ssl.create_default_context(cafile=ca_path)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _closing(connection: ClientConnection) -> str:
+    code, reason = connection.close_code, connection.close_reason
+    return f"closed with code {code}" + (f" ({reason})" if reason else "")
