@@ -22,7 +22,14 @@ import numpy as np
 import torch
 
 from syft import exceptions, wire
-from syft.exceptions import MalformedMessage, MessageTooLarge, RemoteError, SyftError, UnknownCommand
+from syft.exceptions import (
+    GetNotPermittedError,
+    MalformedMessage,
+    MessageTooLarge,
+    RemoteError,
+    SyftError,
+    UnknownCommand,
+)
 from syft.objects import ObjectId, ObjectWrapper
 
 if TYPE_CHECKING:
@@ -180,7 +187,7 @@ class Dispatcher:
         text = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
         own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
         fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
-        return wire.encode(wire.Failure(request_id, type(error).__name__, str(error), fields, call, text))
+        return wire.encode(wire.Failure(request_id, _type_name(error), str(error), fields, call, text))
 
     def end_session(self, session: Session) -> None:
         """Forget a session, with the objects that its coordinator would have deleted."""
@@ -242,6 +249,8 @@ class Dispatcher:
 
     def _get(self, session: Session, id: ObjectId) -> Any:
         obj = self.worker.get_obj(id)
+        if getattr(obj, "private", False):
+            raise GetNotPermittedError(str(self.worker.id), id)
         self._delete(session, ids=[id])
         session.training.kept.pop(id, None)
         is_wrapper = isinstance(obj, ObjectWrapper)
@@ -318,6 +327,13 @@ def _shortly(value: Any) -> str:
         return f"<{type(value).__name__} {tuple(value.shape)}>"
     text = repr(value) if isinstance(value, (str, int, float, bool, bytes, type(None))) else f"<{type(value).__name__}>"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _type_name(error: Exception) -> str:
+    """Return the bare name of built-in errors and of this package's own, else the qualified one."""
+    cls = type(error)
+    bare = cls.__module__ == "builtins" or isinstance(error, SyftError)
+    return cls.__name__ if bare else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _is_ours(cls: type) -> bool:

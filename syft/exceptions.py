@@ -16,6 +16,7 @@ SyftError
 ├── NotSerializable             (also TypeError)  a value that cannot travel
 │   └── NotScriptable           a model or function that TorchScript cannot compile
 ├── ObjectNotFoundError         (also KeyError)
+├── GetNotPermittedError        an object that its owner marked as private
 ├── DatasetNotFound             (also ValueError)
 ├── DatasetExists               (also ValueError)
 ├── DatasetEmpty                (also ValueError)
@@ -50,7 +51,7 @@ class SyftError(Exception):
     remote_traceback: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self).__name__, to_fields(self))
+        return _rebuild, (type(self).__name__, to_fields(self)), {"remote_traceback": self.remote_traceback}
 
 
 class ConnectionFailed(SyftError, ConnectionError):
@@ -102,7 +103,8 @@ class HandshakeFailed(ConnectionFailed):
     def __str__(self) -> str:
         return (
             f"no worker answers at {self.url} (expected {self.worker!r}): {self.cause}. "
-            "Check the port, and that both sides use TLS or neither does (secure=)."
+            "Check the port, and that both sides use TLS or neither does (secure=); a certificate that the system does "
+            "not know is trusted with ca_path=."
         )
 
 
@@ -249,6 +251,17 @@ class ObjectNotFoundError(SyftError, KeyError):
 
 
 @dataclass(eq=False)
+class GetNotPermittedError(SyftError):
+    """An object's owner marked it as private, so it is not handed out."""
+
+    worker: str
+    obj_id: Any
+
+    def __str__(self) -> str:
+        return f"worker {self.worker!r} does not hand out the object with id {self.obj_id!r}: it is private."
+
+
+@dataclass(eq=False)
 class DatasetNotFound(SyftError, ValueError):
     """A worker has no dataset under a key."""
 
@@ -370,8 +383,14 @@ class RemoteError(SyftError):
 
     @classmethod
     def of(cls, type_name: str, **fields: Any) -> RemoteError:
-        """Return a RemoteError that is also of the built-in type `type_name`, where there is one."""
-        return _remote_error_class(type_name)(type_name=type_name, **fields)
+        """Return a RemoteError that is also of the built-in type `type_name`, where there is one.
+
+        StopIteration is left out, since Python does not let it out of a coroutine.
+        """
+        try:
+            return _remote_error_class(type_name)(type_name=type_name, **fields)
+        except TypeError:  # the built-in type has a constructor of its own
+            return RemoteError(type_name=type_name, **fields)
 
 
 def _rebuild(type_name: str, fields: dict[str, Any]) -> SyftError:
@@ -382,6 +401,8 @@ def _rebuild(type_name: str, fields: dict[str, Any]) -> SyftError:
 def _remote_error_class(type_name: str) -> type[RemoteError]:
     base = getattr(builtins, type_name, None)
     if not (isinstance(base, type) and issubclass(base, Exception)) or issubclass(RemoteError, base):
+        return RemoteError
+    if issubclass(base, (StopIteration, StopAsyncIteration)):
         return RemoteError
     try:
         return type("RemoteError", (RemoteError, base), {"__module__": __name__})

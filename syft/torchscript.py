@@ -60,6 +60,8 @@ def dump(obj: nn.Module | Callable[..., Any]) -> tuple[bytes, dict[str, torch.Te
         NotScriptable: `obj` is plain and cannot be compiled.
     """
     script = to_script(obj)
+    if isinstance(script, ScriptFunction) and len(_schema_names(script)) > 2:
+        script = torch.jit.script(_TwoArguments(script))
     tensors: dict[str, torch.Tensor] = {}
     if isinstance(script, ScriptModule):
         tensors = {name: tensor.detach() for name, tensor in _named_tensors(script)}
@@ -132,12 +134,28 @@ def call_loss(loss_fn: Callable[..., Any], pred: torch.Tensor, target: torch.Ten
     return loss_fn(pred, target)
 
 
+class _TwoArguments(nn.Module):
+    """A loss function called with its first two arguments; an archive would drop the defaults of the others."""
+
+    def __init__(self, function: ScriptFunction) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.function(pred, target)
+
+
 def _argument_names(function: Callable[..., Any]) -> set[str]:
     if is_script(function):
-        script: Any = function.forward if isinstance(function, ScriptModule) else function
-        return {argument.name for argument in script.schema.arguments}
+        return set(_schema_names(function))
     code = getattr(function, "__code__", None)
     return set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) if code else set()
+
+
+def _schema_names(script: Any) -> list[str]:
+    """Return the names of the arguments of a scripted function, or of a module's forward (self included)."""
+    function = script.forward if isinstance(script, ScriptModule) else script
+    return [argument.name for argument in function.schema.arguments]
 
 
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -64,6 +64,7 @@ _MAGIC = b"SYFT"
 _HEADER = struct.Struct(">4sBBHQI")
 _LENGTH = struct.Struct(">Q")
 _MAX_ATTACHMENTS = 65_536
+_MAX_NESTING = 32  # extension types inside one another; each level takes a piece of the C stack
 _TUPLE, _TENSOR, _ARRAY, _SCRIPT, _DEVICE = 1, 2, 3, 4, 5
 
 
@@ -198,6 +199,7 @@ class _Packer:
         self._tensors: list[torch.Tensor] = []
         self._index: dict[tuple[Any, ...], int] = {}
         self._archives: list[bytes] = []
+        self._nesting = 0
 
     def pack(self, envelope: Mapping[str, Any]) -> list[bytes]:
         packed = self._pack(envelope)
@@ -208,7 +210,9 @@ class _Packer:
     def _pack(self, value: Any) -> bytes:
         try:
             return msgpack.packb(value, default=self._extension, strict_types=True)
-        except (OverflowError, ValueError) as reason:
+        except NotSerializable:
+            raise
+        except (OverflowError, TypeError, ValueError) as reason:
             raise NotSerializable(f"a value of type {type(value).__name__}", str(reason)) from reason
 
     def _extension(self, value: Any) -> Any:
@@ -230,6 +234,14 @@ class _Packer:
             raise NotSerializable(f"a numpy array of dtype {value.dtype}", str(reason)) from reason
         return msgpack.ExtType(_ARRAY, msgpack.packb(self._add(tensor)))
 
+    def _tuple(self, value: tuple[Any, ...]) -> msgpack.ExtType:
+        if self._nesting == _MAX_NESTING:
+            raise NotSerializable("a tuple", f"it is nested more than {_MAX_NESTING} deep")
+        self._nesting += 1
+        packed = self._pack(list(value))
+        self._nesting -= 1
+        return msgpack.ExtType(_TUPLE, packed)
+
     def _script(self, value: nn.Module | Callable[..., Any]) -> msgpack.ExtType:
         structure, tensors = torchscript.dump(value)
         self._archives.append(structure)
@@ -242,7 +254,7 @@ class _Packer:
         (np.ndarray, _array),
         (np.generic, lambda self, value: value.item()),
         (torch.device, lambda self, value: msgpack.ExtType(_DEVICE, msgpack.packb(str(value)))),
-        (tuple, lambda self, value: msgpack.ExtType(_TUPLE, self._pack(list(value)))),
+        (tuple, _tuple),
         ((nn.Module, torchscript.ScriptFunction), _script),
         (list, lambda self, value: list(value)),
         (Mapping, lambda self, value: dict(value)),
@@ -263,6 +275,8 @@ class _Packer:
             tensor.stride(),
             tensor.device,
             tensor.requires_grad,
+            tensor.is_conj(),
+            tensor.is_neg(),
         )
         if key not in self._index or tensor.numel() == 0:
             self._index[key] = len(self._tensors)
@@ -273,7 +287,7 @@ class _Packer:
         storages: set[int] = set()
         named = {}
         for index, tensor in enumerate(self._tensors):
-            tensor = tensor.detach().cpu().contiguous()
+            tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
             pointer = tensor.untyped_storage().data_ptr()
             if pointer in storages:  # safetensors refuses tensors that share memory
                 tensor = tensor.clone()
@@ -297,6 +311,7 @@ class _Unpacker:
             except Exception as reason:  # SafetensorError, and KeyError for an unknown dtype
                 raise MalformedMessage(f"the tensors are no safetensors data: {reason}") from reason
         self._archives = attachments[1:]
+        self._nesting = 0
 
     def unpack(self, packed: bytes | memoryview) -> Any:
         try:
@@ -307,7 +322,11 @@ class _Unpacker:
             raise MalformedMessage(f"no msgpack value: {type(reason).__name__}: {reason}") from reason
 
     def _extension(self, code: int, payload: bytes) -> Any:
+        if self._nesting == _MAX_NESTING:
+            raise MalformedMessage(f"extension types nested more than {_MAX_NESTING} deep")
+        self._nesting += 1
         value = self.unpack(payload)
+        self._nesting -= 1
         if code == _TUPLE and isinstance(value, list):
             return tuple(value)
         if code == _TENSOR and isinstance(value, list) and len(value) == 2 and isinstance(value[1], bool):

@@ -37,7 +37,7 @@ class FederatedClient(ObjectStorage):
     """
 
     def __init__(self, datasets: dict[str, Any] | None = None) -> None:
-        super().__init__()
+        ObjectStorage.__init__(self)  # not super(): in a worker, that is BaseWorker
         self.datasets: dict[str, Any] = datasets if datasets is not None else {}
         self._session = Session("local")
 

@@ -181,6 +181,9 @@ class BaseWorker(ObjectStorage):
         """Return the number of objects on the worker. Datasets do not count."""
         return self.call("objects_count")
 
+    list_tensors_remote = list_objects_remote  # the names since PySyft 0.2.5
+    tensors_count_remote = objects_count_remote
+
     def clear_objects_remote(self) -> None:
         """Remove all objects from the worker, but those of other coordinators that are connected to it."""
         self.call("clear_objects")

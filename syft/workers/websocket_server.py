@@ -117,6 +117,7 @@ class WebsocketServerWorker(VirtualWorker):
         self._running.start()
         logger.info("worker %s serves at %s (listening on %s)", self.id, self.url, self._running.addresses())
         if block:
+            print(f"Worker {self.id} is serving at {self.url}. Press CTRL-C to stop.", flush=True)
             try:
                 self._running.stopped.wait()
             except KeyboardInterrupt:
@@ -179,6 +180,7 @@ class _Running:
         finally:
             self._compute.shutdown(wait=False, cancel_futures=True)
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
             self._ready.set()
             self.stopped.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -50,8 +51,8 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
     with torch.no_grad():
         for name, target in _named_tensors(average):
             if target.is_floating_point() or target.is_complex():
-                total = sum(share * _wide(tensors[model_id][name]) for model_id, share in shares.items())
-                target.copy_(total)  # type: ignore[arg-type]
+                weighted = (share * _wide(tensors[model_id][name]) for model_id, share in shares.items())
+                target.copy_(functools.reduce(torch.add, weighted))
     return average
 
 
