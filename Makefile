@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test
+.PHONY: help install demo notebook test
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -14,6 +14,9 @@ install: $(STAMP) ## make .venv and install all packages (first time: minutes, s
 
 demo: $(STAMP) ## start the four workers and train with them
 	$(BIN)/python start_websocket_servers.py -- $(BIN)/python run_websocket_client.py
+
+notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
+	$(BIN)/python start_websocket_servers.py -- $(BIN)/python -m jupyterlab federated_training.ipynb
 
 test: $(STAMP) ## check style and types, then run all tests
 	@echo "== ruff check"

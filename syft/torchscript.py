@@ -154,7 +154,7 @@ def _argument_names(function: Callable[..., Any]) -> set[str]:
 
 def _schema_names(script: Any) -> list[str]:
     """Return the names of the arguments of a scripted function, or of a module's forward (self included)."""
-    function = script.forward if isinstance(script, ScriptModule) else script
+    function: Any = script.forward if isinstance(script, ScriptModule) else script
     return [argument.name for argument in function.schema.arguments]
 
 
