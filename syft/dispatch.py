@@ -17,12 +17,20 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 
 from syft import exceptions, wire
-from syft.exceptions import MalformedMessage, MessageTooLarge, RemoteError, SyftError, UnknownCommand
+from syft.exceptions import (
+    CallAbandoned,
+    MalformedMessage,
+    MessageTooLarge,
+    RemoteError,
+    SyftError,
+    UnknownCommand,
+)
 from syft.objects import ObjectId, ObjectWrapper
 
 if TYPE_CHECKING:
@@ -62,13 +70,20 @@ class Session:
         name: the session's id, chosen by the coordinator.
         training: the coordinator's training state; no other coordinator sees or changes it.
         owned: ids of the objects that the coordinator sent and that go when it goes.
-        connected: whether a connection of this session is open.
+        connections: number of its connections. There may be two for a while: a lost one is noticed late.
+        calls: request id -> call of a method that waits for its turn or runs.
     """
 
     name: str
     training: TrainingState = field(default_factory=TrainingState)
     owned: set[ObjectId] = field(default_factory=set)
-    connected: bool = True
+    connections: int = 0
+    calls: WeakValueDictionary[int, Job] = field(default_factory=WeakValueDictionary)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection of this session is open."""
+        return self.connections > 0
 
 
 @dataclass
@@ -87,6 +102,11 @@ class Job:
     run: Callable[[], Any]
     in_background: bool = False
     abandoned: threading.Event = field(default_factory=threading.Event)
+
+    def abandon(self) -> None:
+        """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
+        self.abandoned.set()
+        self.run = _nothing
 
 
 @dataclass
@@ -119,6 +139,7 @@ class Dispatcher:
             "delete": self._delete,
             "search": self._search,
             "train_config": self._train_config,
+            "cancel": self._cancel,
         }
 
     def job(self, request: wire.Request, session: Session) -> Job:
@@ -145,6 +166,8 @@ class Dispatcher:
         started = time.perf_counter()
         outcome = "done"
         try:
+            if job.abandoned.is_set():
+                raise CallAbandoned(str(self.worker.id))
             frame = wire.encode(wire.Reply(job.request_id, job.run()))
             if len(frame) > self.max_message_bytes:
                 raise MessageTooLarge(
@@ -227,7 +250,15 @@ class Dispatcher:
             finally:
                 running_call.reset(token)
 
-        return Job(request.id, call, run, name not in QUICK_METHODS, abandoned)
+        job = Job(request.id, call, run, name not in QUICK_METHODS, abandoned)
+        session.calls[request.id] = job
+        return job
+
+    def _cancel(self, session: Session, request_id: int) -> None:
+        """Abandon a call whose caller does not wait for it any more; do nothing if it is done."""
+        job = session.calls.get(request_id)
+        if job is not None:
+            job.abandon()
 
     def _set(
         self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: Any, description: Any, collect: bool
@@ -318,6 +349,10 @@ def _shortly(value: Any) -> str:
         return f"<{type(value).__name__} {tuple(value.shape)}>"
     text = repr(value) if isinstance(value, (str, int, float, bool, bytes, type(None))) else f"<{type(value).__name__}>"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nothing() -> None:
+    """Do nothing, in place of a job that was abandoned."""
 
 
 def _is_ours(cls: type) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from syft import wire
 from syft.dispatch import Dispatcher, describe_call, unwrap
+from syft.exceptions import CallTimeout
 from syft.federated.federated_client import FederatedClient
 from syft.objects import ObjectId
 from syft.workers.base import BaseWorker
@@ -52,7 +53,13 @@ class VirtualWorker(FederatedClient, BaseWorker):
             with self._one_at_a_time:
                 return self._dispatcher.run(job)
 
-        return unwrap(await asyncio.wait_for(asyncio.to_thread(run), timeout), self.id)
+        try:
+            reply = await asyncio.wait_for(asyncio.to_thread(run), timeout)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise CallTimeout(str(self.id), job.call, timeout or 0) from None
+        finally:
+            job.abandon()  # nobody waits for it any more; it makes no difference to a job that is done
+        return unwrap(reply, self.id)
 
     def _post(self, command: str, **arguments: Any) -> None:
         self._exchange(command, **arguments)
