@@ -122,6 +122,14 @@ def load(structure: bytes, tensors: Mapping[str, torch.Tensor]) -> ScriptModule:
     return module
 
 
+def operators(model: nn.Module) -> list[str]:
+    """Return the operators of a traced or scripted model's forward(), in order; none for a plain model.
+
+    They stay the same when the model travels, so with the shapes of its parameters they tell models apart.
+    """
+    return _operators(model.inlined_graph) if isinstance(model, ScriptModule) else []
+
+
 def call_loss(loss_fn: Callable[..., Any], pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return loss_fn of `pred` and `target`, by name where it names its arguments so, else in that order.
 
@@ -138,6 +146,16 @@ def _argument_names(function: Callable[..., Any]) -> set[str]:
         return {argument.name for argument in script.schema.arguments}
     code = getattr(function, "__code__", None)
     return set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) if code else set()
+
+
+def _operators(block: Any) -> list[str]:
+    found: list[str] = []
+    for node in block.nodes():
+        if not node.kind().startswith("prim::"):
+            found.append(node.kind())
+        for inner in node.blocks():
+            found += _operators(inner)
+    return found
 
 
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
