@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import functools
 import logging
+import os
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -19,7 +24,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import syft as sy
-from syft.exceptions import SyftError
+from syft.exceptions import CheckpointError, HistoryDamaged, SyftError
+from syft.federated import Checkpoint, History, run_round
 from syft.frameworks.torch.fl import utils
 from syft.workers import websocket_client
 
@@ -64,6 +70,22 @@ class Net(nn.Module):
         return F.log_softmax(x, dim=1)
 
 
+class Namespace(argparse.Namespace):
+    """The arguments. Those below are in it, and print, only when they are given."""
+
+    workers: Sequence[tuple[str, tuple[str, int]]] = ()
+    round_timeout: float | None = None
+    min_workers: int | None = None
+    checkpoint: str | None = None
+    resume: str | None = None
+    history: str | None = None
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether the run goes on when a worker fails."""
+        return self.round_timeout is not None or self.min_workers is not None
+
+
 def define_and_get_arguments(args=sys.argv[1:]):
     """Return the command line's arguments; an error exits with status 2."""
     parser = argparse.ArgumentParser(description="Run federated learning using websocket client workers.")
@@ -80,7 +102,8 @@ def define_and_get_arguments(args=sys.argv[1:]):
     add("--verbose", "-v", action="store_true", help="log each call to a worker")
     help_text = "workers that are not at localhost:8777 to 8780, for example: alice=192.0.2.11:8777"
     add("--workers", nargs="+", type=_address, default=argparse.SUPPRESS, metavar="NAME=HOST:PORT", help=help_text)
-    return parser.parse_args(args=args)
+    _add_arguments_for_faults(parser)
+    return parser.parse_args(args=args, namespace=Namespace())
 
 
 async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_nr_batches, lr):
@@ -166,62 +189,168 @@ def choose_device(cuda: bool) -> torch.device:
     return torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
 
 
+async def connect_to_workers(args):
+    """Return the training workers and the evaluator, connected, with no object of ours on them.
+
+    Where the run goes on when a worker fails, one that is not there yet is asked again in each round.
+
+    Args:
+        args: the command line's arguments.
+    """
+    hook = sy.TorchHook(torch)
+    addresses = WORKERS | dict(args.workers)
+    *worker_instances, testing = (
+        websocket_client.WebsocketClientWorker(
+            id=name, host=host, port=port, hook=hook, verbose=args.verbose, connect=False
+        )
+        for name, (host, port) in addresses.items()
+    )
+
+    async def prepare(worker):
+        try:
+            await worker.async_connect()
+            await worker.async_call("clear_objects", timeout=worker.connect_timeout)
+        except SyftError as error:
+            if not args.tolerant:
+                raise
+            logger.warning("Starting without %s: %s", worker.id, error)
+
+    await asyncio.gather(*(prepare(worker) for worker in [*worker_instances, testing]))
+    return worker_instances, testing
+
+
+async def train_one_round(workers, traced_model, curr_round, learning_rate, args):
+    """Train a model on all workers at once and log who failed.
+
+    Args:
+        workers: proxies of the workers.
+        traced_model: the model to train. Not modified.
+        curr_round: number of the round.
+        learning_rate: its learning rate.
+        args: the command line's arguments.
+
+    Returns:
+        The RoundResult: models, losses, failures with their reasons, seconds.
+    """
+    logger.info("Training round %s/%s", curr_round, args.training_rounds)
+    fit = functools.partial(
+        fit_model_on_worker,
+        traced_model=traced_model,
+        batch_size=args.batch_size,
+        curr_round=curr_round,
+        max_nr_batches=args.federate_after_n_batches,
+        lr=learning_rate,
+    )
+    needed = args.min_workers or (1 if args.tolerant else len(workers))
+    result = await run_round(workers, fit, timeout=args.round_timeout, min_workers=needed)
+    if result.failures:
+        logger.warning("Round %s: %s", curr_round, result)
+    return result
+
+
+def evaluate_models(models, testing, args, device):
+    """Evaluate the workers' models and the federated one.
+
+    Args:
+        models: worker id, or "federated" -> model.
+        testing: proxy of the evaluator.
+        args: the command line's arguments.
+        device: where the evaluator evaluates.
+
+    Returns:
+        What the history tells of it: losses and accuracies (0 to 1) by the same names; less where the evaluator
+        failed and the run shall go on.
+    """
+    logger.info("Evaluating models")
+    losses, accuracies = {}, {}
+    for name, model in models.items():
+        try:
+            result = evaluate_model_on_worker(
+                model_identifier="Federated model" if name == "federated" else f"Model update {name}",
+                worker=testing,
+                dataset_key="mnist_testing",
+                model=model,
+                nr_bins=10,
+                batch_size=args.test_batch_size,
+                device=device,
+            )
+        except SyftError as error:
+            if not args.tolerant:
+                raise
+            logger.warning("No evaluation: %s", error)
+            break
+        losses[name] = result["loss"]
+        accuracies[name] = result["nr_correct_predictions"] / result["nr_predictions"]
+    return {"test_losses": losses, "accuracies": accuracies}
+
+
+def resume(args, traced_model):
+    """Return the last finished round and the next learning rate: of the checkpoint if one is given, else of the start.
+
+    The checkpoint's parameters go into `traced_model`, and torch's generator goes on where it was.
+    """
+    if args.resume is None:
+        return 0, args.lr
+    checkpoint = Checkpoint.load(args.resume)
+    checkpoint.restore(traced_model, settings_of(args))
+    logger.info("Going on after round %s, from %s", checkpoint.round, args.resume)
+    return checkpoint.round, checkpoint.learning_rate
+
+
+def settings_of(args):
+    """Return the arguments that a run and its continuation must have in common."""
+    return {name: getattr(args, name) for name in ("batch_size", "federate_after_n_batches", "lr", "seed")}
+
+
 async def main():
     """Run the federated training that the command line describes."""
     args = define_and_get_arguments()
-    hook = sy.TorchHook(torch)
-    addresses = WORKERS | dict(getattr(args, "workers", ()))
-    alice, bob, charlie, testing = (
-        websocket_client.WebsocketClientWorker(id=name, host=host, port=port, hook=hook, verbose=args.verbose)
-        for name, (host, port) in addresses.items()
-    )
-    worker_instances = [alice, bob, charlie]
-    for worker in [*worker_instances, testing]:
-        worker.clear_objects_remote()
-
     device = choose_device(args.cuda)
     torch.manual_seed(args.seed)
     model = Net().to(device)
     traced_model = torch.jit.trace(model, torch.zeros([1, 1, 28, 28], dtype=torch.float).to(device))
-    learning_rate = args.lr
+    last_round, learning_rate = resume(args, traced_model)
 
-    for curr_round in _with_progress_bar(range(1, args.training_rounds + 1)):
-        logger.info("Training round %s/%s", curr_round, args.training_rounds)
-        results = await asyncio.gather(
-            *[
-                fit_model_on_worker(
-                    worker=worker,
-                    traced_model=traced_model,
-                    batch_size=args.batch_size,
-                    curr_round=curr_round,
-                    max_nr_batches=args.federate_after_n_batches,
-                    lr=learning_rate,
-                )
-                for worker in worker_instances
-            ]
-        )
-        models = {worker_id: model for worker_id, model, _ in results}
-        traced_model = utils.federated_avg(models).to(device)
+    with contextlib.ExitStack() as stack:
+        history = stack.enter_context(History(args.history, last_round)) if args.history else None
+        worker_instances, testing = await connect_to_workers(args)
 
-        if curr_round % 10 == 1 or curr_round == args.training_rounds:
-            logger.info("Evaluating models")
-            named = {f"Model update {worker_id}": model for worker_id, model in models.items()}
-            for model_identifier, model in (named | {"Federated model": traced_model}).items():
-                evaluate_model_on_worker(
-                    model_identifier=model_identifier,
-                    worker=testing,
-                    dataset_key="mnist_testing",
-                    model=model,
-                    nr_bins=10,
-                    batch_size=args.test_batch_size,
-                    device=device,
-                )
+        for curr_round in _with_progress_bar(range(last_round + 1, args.training_rounds + 1)):
+            result = await train_one_round(worker_instances, traced_model, curr_round, learning_rate, args)
+            traced_model = utils.federated_avg(result.models).to(device)
 
-        learning_rate = max(0.98 * learning_rate, args.lr * 0.01)
+            evaluation = {}
+            if curr_round % 10 == 1 or curr_round == args.training_rounds:
+                evaluation = evaluate_models(result.models | {"federated": traced_model}, testing, args, device)
+
+            if history is not None:
+                history.append(round=curr_round, learning_rate=learning_rate, **result.to_fields(), **evaluation)
+            learning_rate = max(0.98 * learning_rate, args.lr * 0.01)
+            if args.checkpoint:
+                Checkpoint.of(traced_model, curr_round, learning_rate, settings_of(args)).save(args.checkpoint)
 
     if args.save_model:
         torch.save(traced_model.state_dict(), "mnist_cnn.pt")
         logger.info("The federated model is saved in mnist_cnn.pt")
+
+
+def _add_arguments_for_faults(parser):
+    """Add the arguments that are in the Namespace only when they are given."""
+    add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
+    help_text = "seconds that the workers have for the training of a round; those that are late stay out of it"
+    add("--round_timeout", type=_positive, metavar="S", help=help_text)
+    help_text = "workers that must answer in a round (default: all; 1 with --round_timeout)"
+    add("--min_workers", type=int, choices=range(1, len(WORKERS)), metavar="N", help=help_text)
+    add("--checkpoint", type=_writable, metavar="FILE", help="write what --resume needs to FILE after each round")
+    add("--resume", metavar="FILE", help="go on after the last round of the checkpoint FILE")
+    help_text = "write one JSON object a round to FILE; with --resume, go on with FILE"
+    add("--history", type=_writable, metavar="FILE", help=help_text)
+
+
+def _writable(text):
+    if Path(text).is_dir() or not os.access(Path(text).absolute().parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: no such directory, or not ours to write in")
+    return text
 
 
 def _address(text):
@@ -253,12 +382,22 @@ def _with_progress_bar(rounds: Iterable[int]) -> Iterable[int]:
     return tqdm(rounds, desc="Federated training", unit="round", disable=None)
 
 
+def _interrupt(*_):
+    """End at once on Ctrl-C, also inside a blocking call, where asyncio's own handler would wait for its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s | %(message)s", level=logging.INFO)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         with logging_redirect_tqdm():
             asyncio.run(main())
-    except SyftError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (SyftError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1)

@@ -17,12 +17,14 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 
 from syft import exceptions, wire
 from syft.exceptions import (
+    CallAbandoned,
     GetNotPermittedError,
     MalformedMessage,
     MessageTooLarge,
@@ -69,13 +71,20 @@ class Session:
         name: the session's id, chosen by the coordinator.
         training: the coordinator's training state; no other coordinator sees or changes it.
         owned: ids of the objects that the coordinator sent and that go when it goes.
-        connected: whether a connection of this session is open.
+        connections: number of its connections. There may be two for a while: a lost one is noticed late.
+        calls: request id -> call of a method that waits for its turn or runs.
     """
 
     name: str
     training: TrainingState = field(default_factory=TrainingState)
     owned: set[ObjectId] = field(default_factory=set)
-    connected: bool = True
+    connections: int = 0
+    calls: WeakValueDictionary[int, Job] = field(default_factory=WeakValueDictionary)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection of this session is open."""
+        return self.connections > 0
 
 
 @dataclass
@@ -94,6 +103,11 @@ class Job:
     run: Callable[[], Any]
     in_background: bool = False
     abandoned: threading.Event = field(default_factory=threading.Event)
+
+    def abandon(self) -> None:
+        """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
+        self.abandoned.set()
+        self.run = _nothing
 
 
 @dataclass
@@ -126,6 +140,7 @@ class Dispatcher:
             "delete": self._delete,
             "search": self._search,
             "train_config": self._train_config,
+            "cancel": self._cancel,
         }
 
     def job(self, request: wire.Request, session: Session) -> Job:
@@ -152,6 +167,8 @@ class Dispatcher:
         started = time.perf_counter()
         outcome = "done"
         try:
+            if job.abandoned.is_set():
+                raise CallAbandoned(str(self.worker.id))
             frame = wire.encode(wire.Reply(job.request_id, job.run()))
             if len(frame) > self.max_message_bytes:
                 raise MessageTooLarge(
@@ -234,7 +251,15 @@ class Dispatcher:
             finally:
                 running_call.reset(token)
 
-        return Job(request.id, call, run, name not in QUICK_METHODS, abandoned)
+        job = Job(request.id, call, run, name not in QUICK_METHODS, abandoned)
+        session.calls[request.id] = job
+        return job
+
+    def _cancel(self, session: Session, request_id: int) -> None:
+        """Abandon a call whose caller does not wait for it any more; do nothing if it is done."""
+        job = session.calls.get(request_id)
+        if job is not None:
+            job.abandon()
 
     def _set(
         self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: Any, description: Any, collect: bool
@@ -334,6 +359,10 @@ def _type_name(error: Exception) -> str:
     cls = type(error)
     bare = cls.__module__ == "builtins" or isinstance(error, SyftError)
     return cls.__name__ if bare else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _nothing() -> None:
+    """Do nothing, in place of a job that was abandoned."""
 
 
 def _is_ours(cls: type) -> bool:

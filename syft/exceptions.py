@@ -6,7 +6,7 @@ SyftError
 │   ├── ConnectionLost          the connection broke while a call was waiting for its reply
 │   └── HandshakeFailed         somebody answers, but not a worker of this protocol
 │       └── VersionMismatch     a worker that speaks another version of it
-├── CallAbandoned               a worker stopped training, since its coordinator has gone
+├── CallAbandoned               a worker stopped training, since nobody waits for the result
 ├── CallTimeout                 (also TimeoutError)  no reply within the `timeout` that was asked for
 ├── AddressInUse                (also OSError)  a server worker cannot listen on its port
 ├── ProtocolError               (also ValueError)
@@ -25,6 +25,11 @@ SyftError
 ├── DeviceUnavailable           (also ValueError)
 ├── EmptyRoundError             (also ValueError)
 ├── ModelMismatchError          (also ValueError)
+├── QuorumNotReached            (also RuntimeError)  too few workers answered in a round
+├── CheckpointError             (also ValueError)
+│   ├── CheckpointDamaged       a file that is no checkpoint, or not a whole one
+│   └── CheckpointMismatch      a checkpoint of another model or of other arguments
+├── HistoryDamaged              (also ValueError)
 └── RemoteError                 anything else that was raised on a worker; also of the built-in
                                 type that was raised there, so `except ValueError` still works
 
@@ -132,7 +137,10 @@ class CallAbandoned(SyftError):
     worker: str
 
     def __str__(self) -> str:
-        return f"worker {self.worker!r} stopped training: its coordinator has gone, or the worker is being stopped."
+        return (
+            f"worker {self.worker!r} stopped training: its coordinator has gone or waits no longer, "
+            "or the worker is being stopped."
+        )
 
 
 @dataclass(eq=False)
@@ -146,7 +154,7 @@ class CallTimeout(SyftError, TimeoutError):
     def __str__(self) -> str:
         return (
             f"worker {self.worker!r} did not answer {self.call} within {self.seconds:g} s (timeout=). "
-            "The worker may still be busy with it; its late answer is dropped."
+            "The worker is told to stop; a late answer is dropped."
         )
 
 
@@ -355,6 +363,67 @@ class ModelMismatchError(SyftError, ValueError):
             f"models differ: parameter {self.name!r} of model {self.model!r} is {self.observed}; "
             f"expected {self.expected}, as in the first model. All models of a round must have the same structure."
         )
+
+
+@dataclass(eq=False)
+class QuorumNotReached(SyftError, RuntimeError):
+    """Too few workers answered in a round.
+
+    Attributes:
+        received: number of models that came.
+        needed: number of models that the round needs.
+        failures: worker id -> reason.
+    """
+
+    received: int
+    needed: int
+    failures: dict[str, str]
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"{worker}: {reason}" for worker, reason in self.failures.items())
+        return f"{self.received} of the {self.needed} models that the round needs (min_workers) came: {reasons}."
+
+
+class CheckpointError(SyftError, ValueError):
+    """A checkpoint cannot be used."""
+
+
+@dataclass(eq=False)
+class CheckpointDamaged(CheckpointError):
+    """A file is no checkpoint of this package, or not a whole one."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.path!r} cannot be used: {self.reason}. Resume from another file, or start anew."
+
+
+@dataclass(eq=False)
+class CheckpointMismatch(CheckpointError):
+    """A checkpoint belongs to another model, or to a run with other arguments."""
+
+    path: str
+    what: str
+    observed: str
+    expected: str
+
+    def __str__(self) -> str:
+        return (
+            f"checkpoint {self.path!r} is of another run: its {self.what} is {self.observed}; "
+            f"expected {self.expected}. Resume with the model and the arguments that it was written with."
+        )
+
+
+@dataclass(eq=False)
+class HistoryDamaged(SyftError, ValueError):
+    """A file that a run's history shall be appended to is no history."""
+
+    path: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"history {self.path!r} cannot be continued: the line {self.line!r} is no round. Name another file."
 
 
 @dataclass(eq=False)

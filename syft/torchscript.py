@@ -124,6 +124,14 @@ def load(structure: bytes, tensors: Mapping[str, torch.Tensor]) -> ScriptModule:
     return module
 
 
+def operators(model: nn.Module) -> list[str]:
+    """Return the operators of a traced or scripted model's forward(), in order; none for a plain model.
+
+    They stay the same when the model travels, so with the shapes of its parameters they tell models apart.
+    """
+    return _operators(model.inlined_graph) if isinstance(model, ScriptModule) else []
+
+
 def call_loss(loss_fn: Callable[..., Any], pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return loss_fn of `pred` and `target`, by name where it names its arguments so, else in that order.
 
@@ -156,6 +164,16 @@ def _schema_names(script: Any) -> list[str]:
     """Return the names of the arguments of a scripted function, or of a module's forward (self included)."""
     function: Any = script.forward if isinstance(script, ScriptModule) else script
     return [argument.name for argument in function.schema.arguments]
+
+
+def _operators(block: Any) -> list[str]:
+    found: list[str] = []
+    for node in block.nodes():
+        if not node.kind().startswith("prim::"):
+            found.append(node.kind())
+        for inner in node.blocks():
+            found += _operators(inner)
+    return found
 
 
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,6 +1,9 @@
-"""Federated training: what is sent to a worker, and what the worker does with it."""
+"""Federated training: what is sent to a worker, what the worker does with it, rounds, checkpoints, history."""
 
+from syft.federated.checkpoint import Checkpoint
 from syft.federated.federated_client import FederatedClient
+from syft.federated.history import History, read_history
+from syft.federated.rounds import RoundResult, run_round
 from syft.federated.train_config import TrainConfig
 
-__all__ = ["FederatedClient", "TrainConfig"]
+__all__ = ["Checkpoint", "FederatedClient", "History", "RoundResult", "TrainConfig", "read_history", "run_round"]

@@ -158,7 +158,7 @@ class FederatedClient(ObjectStorage):
         model.eval()
         with _on_device(model, device), torch.inference_mode():
             model = for_inference(model)
-            for *inputs, target in loader:
+            for *inputs, target in self._until_abandoned(loader):
                 output = model(*(_to(each, device) for each in inputs))
                 target = target.to(device)
                 if return_loss:
@@ -225,15 +225,20 @@ class FederatedClient(ObjectStorage):
     def _batches(self, loader: DataLoader, config: TrainConfig) -> Iterator[Any]:
         """Yield the batches of all epochs, at most `max_nr_batches` of them in all."""
         left = config.max_nr_batches if config.max_nr_batches >= 0 else float("inf")
-        call = running_call.get()
         for _ in range(config.epochs):
-            for batch in loader:
+            for batch in self._until_abandoned(loader):
                 if left <= 0:
                     return
-                if call is not None and call.abandoned.is_set():
-                    raise CallAbandoned(self._name())
                 left -= 1
                 yield batch
+
+    def _until_abandoned(self, loader: DataLoader) -> Iterator[Any]:
+        """Yield batches for as long as somebody waits for the result."""
+        call = running_call.get()
+        for batch in loader:
+            if call is not None and call.abandoned.is_set():
+                raise CallAbandoned(self._name())
+            yield batch
 
     def _model_and_loss(self, dataset_key: str) -> tuple[Any, Any]:
         self._check_train_config()

@@ -99,7 +99,7 @@ class TrainConfig:
         Raises:
             NotScriptable: the model or the loss function is plain and torch.jit.script cannot compile it.
             MessageTooLarge: the model is larger than `max_message_bytes` allows.
-            ConnectionFailed: the worker is not reached.
+            ConnectionFailed: the worker is not reached. Where an event loop runs, the next call raises it.
         """
         if self.model is not None or self._model_id is None:
             self.model_ptr, self._model_id = self._wrap_and_send_obj(self.model, location)

@@ -67,6 +67,14 @@ class BaseWorker(ObjectStorage):
     def _forget(self, obj_id: ObjectId) -> None:
         """Have the worker delete an object, some time soon. Safe to call from `__del__`."""
 
+    async def async_connect(self) -> None:
+        """Return when the worker answers. One in this process always does."""
+
+    @property
+    def connection_attempts(self) -> int:
+        """How often it was tried to connect to the worker since there was a connection; 0 if there is one."""
+        return 0
+
     # Objects
 
     def load_data(self, data: Iterable[torch.Tensor] | None) -> None:

@@ -92,14 +92,23 @@ class IOThread:
             raise
 
     def stop(self) -> None:
-        """Close all connections, within a second, when the process ends."""
+        """Close all connections, within half a second, when the process ends."""
         if self.alive:
             with contextlib.suppress(Exception):
-                self.submit(self._close_all()).result(1)
+                self.submit(self._close_all()).result(0.5)
             self.loop.call_soon_threadsafe(self.loop.stop)
 
     async def _close_all(self) -> None:
         await asyncio.gather(*(link.close() for link in list(self.links)), return_exceptions=True)
+
+
+def in_event_loop() -> bool:
+    """Return whether an event loop runs in the calling thread, which must not be kept waiting."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _stop() -> None:

@@ -24,7 +24,7 @@ from syft.dispatch import describe_call, unwrap
 from syft.exceptions import CallTimeout, ConnectionFailed, MessageTooLarge, SyftError
 from syft.objects import ObjectId
 from syft.workers.base import BaseWorker, _fit_arguments
-from syft.workers.io_thread import IOThread
+from syft.workers.io_thread import IOThread, in_event_loop
 from syft.workers.websocket_link import TIMEOUTS, Link, Peer, client_tls, parse_port
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class WebsocketClientWorker(BaseWorker):
         max_message_bytes: upper bound on one message, sent or received.
         ca_path: file of the certificate authority that signed the worker's certificate; None: the system's.
         verify: False turns the verification of the certificate off.
+        connect: False: connect at the first call, rather than here.
 
     Raises:
         WorkerUnreachable: nobody accepts the connection in time (also a ConnectionRefusedError).
@@ -82,6 +83,7 @@ class WebsocketClientWorker(BaseWorker):
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         ca_path: str | os.PathLike[str] | None = None,
         verify: bool = True,
+        connect: bool = True,
     ) -> None:
         self.host = host
         self.port = parse_port(port)
@@ -93,7 +95,8 @@ class WebsocketClientWorker(BaseWorker):
         self._link: Link | None = None
         self._garbage: deque[ObjectId] = deque()
         super().__init__(hook, id, data, is_client_worker, log_msgs, verbose, auto_add=False)
-        self.connect()
+        if connect:
+            self.connect()
         self.add_worker(self)
 
     @property
@@ -101,10 +104,28 @@ class WebsocketClientWorker(BaseWorker):
         """The worker's address: ws://host:port, or wss://host:port with TLS."""
         return f"{'wss' if self.secure else 'ws'}://{self.host}:{self.port}"
 
+    @property
+    def connection_attempts(self) -> int:
+        """How often it was tried to connect since there was a connection; 0 if there is one."""
+        return self._link.attempts if self._link is not None else 0
+
     def connect(self) -> None:
         """Open the connection, unless it is open."""
         link = self._usable_link()
         link.io.run(link.connection())
+
+    async def async_connect(self) -> None:
+        """Return when the worker answers; open the connection first, unless it is open.
+
+        Attempts to connect follow each other after pauses that double, with jitter, up to a second, for
+        `connect_timeout` in all. After a call that timed out, the worker is asked for a sign of life (a ping).
+
+        Raises:
+            WorkerUnreachable, HandshakeFailed, VersionMismatch: as this class.
+        """
+        link = self._usable_link()
+        while not link.answers:
+            await asyncio.wrap_future(link.io.submit(link.answer()))
 
     def close(self) -> None:
         """Close the connection. The worker keeps this proxy's objects for a while; the next call connects again."""
@@ -160,8 +181,11 @@ class WebsocketClientWorker(BaseWorker):
         seconds = self.timeout if timeout is None else timeout
         try:
             reply = link.io.run(link.request(request_id, call, frame), seconds)
-        except TIMEOUTS:
-            raise CallTimeout(str(self.id), call, seconds or 0) from None
+        except BaseException as error:
+            link.give_up()
+            if isinstance(error, TIMEOUTS):
+                raise CallTimeout(str(self.id), call, seconds or 0) from None
+            raise
         return self._result(link, reply)
 
     async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
@@ -170,15 +194,18 @@ class WebsocketClientWorker(BaseWorker):
         future = link.io.submit(link.request(request_id, call, frame))
         try:
             reply = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
-        except TIMEOUTS:
-            raise CallTimeout(str(self.id), call, seconds or 0) from None
+        except BaseException as error:
+            link.give_up()
+            if isinstance(error, TIMEOUTS):
+                raise CallTimeout(str(self.id), call, seconds or 0) from None
+            raise
         return self._result(link, reply)
 
     def _post(self, command: str, **arguments: Any) -> None:
         link, request_id, call, frame = self._prepare(command, arguments)
-        if not link.open:
+        if not link.open and not in_event_loop():  # a loop must not wait; there, the next call tells the failure
             link.io.run(link.connection())
-        link.io.submit(link.request(request_id, call, frame)).add_done_callback(link.posted)
+        link.post(link.io.submit(link.request(request_id, call, frame)))
 
     def _forget(self, obj_id: ObjectId) -> None:
         # Called by __del__ in any thread and at any time: it takes no lock, and never raises.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -29,13 +30,14 @@ from syft.exceptions import (
     WorkerUnreachable,
 )
 from syft.workers.io_thread import IOThread
+from syft.workers.websocket_keepalive import KeptAliveClient
 
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds a worker has for the opening handshake, once it has accepted the connection."""
 PING_INTERVAL = 20.0
-"""Seconds between pings. Two unanswered intervals end a connection, so a dead worker never hangs a call."""
+"""Seconds of silence after which a side pings; as many again without an answer end the connection (40 in all)."""
 CLOSE_TIMEOUT = 2.0
 """Seconds a worker has to take part in closing a connection."""
 TIMEOUTS = (TimeoutError, asyncio.TimeoutError, FutureTimeout)
@@ -86,12 +88,14 @@ class Link:
 
     Attributes:
         open: whether there is a connection.
+        attempts: how often it was tried to connect since there was a connection; 0 if there is one.
         peer_limit: the most bytes that the worker accepts in one message, once it has said so.
     """
 
     def __init__(self, io: IOThread, peer: Peer, on_open: Callable[[Link], Coroutine[Any, Any, None] | None]) -> None:
         self.io = io
         self.open = False
+        self.attempts = 0
         self.peer_limit = peer.max_message_bytes
         self._peer = peer
         self._on_open = on_open
@@ -100,6 +104,10 @@ class Link:
         self._reader: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._opening = asyncio.Lock()
+        self._failures: tuple[int, SyftError | None] = (0, None)
+        self._doubted = False
+        self._answering: asyncio.Task[None] | None = None
+        self._posts: set[Future[bytes]] = set()
         self._error: SyftError | None = None
         io.links.add(self)
 
@@ -117,32 +125,78 @@ class Link:
             return await reply
         except (ConnectionClosed, OSError) as error:
             raise ConnectionLost(self._peer.worker, self._peer.url, call, _cause(error)) from None
+        except asyncio.CancelledError:
+            self.io.start(self._cancel(connection, request_id))
+            raise
         finally:
             self._waiting.pop(request_id, None)
 
     async def connection(self) -> ClientConnection:
-        """Return the open connection; open it first if need be."""
+        """Return the open connection; open it first if need be.
+
+        Those who wait while another tries to open it share its failure: they do not try for as long again, in turn.
+        """
+        failures_before = self._failures[0]
         async with self._opening:
+            failures, failure = self._failures
+            if not self.open and failure is not None and failures > failures_before:
+                raise failure
             if not self.open or self._connection is None:
-                self._connection = await self._open()
-                self.open = True
+                try:
+                    self._connection = await self._open()
+                except SyftError as error:
+                    self._failures = failures + 1, error
+                    raise
+                self.open, self.attempts, self._failures, self._doubted = True, 0, (failures, None), False
                 self._reader = self.io.start(self._read(self._connection))
                 task = self._on_open(self)
                 if task is not None:
                     self.io.start(task)
             return self._connection
 
+    @property
+    def answers(self) -> bool:
+        """Whether there is a connection, and no call was given up on it since the worker last answered a ping."""
+        return self.open and not self._doubted
+
+    async def answer(self) -> None:
+        """Return when the worker answers; connect to it first if need be.
+
+        That goes on when the wait for it is cancelled, and who waits next joins in.
+        """
+        if self._answering is None or self._answering.done():
+            self._answering = self.io.start(self._answer())
+            self._answering.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._answering)
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
         connection, reader = self._connection, self._reader
         self._connection, self.open = None, False
+        if self._answering is not None:
+            self._answering.cancel()
         if connection is not None:
-            await connection.close()
+            try:
+                await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT)
+            except TIMEOUTS:  # it still waits for the worker to take what was sent before
+                connection.transport.abort()
         if reader is not None:
             await asyncio.wait([reader])
 
-    def posted(self, future: Future[bytes]) -> None:
-        """Note the error, if any, of a request that nobody waits for."""
+    def post(self, future: Future[bytes]) -> None:
+        """Keep a request that nobody waits for; note its error, if any, for the next call."""
+        self._posts.add(future)
+        future.add_done_callback(self._posted)
+
+    def give_up(self) -> None:
+        """Note that a call failed or was given up; no later one shall fail for what was posted before it."""
+        self._doubted = True
+        for future in list(self._posts):
+            future.cancel()
+        self._error = None
+
+    def _posted(self, future: Future[bytes]) -> None:
+        self._posts.discard(future)
         if future.cancelled():
             return
         error = future.exception()
@@ -165,6 +219,7 @@ class Link:
         deadline, attempts, pause = time.monotonic() + seconds, 0, _FIRST_PAUSE
         while True:
             attempts += 1
+            self.attempts += 1
             left = max(deadline - time.monotonic(), 0.05)
             try:
                 connection = await self._connect(left)
@@ -196,7 +251,19 @@ class Link:
             ping_timeout=PING_INTERVAL,
             close_timeout=CLOSE_TIMEOUT,
             proxy=None,
+            create_connection=KeptAliveClient,
         )
+
+    async def _answer(self) -> None:
+        connection = await self.connection()
+        with contextlib.suppress(ConnectionClosed):
+            await (await connection.ping())
+            self._doubted = False
+
+    async def _cancel(self, connection: ClientConnection, request_id: int) -> None:
+        """Tell the worker that nobody waits for a request any more; its answer, with id 0, is dropped."""
+        with contextlib.suppress(ConnectionClosed, OSError):
+            await connection.send(wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))
 
     async def _introduce(self, connection: ClientConnection) -> None:
         try:
@@ -265,5 +332,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _closing(connection: ClientConnection) -> str:
+    if getattr(connection, "gave_up", False):
+        return f"no sign of life within {2 * PING_INTERVAL:g} s"
     code, reason = connection.close_code, connection.close_reason
     return f"closed with code {code}" + (f" ({reason})" if reason else "")

@@ -30,6 +30,7 @@ from syft.dispatch import Job, Session
 from syft.exceptions import AddressInUse, MalformedMessage
 from syft.objects import ObjectId
 from syft.workers.virtual import VirtualWorker
+from syft.workers.websocket_keepalive import KeptAliveServer
 from syft.workers.websocket_link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PING_INTERVAL, parse_port
 
 logger = logging.getLogger(__name__)
@@ -205,6 +206,7 @@ class _Running:
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_INTERVAL,
             close_timeout=CLOSE_TIMEOUT,
+            create_connection=KeptAliveServer,
         ) as self._server:
             worker.port = next(iter(self._server.sockets)).getsockname()[1]
             self._ready.set()
@@ -226,7 +228,7 @@ class _Running:
             await connection.close(1002, str(error)[:120])
         finally:
             for task, job in jobs.items():
-                job.abandoned.set()
+                job.abandon()
                 task.cancel()
             if session is not None:
                 self._disconnected(session)
@@ -249,7 +251,7 @@ class _Running:
             await connection.send(self._dispatcher.failure(0, "hello", error))
             raise
         session = self._dispatcher.sessions.setdefault(name, Session(name))
-        session.connected = True
+        session.connections += 1
         about = {
             "id": self._worker.id,
             "max_message_bytes": self._dispatcher.max_message_bytes,
@@ -287,7 +289,7 @@ class _Running:
 
     def _disconnected(self, session: Session) -> None:
         """Keep the session for a while, in case its coordinator comes back."""
-        session.connected = False
+        session.connections -= 1
 
         def end() -> None:
             if not session.connected and self._dispatcher.sessions.get(session.name) is session:

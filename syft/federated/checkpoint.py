@@ -1,0 +1,210 @@
+"""Checkpoints: what a run needs to go on after its last finished round, with the same result to the bit.
+
+    Checkpoint.of(model, round=7, learning_rate=0.08, arguments={"seed": 1}).save("run.safetensors")
+    checkpoint = Checkpoint.load("run.safetensors")
+    checkpoint.restore(model, arguments={"seed": 1})
+
+A checkpoint is a safetensors file, so reading one runs no code:
+
+    tensor          holds
+    --------------  ------------------------------------------------------------------------------
+    "model.NAME"    a parameter or buffer of the model
+    "generator"     state of torch's generator on the CPU, from which the seeds of the rounds come
+
+    metadata        holds
+    --------------  ------------------------------------------------------------------------------
+    "checkpoint"    JSON: format (1), round, learning_rate, operators of the model, arguments
+    "sha256"        digest of all of the above
+
+It is written to a temporary file beside it, synced, and renamed, so that there is always a whole one. Not kept:
+the state of optimizers (workers begin each round with a new one) and what a worker holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import stat
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors_torch
+from torch import nn
+
+from syft import torchscript
+from syft.exceptions import CheckpointDamaged, CheckpointMismatch
+
+FORMAT = 1
+
+_PREFIX = "model."
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A run after one of its rounds.
+
+    Attributes:
+        round: number of the last finished round.
+        learning_rate: that of the next round.
+        arguments: the run's arguments that matter for its result; plain values.
+        operators: the operators of the model's forward(), in order.
+        state: name -> parameter or buffer of the model, on the CPU.
+        generator: state of torch's generator on the CPU, (n,) uint8.
+        path: where it was loaded from, for errors.
+    """
+
+    round: int
+    learning_rate: float
+    arguments: dict[str, Any]
+    operators: list[str]
+    state: dict[str, torch.Tensor]
+    generator: torch.Tensor
+    path: str = ""
+
+    @classmethod
+    def of(cls, model: nn.Module, round: int, learning_rate: float, arguments: Mapping[str, Any]) -> Checkpoint:
+        """Return a checkpoint of this moment: it copies the model's state and that of torch's generator."""
+        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+        operators = torchscript.operators(model)
+        return cls(round, learning_rate, dict(arguments), operators, state, torch.get_rng_state())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Return the checkpoint that a file holds.
+
+        Raises:
+            CheckpointDamaged: the file cannot be read, is no checkpoint, or is not what was written.
+        """
+        name = os.fspath(path)
+        try:
+            content = Path(path).read_bytes()
+            tensors, metadata = safetensors_torch.load(content), _metadata(content)
+        except OSError as reason:
+            raise CheckpointDamaged(name, f"it cannot be read ({reason.strerror or reason})") from None
+        except SafetensorError as reason:
+            raise CheckpointDamaged(name, f"it is no whole safetensors file ({reason})") from None
+        text = metadata.get("checkpoint")
+        if text is None:
+            raise CheckpointDamaged(name, "it is a safetensors file, but no checkpoint")
+        observed, expected = _digest(text, tensors), metadata.get("sha256")
+        if observed != expected:
+            raise CheckpointDamaged(name, f"its SHA-256 is {observed}; expected {expected}, as when it was written")
+        fields = json.loads(text)
+        version = fields.pop("format", None)
+        if version != FORMAT:
+            raise CheckpointDamaged(name, f"its format is {version}; expected {FORMAT}")
+        generator = tensors.pop("generator")
+        state = {key.removeprefix(_PREFIX): tensor for key, tensor in tensors.items()}
+        return cls(**fields, state=state, generator=generator, path=name)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the checkpoint, whole or not at all; a former file is replaced.
+
+        Raises:
+            OSError: it cannot be written there. A former file is as it was.
+        """
+        fields = {
+            "format": FORMAT,
+            "round": self.round,
+            "learning_rate": self.learning_rate,
+            "operators": self.operators,
+            "arguments": self.arguments,
+        }
+        text = json.dumps(fields, sort_keys=True)
+        tensors = {_PREFIX + name: tensor for name, tensor in self.state.items()} | {"generator": self.generator}
+        metadata = {"checkpoint": text, "sha256": _digest(text, tensors)}
+        write_whole(path, safetensors_torch.save(tensors, metadata))
+
+    def restore(self, model: nn.Module, arguments: Mapping[str, Any]) -> None:
+        """Give `model` the saved parameters and buffers, and torch's generator its saved state.
+
+        Args:
+            model: the run's model, of the same structure. Modified.
+            arguments: the arguments of the run that goes on; they must be those of the run that was saved.
+
+        Raises:
+            CheckpointMismatch: the model or an argument is another one. Nothing is changed then.
+        """
+        self._expect_same("argument", self.arguments, arguments)
+        shapes = {name: _shape(tensor) for name, tensor in model.state_dict().items()}
+        self._expect_same("parameter", {name: _shape(tensor) for name, tensor in self.state.items()}, shapes)
+        operators = torchscript.operators(model)
+        if self.operators != operators:
+            observed, expected = (", ".join(names) or "unknown" for names in (self.operators, operators))
+            raise CheckpointMismatch(self.path, "model's forward()", observed, expected)
+        model.load_state_dict(self.state)
+        torch.set_rng_state(self.generator)
+
+    def _expect_same(self, kind: str, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+        for name in {**expected, **saved}:
+            if name not in saved or name not in expected or saved[name] != expected[name]:
+                pair = (str(values.get(name, "missing")) for values in (saved, expected))
+                raise CheckpointMismatch(self.path, f"{kind} {name!r}", *pair)
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, whole or not at all, also if the machine stops in the middle.
+
+    Raises:
+        OSError: it cannot be written, or it is no regular file. A former file is as it was.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):  # /dev/null must not be replaced
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_directory(target.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename last; Windows cannot open a directory, and needs no such thing."""
+    with contextlib.suppress(OSError):
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata of safetensors data that is known to be whole."""
+    (length,) = struct.unpack_from("<Q", content)
+    return json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+
+
+def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {_shape(tensor)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}"

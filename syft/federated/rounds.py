@@ -1,0 +1,222 @@
+"""A round: the same training on many workers at once, with a deadline and a quorum.
+
+    result = await run_round([alice, bob, charlie], fit, timeout=30, min_workers=2)
+    model = utils.federated_avg(result.models)
+    print(result)        # received 2 models, 1 failure: bob: timeout after 30 s
+
+Workers that answer in time count; the others are named with their reason:
+
+    timeout after 30 s          it has not answered by the deadline
+    connection lost: ...        the connection ended during the round, or there was none
+    failed: ValueError: ...     its training raised an error
+
+What is too late stays out: a call is cancelled when its round is over, the worker stops the training of it at its
+next batch, and an answer that is on its way is dropped. The next round asks every worker again, so one that comes
+back takes part again. A round waits for a worker that it cannot reach only as long as it waits for others; proxies
+go on connecting in the background.
+
+Works in a notebook (`await`) and in a script (`asyncio.run`). It knows no transport: a worker is anything that has
+the three members of `Worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from torch import nn
+
+from syft.exceptions import CallTimeout, ConnectionFailed, QuorumNotReached, RemoteError
+from syft.objects import ObjectId
+
+logger = logging.getLogger(__name__)
+
+CONNECT_GRACE = 0.2
+"""Seconds that a round gives a worker to connect, even if all others have answered before."""
+_END_GRACE = 0.5
+"""Seconds that a cancelled `fit` has to end."""
+
+
+class Worker(Protocol):
+    """What a round needs to know of a worker; every worker of this package has it."""
+
+    id: ObjectId
+
+    @property
+    def connection_attempts(self) -> int:
+        """How often it was tried to connect since there was a connection; 0 if there is one."""
+
+    async def async_connect(self) -> None:
+        """Return when the worker answers."""
+
+
+AnyWorker = TypeVar("AnyWorker", bound=Worker)
+Fit = Callable[[AnyWorker], Awaitable[tuple[ObjectId, nn.Module, Any]]]
+
+
+@dataclass
+class RoundResult:
+    """What came of a round. The workers are in the order in which they were given, so averages are reproducible.
+
+    Attributes:
+        models: worker id -> model, of those that answered in time.
+        losses: worker id -> loss on its last batch; None if it trained on no batch.
+        failures: worker id -> reason, of the others.
+        seconds: duration of the round.
+    """
+
+    models: dict[ObjectId, nn.Module]
+    losses: dict[ObjectId, float | None]
+    failures: dict[ObjectId, str]
+    seconds: float
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return all but the models as plain values, for a history."""
+        return {
+            "seconds": self.seconds,
+            "workers": list(self.models),
+            "losses": dict(self.losses),
+            "failures": dict(self.failures),
+        }
+
+    def __str__(self) -> str:
+        text = f"received {_count(len(self.models), 'model')}, {_count(len(self.failures), 'failure')}"
+        reasons = "; ".join(f"{worker_id}: {reason}" for worker_id, reason in self.failures.items())
+        return f"{text}: {reasons}" if reasons else text
+
+
+async def run_round(
+    workers: Sequence[AnyWorker], fit: Fit[AnyWorker], timeout: float | None = None, min_workers: int = 1
+) -> RoundResult:
+    """Train on all workers at once and return what those that answered in time have sent.
+
+    It ends when every worker has answered or failed, when `timeout` has passed, or as soon as so many have failed
+    that `min_workers` cannot be reached any more. If it is cancelled itself, so are the workers' calls.
+
+    Args:
+        workers: the workers; each with an id of its own.
+        fit: trains on one worker and returns worker id, model and loss, as the tutorial's `fit_model_on_worker`
+            does. It must not block: it awaits `async_fit` and does not call `fit`.
+        timeout: seconds for the whole round, connecting included. None: as long as the workers are alive.
+        min_workers: how many models the round needs.
+
+    Raises:
+        QuorumNotReached: fewer than `min_workers` answered in time; it names the others and their reasons.
+        ValueError: `min_workers` is below 1 or above the number of workers, or two workers have the same id.
+    """
+    ids = [worker.id for worker in workers]
+    if not 1 <= min_workers <= len(ids) or len(set(ids)) < len(ids):
+        raise ValueError(f"no round of {ids} with min_workers={min_workers}; expected 1 to {len(ids)}, different ids.")
+    current = _Round(workers, fit, timeout, min_workers)
+    try:
+        await current.wait()
+    finally:
+        await current.end()
+    return current.result()
+
+
+class _Round:
+    """A round that runs. The arguments are those of `run_round`."""
+
+    def __init__(
+        self, workers: Sequence[AnyWorker], fit: Fit[AnyWorker], timeout: float | None, min_workers: int
+    ) -> None:
+        self._started = time.monotonic()
+        self._timeout = timeout
+        self._min_workers = min_workers
+        self._workers: list[Worker] = list(workers)
+        self._reached: set[ObjectId] = set()
+        self._tasks = {worker.id: asyncio.ensure_future(self._take_part(worker, fit)) for worker in workers}
+        self._late: set[ObjectId] = set()
+
+    async def _take_part(self, worker: AnyWorker, fit: Fit[AnyWorker]) -> tuple[ObjectId, nn.Module, Any]:
+        await worker.async_connect()
+        self._reached.add(worker.id)
+        return await fit(worker)
+
+    async def wait(self) -> None:
+        """Return when there is nothing more to wait for. Who has not answered by then is late."""
+        pending = set(self._tasks)
+        while pending and self._answered() + len(pending) >= self._min_workers:
+            limit = self._limit(pending)
+            left = None if limit is None else self._started + limit - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            tasks = [self._tasks[worker_id] for worker_id in pending]
+            await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            pending = {worker_id for worker_id in pending if not self._tasks[worker_id].done()}
+        self._late = pending
+
+    async def end(self) -> None:
+        """Cancel what still runs."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.wait(self._tasks.values(), timeout=_END_GRACE)
+
+    def result(self) -> RoundResult:
+        """Return what came of the round, once it has ended.
+
+        Raises:
+            QuorumNotReached: too few have answered.
+        """
+        failures = {worker.id: reason for worker in self._workers if (reason := self._failure(worker))}
+        answers = {worker_id: task.result() for worker_id, task in self._tasks.items() if worker_id not in failures}
+        if len(answers) < self._min_workers:
+            errors = (_error(task) for task in self._tasks.values())
+            named = {str(worker_id): reason for worker_id, reason in failures.items()}
+            raise QuorumNotReached(len(answers), self._min_workers, named) from next(filter(None, errors), None)
+        models = {worker_id: model for worker_id, (_, model, _) in answers.items()}
+        losses = {worker_id: None if loss is None else float(loss) for worker_id, (*_, loss) in answers.items()}
+        return RoundResult(models, losses, failures, time.monotonic() - self._started)
+
+    def _answered(self) -> int:
+        return sum(task.done() and not task.cancelled() and not task.exception() for task in self._tasks.values())
+
+    def _limit(self, pending: set[ObjectId]) -> float | None:
+        """Return for how many seconds after its start the round waits for these workers."""
+        unreached_only = not pending & self._reached
+        if not unreached_only or self._answered() < self._min_workers:
+            return self._timeout
+        return CONNECT_GRACE if self._timeout is None else min(CONNECT_GRACE, self._timeout)
+
+    def _failure(self, worker: Worker) -> str | None:
+        """Return why a worker has no part in the round; None if it has."""
+        if worker.id not in self._late:
+            error = _error(self._tasks[worker.id])
+            if error is not None:
+                logger.debug("worker %s failed", worker.id, exc_info=error)
+            return None if error is None else _reason(error)
+        if worker.id not in self._reached and worker.connection_attempts > 0:
+            return f"connection lost: not reached in {_count(worker.connection_attempts, 'attempt')}"
+        seconds = time.monotonic() - self._started
+        if self._timeout is not None and seconds >= self._timeout:
+            return f"timeout after {self._timeout:g} s"
+        if worker.id not in self._reached:
+            return f"timeout after {seconds:.1f} s, with no answer to a ping"
+        return "not waited for, since too many others had failed"
+
+
+def _error(task: asyncio.Task[Any]) -> BaseException | None:
+    if not task.done() or task.cancelled():
+        return asyncio.CancelledError()
+    return task.exception()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, CallTimeout):
+        return f"timeout after {error.seconds:g} s"
+    if isinstance(error, ConnectionFailed):
+        attempts = f"not reached in {_count(error.attempts, 'attempt')}: " if hasattr(error, "attempts") else ""
+        return f"connection lost: {attempts}{getattr(error, 'cause', error)}"
+    name, message = type(error).__name__, str(error)
+    if isinstance(error, RemoteError):
+        name, message = error.type_name, error.message
+    return ": ".join(["failed", name, *message.splitlines()[:1]])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,67 @@
+"""Ends a connection whose other side has gone without a word: stopped, unplugged or cut off.
+
+It takes the place of the keepalive that websockets has. That one waits without limit while the buffers of the
+operating system are full, so a process that is stopped while a model is on its way to it would hang its peer for
+ever; and it takes a peer for dead whose pong has to wait behind a model on a slow network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.connection import Connection
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+_Base: Any = Connection if TYPE_CHECKING else object
+
+
+class _KeptAlive(_Base):
+    """Pings when it has heard nothing for `ping_interval`, and aborts when there is no sign of life for as long again.
+
+    A sign of life is any byte received, or any byte of what waits to be sent that the other side has taken.
+
+    Attributes:
+        gave_up: whether it was aborted for that reason.
+    """
+
+    gave_up = False
+    _heard = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._heard = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self.loop.time()
+        super().data_received(data)
+
+    async def keepalive(self) -> None:
+        interval: float = self.ping_interval
+        while True:
+            await asyncio.sleep(max(self._heard + interval - self.loop.time(), 0.001))
+            asked, unsent = self.loop.time(), self.transport.get_write_buffer_size()
+            if self._heard + interval > asked:
+                continue
+            try:
+                await asyncio.wait_for(self._ping_and_pong(), interval)
+            except (TimeoutError, asyncio.TimeoutError):
+                if self._heard < asked and self.transport.get_write_buffer_size() >= unsent:
+                    self.gave_up = True
+                    self.transport.abort()
+                    return
+            except ConnectionClosed:
+                return
+
+    async def _ping_and_pong(self) -> None:
+        await (await self.ping())
+
+
+class KeptAliveClient(_KeptAlive, ClientConnection):
+    """The coordinator's end of a connection."""
+
+
+class KeptAliveServer(_KeptAlive, ServerConnection):
+    """The worker's end of a connection."""
