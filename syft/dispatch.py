@@ -73,6 +73,7 @@ class Session:
         owned: ids of the objects that the coordinator sent and that go when it goes.
         connections: number of its connections. There may be two for a while: a lost one is noticed late.
         calls: request id -> call of a method that waits for its turn or runs.
+        max_message_bytes: the most bytes that the coordinator accepts in one message.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Session:
     owned: set[ObjectId] = field(default_factory=set)
     connections: int = 0
     calls: WeakValueDictionary[int, Job] = field(default_factory=WeakValueDictionary)
+    max_message_bytes: int = wire.MAX_MESSAGE_BYTES
 
     @property
     def connected(self) -> bool:
@@ -96,6 +98,8 @@ class Job:
         run: does the work and returns the result.
         in_background: the job may take long.
         abandoned: set when nobody waits for the result any more; training then ends before its next batch.
+        max_reply_bytes: a reply of more bytes becomes an error that says so.
+        delivered: called when the reply is ready to be sent.
     """
 
     request_id: int
@@ -103,6 +107,8 @@ class Job:
     run: Callable[[], Any]
     in_background: bool = False
     abandoned: threading.Event = field(default_factory=threading.Event)
+    max_reply_bytes: int = wire.MAX_MESSAGE_BYTES
+    delivered: Callable[[], None] | None = None
 
     def abandon(self) -> None:
         """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
@@ -150,8 +156,11 @@ class Dispatcher:
             UnknownCommand: there is no such command, or the worker offers no such method.
             MalformedMessage: the command has other arguments than it should.
         """
-        if request.command == "call":
-            return self._call(request, session)
+        job = self._call(request, session) if request.command == "call" else self._command(request, session)
+        job.max_reply_bytes = min(self.max_message_bytes, session.max_message_bytes)
+        return job
+
+    def _command(self, request: wire.Request, session: Session) -> Job:
         if request.command not in self._commands:
             raise UnknownCommand(str(self.worker.id), request.command, sorted([*self._commands, "call"]))
         command = self._commands[request.command]
@@ -160,21 +169,25 @@ class Dispatcher:
         except TypeError as reason:
             raise MalformedMessage(f"command {request.command!r}: {reason}") from None
         call = describe_call(request.command, (), request.arguments)
-        return Job(request.id, call, lambda: command(session, **request.arguments))
+        job = Job(request.id, call, lambda: command(session, **request.arguments))
+        if request.command == "get":  # an object that cannot be delivered stays
+            job.delivered = lambda: self._delivered(session, request.arguments["id"])
+        return job
 
     def run(self, job: Job) -> bytes:
-        """Run a job and return its reply, or its failure, as bytes. Never raises an Exception."""
+        """Run a job and return its reply, or its failure, as bytes."""
         started = time.perf_counter()
         outcome = "done"
         try:
             if job.abandoned.is_set():
                 raise CallAbandoned(str(self.worker.id))
             frame = wire.encode(wire.Reply(job.request_id, job.run()))
-            if len(frame) > self.max_message_bytes:
-                raise MessageTooLarge(
-                    str(self.worker.id), f"the reply to {job.call} of", len(frame), self.max_message_bytes
-                )
-        except Exception as error:
+            if len(frame) > job.max_reply_bytes:
+                what = f"the reply to {job.call} of"
+                raise MessageTooLarge(str(self.worker.id), what, len(frame), job.max_reply_bytes)
+            if job.delivered is not None:
+                job.delivered()
+        except (Exception, SystemExit) as error:
             outcome = f"failed ({type(error).__name__})"
             frame = self.failure(job.request_id, job.call, error)
         level = logging.INFO if self.worker.verbose else logging.DEBUG
@@ -199,12 +212,12 @@ class Dispatcher:
             return self.failure(request_id, "a request", error)
         return self.run(job)
 
-    def failure(self, request_id: int, call: str, error: Exception) -> bytes:
+    def failure(self, request_id: int, call: str, error: BaseException) -> bytes:
         """Return the failure that tells `error` to the coordinator, as bytes."""
-        text = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
+        text = _printable("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]
         own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
         fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
-        return wire.encode(wire.Failure(request_id, _type_name(error), str(error), fields, call, text))
+        return wire.encode(wire.Failure(request_id, _type_name(error), _text(error), fields, call, text))
 
     def end_session(self, session: Session) -> None:
         """Forget a session, with the objects that its coordinator would have deleted."""
@@ -273,16 +286,15 @@ class Dispatcher:
             session.owned.add(id)
 
     def _get(self, session: Session, id: ObjectId) -> Any:
-        obj = self.worker.get_obj(id)
+        kept = session.training.kept
+        obj = kept[id] if id in kept else self.worker.get_obj(id)
         if getattr(obj, "private", False):
             raise GetNotPermittedError(str(self.worker.id), id)
-        self._delete(session, ids=[id])
-        session.training.kept.pop(id, None)
         is_wrapper = isinstance(obj, ObjectWrapper)
         return {
             "obj": obj.obj if is_wrapper else obj,
             "wrapped": is_wrapper,
-            "tags": getattr(obj, "tags", None),
+            "tags": list(getattr(obj, "tags", None) or ()),
             "description": getattr(obj, "description", None),
         }
 
@@ -290,6 +302,10 @@ class Dispatcher:
         for obj_id in ids:
             self.worker.rm_obj(obj_id)
             session.owned.discard(obj_id)
+
+    def _delivered(self, session: Session, obj_id: ObjectId) -> None:
+        self._delete(session, [obj_id])
+        session.training.kept.pop(obj_id, None)
 
     def _clear(self, session: Session) -> None:
         """Remove all objects but those that belong to another coordinator that is connected now."""
@@ -354,7 +370,19 @@ def _shortly(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _type_name(error: Exception) -> str:
+def _text(error: BaseException) -> str:
+    try:
+        return _printable(str(error))
+    except Exception as reason:
+        return f"<its text failed: {type(reason).__name__}>"
+
+
+def _printable(text: str) -> str:
+    """Return a text that UTF-8 can hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _type_name(error: BaseException) -> str:
     """Return the bare name of built-in errors and of this package's own, else the qualified one."""
     cls = type(error)
     bare = cls.__module__ == "builtins" or isinstance(error, SyftError)

@@ -180,7 +180,7 @@ class WebsocketClientWorker(BaseWorker):
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
         try:
-            reply = link.io.run(link.request(request_id, call, frame), seconds)
+            reply = link.io.run(link.request(request_id, call, frame, settle=command == "get"), seconds)
         except BaseException as error:
             link.give_up()
             if isinstance(error, TIMEOUTS):
@@ -191,7 +191,7 @@ class WebsocketClientWorker(BaseWorker):
     async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
-        future = link.io.submit(link.request(request_id, call, frame))
+        future = link.io.submit(link.request(request_id, call, frame, settle=command == "get"))
         try:
             reply = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
         except BaseException as error:

@@ -111,15 +111,23 @@ class Link:
         self._error: SyftError | None = None
         io.links.add(self)
 
-    async def request(self, request_id: int, call: str, frame: bytes) -> bytes:
+    async def request(self, request_id: int, call: str, frame: bytes, settle: bool = False) -> bytes:
         """Send a request and return its reply.
+
+        Args:
+            request_id: the request's id.
+            call: the request as text, for errors.
+            frame: the request.
+            settle: wait for what was posted before, and raise its error rather than send this.
 
         Raises:
             ConnectionLost: the connection ended before the reply came.
         """
         connection = await self.connection()
-        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = reply
+        if settle and (error := await self._settled()) is not None:
+            raise error
+        waiting, reply = self._waiting, asyncio.get_running_loop().create_future()
+        waiting[request_id] = reply
         try:
             await connection.send(frame)
             return await reply
@@ -129,7 +137,7 @@ class Link:
             self.io.start(self._cancel(connection, request_id))
             raise
         finally:
-            self._waiting.pop(request_id, None)
+            waiting.pop(request_id, None)
 
     async def connection(self) -> ClientConnection:
         """Return the open connection; open it first if need be.
@@ -148,7 +156,8 @@ class Link:
                     self._failures = failures + 1, error
                     raise
                 self.open, self.attempts, self._failures, self._doubted = True, 0, (failures, None), False
-                self._reader = self.io.start(self._read(self._connection))
+                self._waiting = {}  # those of the former connection fail when its reader ends
+                self._reader = self.io.start(self._read(self._connection, self._waiting))
                 task = self._on_open(self)
                 if task is not None:
                     self.io.start(task)
@@ -170,7 +179,8 @@ class Link:
         await asyncio.shield(self._answering)
 
     async def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one. What was posted is carried out before, if that takes no longer."""
+        await self._settled(CLOSE_TIMEOUT)
         connection, reader = self._connection, self._reader
         self._connection, self.open = None, False
         if self._answering is not None:
@@ -194,6 +204,12 @@ class Link:
         for future in list(self._posts):
             future.cancel()
         self._error = None
+
+    async def _settled(self, timeout: float | None = None) -> SyftError | None:
+        """Wait for what was posted; return the first error of it, once."""
+        if self._posts:
+            await asyncio.wait([asyncio.wrap_future(future) for future in self._posts], timeout=timeout)
+        return self.take_error() if timeout is None else None
 
     def _posted(self, future: Future[bytes]) -> None:
         self._posts.discard(future)
@@ -228,6 +244,8 @@ class Link:
                 raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
             except (OSError, *TIMEOUTS) as error:
                 if time.monotonic() + pause >= deadline:
+                    if isinstance(error, ConnectionResetError):  # somebody is there, and hangs up
+                        raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
                     raise WorkerUnreachable(peer.worker, peer.url, seconds, attempts, _cause(error)) from None
             except (InvalidHandshake, InvalidMessage, ConnectionClosed) as error:
                 raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
@@ -266,8 +284,9 @@ class Link:
             await connection.send(wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))
 
     async def _introduce(self, connection: ClientConnection) -> None:
+        greeting = {"session": self._session, "max_message_bytes": self._peer.max_message_bytes}
         try:
-            await connection.send(wire.encode(wire.Request(0, "hello", {"session": self._session})))
+            await connection.send(wire.encode(wire.Request(0, "hello", greeting)))
             answer = await asyncio.wait_for(connection.recv(), HANDSHAKE_TIMEOUT)
         except TIMEOUTS:
             cause = f"no answer to the greeting within {HANDSHAKE_TIMEOUT:g} s"
@@ -275,32 +294,35 @@ class Link:
         except ConnectionClosed as error:
             raise HandshakeFailed(self._peer.worker, self._peer.url, _cause(error)) from None
         theirs = wire.peek_version(answer) if isinstance(answer, bytes) else None
-        if theirs is None:
-            raise HandshakeFailed(self._peer.worker, self._peer.url, "it does not speak this package's protocol")
-        if theirs != wire.VERSION:
+        if theirs not in (None, wire.VERSION):
             raise VersionMismatch(self._peer.worker, self._peer.url, "another version", wire.VERSION, theirs)
-        self.peer_limit = unwrap(answer, self._peer.worker)["max_message_bytes"]  # type: ignore[arg-type]
+        try:
+            self.peer_limit = int(unwrap(answer, self._peer.worker)["max_message_bytes"])  # type: ignore[arg-type]
+        except (MalformedMessage, TypeError, KeyError, ValueError):
+            cause = "it does not speak this package's protocol"
+            raise HandshakeFailed(self._peer.worker, self._peer.url, cause) from None
 
-    async def _read(self, connection: ClientConnection) -> None:
+    async def _read(self, connection: ClientConnection, waiting: dict[int, asyncio.Future[bytes]]) -> None:
         """Hand each reply to the call that waits for it, until the connection ends."""
         try:
-            async for frame in connection:
-                try:
-                    request_id = wire.peek_id(frame)  # type: ignore[arg-type]
-                except (MalformedMessage, TypeError) as error:
-                    logger.warning("worker %s sent a message that is dropped: %s", self._peer.worker, error)
-                    continue
-                waiting = self._waiting.get(request_id)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(frame)  # type: ignore[arg-type]
-        except ConnectionClosed:
-            pass
+            while True:
+                self._hand_over(await connection.recv(), waiting)
+        except ConnectionClosed as error:
+            cause = ConnectionResetError(_cause(error))
         if connection is self._connection:
             self.open = False
-        cause = ConnectionResetError(_closing(connection))
-        for waiting in list(self._waiting.values()):
-            if not waiting.done():
-                waiting.set_exception(cause)
+        for reply in list(waiting.values()):
+            if not reply.done():
+                reply.set_exception(cause)
+
+    def _hand_over(self, frame: str | bytes, waiting: dict[int, asyncio.Future[bytes]]) -> None:
+        try:
+            reply = waiting.get(wire.peek_id(frame))  # type: ignore[arg-type]
+        except (MalformedMessage, TypeError) as error:
+            logger.warning("worker %s sent a message that is dropped: %s", self._peer.worker, error)
+            return
+        if reply is not None and not reply.done():
+            reply.set_result(frame)  # type: ignore[arg-type]
 
 
 def parse_port(port: int | str) -> int:
@@ -329,10 +351,3 @@ def client_tls(ca_path: str | os.PathLike[str] | None, verify: bool) -> ssl.SSLC
 
 def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _closing(connection: ClientConnection) -> str:
-    if getattr(connection, "gave_up", False):
-        return f"no sign of life within {2 * PING_INTERVAL:g} s"
-    code, reason = connection.close_code, connection.close_reason
-    return f"closed with code {code}" + (f" ({reason})" if reason else "")

@@ -114,13 +114,14 @@ class WebsocketServerWorker(VirtualWorker):
         """
         if self._running is not None:
             raise RuntimeError(f"worker {self.id!r} is already serving at {self.url}; call stop() first.")
-        self._running = _Running(self)
-        self._running.start()
-        logger.info("worker %s serves at %s (listening on %s)", self.id, self.url, self._running.addresses())
+        running = _Running(self)
+        running.start()
+        self._running = running
+        logger.info("worker %s serves at %s (listening on %s)", self.id, self.url, running.addresses())
         if block:
             print(f"Worker {self.id} is serving at {self.url}. Press CTRL-C to stop.", flush=True)
             try:
-                self._running.stopped.wait()
+                running.stopped.wait()
             except KeyboardInterrupt:
                 logger.info("worker %s: interrupted, stopping", self.id)
             finally:
@@ -147,6 +148,10 @@ class _Running:
         self._thread = threading.Thread(target=self._serve, name=f"serve-{worker.id}", daemon=True)
         self._ready = threading.Event()
         self._error: BaseException | None = None
+        self._tls: ssl.SSLContext | None = None
+        if worker.cert_path is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(worker.cert_path, worker.key_path)
 
     def start(self) -> None:
         """Start the thread and wait until it listens."""
@@ -154,8 +159,7 @@ class _Running:
         self._ready.wait()
         if self._error is not None:
             self._thread.join()
-            self._worker._running = None
-            if isinstance(self._error, OSError) and not isinstance(self._error, ssl.SSLError):
+            if isinstance(self._error, OSError):
                 cause = self._error.strerror or str(self._error)
                 raise AddressInUse(str(self._worker.id), self._worker.url, cause) from None
             raise self._error
@@ -189,17 +193,13 @@ class _Running:
     async def _main(self) -> None:
         self._end = asyncio.Event()
         worker = self._worker
-        tls = None
-        if worker.cert_path is not None:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(worker.cert_path, worker.key_path)
         # Two sockets, IPv4 and IPv6, would get two different free ports.
         host = "127.0.0.1" if worker.host == "localhost" and worker.port == 0 else worker.host
         async with serve(
             self._connection,
             host,
             worker.port,
-            ssl=tls,
+            ssl=self._tls,
             compression=None,
             max_size=worker._dispatcher.max_message_bytes,
             open_timeout=HANDSHAKE_TIMEOUT,
@@ -241,17 +241,17 @@ class _Running:
             raise MalformedMessage(f"no greeting within {HANDSHAKE_TIMEOUT:g} s") from None
         try:
             request = wire.decode(_binary(frame))
-            name = request.arguments["session"]  # type: ignore[union-attr]
-            if request.command != "hello" or not isinstance(name, str):  # type: ignore[union-attr]
-                raise KeyError("session")
-        except (KeyError, AttributeError):
-            raise MalformedMessage("the first message is no greeting") from None
         except MalformedMessage as error:
             # An answer in this side's version lets the other side name both versions.
             await connection.send(self._dispatcher.failure(0, "hello", error))
             raise
+        arguments = request.arguments if isinstance(request, wire.Request) and request.command == "hello" else {}
+        name, limit = arguments.get("session"), arguments.get("max_message_bytes", wire.MAX_MESSAGE_BYTES)
+        if not isinstance(name, str) or not isinstance(limit, int):
+            raise MalformedMessage("the first message is no greeting")
         session = self._dispatcher.sessions.setdefault(name, Session(name))
         session.connections += 1
+        session.max_message_bytes = limit
         about = {
             "id": self._worker.id,
             "max_message_bytes": self._dispatcher.max_message_bytes,

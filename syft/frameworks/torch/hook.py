@@ -44,7 +44,8 @@ class TorchHook:
             registry.local_worker = local_worker
         self.local_worker = registry.local_worker
         registry.hook = self
-        _add_native_names()
+        if not hasattr(torch, "native_masked_select"):
+            _add_native_names()
         _add_tensor_methods()
 
 
