@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -95,7 +96,7 @@ def for_inference(model: Any) -> Any:
     try:
         with torch.no_grad():
             return torch.jit.optimize_for_inference(torch.jit.freeze(model))
-    except RuntimeError:  # it changes its own attributes, for example: it cannot be frozen
+    except RuntimeError:  # it cannot be frozen
         return model
 
 
@@ -110,8 +111,11 @@ def load(structure: bytes, tensors: Mapping[str, torch.Tensor]) -> ScriptModule:
         MalformedMessage: the archive cannot be read, or the tensors are not those that it names.
     """
     try:
+        # torch ends the process, rather than raise, when some parts of an archive are damaged.
+        if zipfile.ZipFile(io.BytesIO(structure)).testzip() is not None:
+            raise ValueError("a checksum is wrong")
         module = torch.jit.load(io.BytesIO(structure), map_location="cpu")
-    except (RuntimeError, ValueError) as reason:
+    except (RuntimeError, ValueError, zipfile.BadZipFile) as reason:
         raise MalformedMessage(f"a TorchScript archive cannot be read: {str(reason)[:200]}") from reason
     places = dict(_named_tensors(module))
     if places.keys() != tensors.keys():

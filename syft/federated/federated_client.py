@@ -200,7 +200,8 @@ class FederatedClient(ObjectStorage):
         config, dataset = self._config(), self.datasets[dataset_key]
         generator = torch.Generator().manual_seed(getattr(config, "seed", None) or 0)
         sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-        return DataLoader(dataset, batch_size=config.batch_size, sampler=sampler)
+        # With a generator of its own, the loader leaves torch's global one alone.
+        return DataLoader(dataset, batch_size=config.batch_size, sampler=sampler, generator=torch.Generator())
 
     def _fit(
         self, model: Any, dataset_key: str, loss_fn: Any, device: str | torch.device = "cpu"

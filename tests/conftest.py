@@ -1,0 +1,34 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import syft as sy
+from syft.objects import registry
+from tests.models import blobs
+
+torch.set_num_threads(1)  # the models are tiny; threads only slow them down
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Have every test draw the same random numbers."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_registry() -> Iterator[None]:
+    """Leave the workers, the local worker and the hook that this process knows as they were."""
+    workers, local_worker, hook = dict(registry.workers), registry.local_worker, registry.hook
+    yield
+    registry.workers, registry.local_worker, registry.hook = workers, local_worker, hook
+
+
+@pytest.fixture
+def alice() -> sy.VirtualWorker:
+    """A worker in this process that holds the 20 samples of blobs() under the key "blobs"."""
+    alice = sy.VirtualWorker(id="alice")
+    alice.add_dataset(blobs(), key="blobs")
+    return alice

@@ -1,0 +1,172 @@
+"""Texts, types and travels of the errors."""
+
+import builtins
+import copy
+import pickle
+import re
+
+import pytest
+
+from syft import exceptions
+from syft.exceptions import RemoteError, SyftError, from_fields, to_fields
+
+CLASSES = {
+    name: value for name, value in vars(exceptions).items() if isinstance(value, type) and issubclass(value, SyftError)
+}
+URL = "ws://127.0.0.1:8778"
+EXAMPLES = [
+    exceptions.WorkerUnreachable("bob", URL, 10.0, 4, "ConnectionRefusedError"),
+    exceptions.ConnectionLost("bob", URL, "fit(dataset_key='mnist')", "closed with code 1006"),
+    exceptions.HandshakeFailed("bob", URL, "HTTP 404"),
+    exceptions.VersionMismatch("bob", URL, "another version", ours=1, theirs=2),
+    exceptions.CallAbandoned("bob"),
+    exceptions.CallTimeout("bob", "fit(dataset_key='mnist')", 2.5),
+    exceptions.AddressInUse("bob", URL, "Address already in use"),
+    exceptions.MalformedMessage("3 bytes; a header has 20"),
+    exceptions.MessageTooLarge("charlie", "message from", 71303168, 67108864),
+    exceptions.UnknownCommand("alice", "add_dataset", ["evaluate", "fit"]),
+    exceptions.NotSerializable("a value of type builtins.set", "unknown type"),
+    exceptions.NotScriptable("function 'loss_fn'", "RuntimeError: not supported"),
+    exceptions.ObjectNotFoundError("alice", 17),
+    exceptions.GetNotPermittedError("alice", 17),
+    exceptions.DatasetNotFound("alice", "mnist_testing", ["mnist"]),
+    exceptions.DatasetExists("alice", "mnist"),
+    exceptions.DatasetEmpty("alice", "mnist"),
+    exceptions.TrainConfigMissing("alice"),
+    exceptions.UnknownOptimizer("SDG", ["Adam", "SGD"]),
+    exceptions.DeviceUnavailable("alice", "cuda:0", ["cpu"]),
+    exceptions.EmptyRoundError(),
+    exceptions.ModelMismatchError("bob", "fc.weight", "missing", "(2, 3) torch.float32"),
+    exceptions.QuorumNotReached(1, 2, {"bob": "no answer", "charlie": "it has gone"}),
+    exceptions.CheckpointDamaged("run.safetensors", "it cannot be read"),
+    exceptions.CheckpointMismatch("run.safetensors", "argument 'seed'", "1", "2"),
+    exceptions.HistoryDamaged("history.jsonl", "no json"),
+    RemoteError.of(
+        "ValueError",
+        worker="alice",
+        call="fit(dataset_key='mnist')",
+        message="Expected input batch_size (32)",
+        traceback="Traceback (most recent call last):\n  File ...\n",
+    ),
+]
+BY_NAME = {type(error).__name__: error for error in EXAMPLES}
+examples = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+
+TEXTS = {
+    "WorkerUnreachable": "worker 'bob' did not accept a connection at ws://127.0.0.1:8778 within 10 s (4 attempts; the "
+    "last one: ConnectionRefusedError). Is the server running at ws://127.0.0.1:8778? Start the workers first: python "
+    "start_websocket_servers.py",
+    "DatasetNotFound": "worker 'alice' has no dataset 'mnist_testing' (unknown dataset); it has: 'mnist'.",
+    "MessageTooLarge": "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
+    "Raise max_message_bytes on the client and on the server.",
+    "RemoteError": "worker 'alice' failed in fit(dataset_key='mnist'): ValueError: Expected input batch_size (32)\n"
+    "  --- traceback on worker 'alice' ---\n  Traceback (most recent call last):\n    File ...",
+}
+
+
+def tree() -> dict[str, tuple[str | None, str | None]]:
+    """Return the hierarchy that the module draws: name -> parent, built-in base."""
+    found, path = {}, []
+    for line in exceptions.__doc__.splitlines():
+        match = re.match(r"([│├└─ ]*)([A-Z]\w+)(?= |$)(?:.*\(also (\w+)\))?", line)
+        if match and (found or match[2] == "SyftError") and (match[1].endswith("── ") or not found):
+            depth = len(match[1]) // 4
+            path[depth:] = [match[2]]
+            found[match[2]] = (path[depth - 1] if depth else None, match[3])
+    return found
+
+
+def test_the_tree_in_the_docstring_is_the_real_one():
+    real = {}
+    for name, cls in CLASSES.items():
+        own = [base.__name__ for base in cls.__bases__ if issubclass(base, SyftError)]
+        others = [base.__name__ for base in cls.__bases__ if not issubclass(base, SyftError)]
+        real[name] = (own[0], others[0] if others else None) if own else (None, None)
+    assert tree() == real
+
+
+def test_every_error_that_holds_facts_has_an_example_here():
+    bases = {"SyftError", "ConnectionFailed", "ProtocolError", "CheckpointError"}
+    assert BY_NAME.keys() == CLASSES.keys() - bases
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts(name):
+    assert str(BY_NAME[name]) == TEXTS[name]
+
+
+@examples
+def test_a_text_names_every_fact(error):
+    facts = to_fields(error)
+    if isinstance(error, exceptions.VersionMismatch):
+        del facts["cause"]  # that is the two versions
+    for value in facts.values():
+        parts = value if isinstance(value, list) else [*value, *value.values()] if isinstance(value, dict) else [value]
+        for part in parts:
+            text = f"{part:g}" if isinstance(part, float) else str(part).strip()
+            assert text in str(error).replace("\n  ", "\n")
+
+
+def test_a_list_of_nothing_is_called_none():
+    assert str(exceptions.DatasetNotFound("alice", "mnist", [])).endswith("it has: none.")
+
+
+def test_the_text_of_a_key_error_is_not_quoted():
+    assert str(exceptions.ObjectNotFoundError("alice", 17)).startswith("worker 'alice' has no object with id 17.")
+
+
+@pytest.mark.parametrize("error", EXAMPLES[:-1], ids=lambda error: type(error).__name__)
+def test_fields_make_the_same_error_again(error):
+    again = from_fields(type(error).__name__, to_fields(error))
+    assert (type(again), vars(again), str(again)) == (type(error), vars(error), str(error))
+
+
+@pytest.mark.parametrize(
+    ("type_name", "fields"),
+    [
+        ("ValueError", {}),
+        ("dataclass", {}),
+        ("RemoteError", to_fields(BY_NAME["RemoteError"])),
+        ("DatasetExists", {"worker": "alice"}),
+        ("DatasetExists", {"worker": "alice", "dataset_key": "mnist", "more": 1}),
+        ("TrainConfigMissing", {}),
+        ("EmptyRoundError", {"models": 0}),
+    ],
+)
+def test_no_error_is_made_of_a_foreign_name_or_of_other_fields(type_name, fields):
+    assert from_fields(type_name, fields) is None
+
+
+@examples
+@pytest.mark.parametrize("travel", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+def test_an_error_survives_copies_and_pickle(error, travel):
+    again = travel(error)
+    assert (type(again), to_fields(again), str(again)) == (type(error), to_fields(error), str(error))
+
+
+def test_a_copy_keeps_the_remote_traceback():
+    error = exceptions.DatasetExists("alice", "mnist")
+    error.remote_traceback = "Traceback on alice"
+    assert pickle.loads(pickle.dumps(error)).remote_traceback == "Traceback on alice"
+
+
+BUILT_IN = sorted(
+    name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
+)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_remote_error_is_of_the_built_in_type_that_was_raised(name):
+    error = RemoteError.of(name, worker="alice", call="fit()", message="reason", traceback="")
+    assert isinstance(error, RemoteError)
+    # A group cannot be made without its exceptions; the others end a coroutine in their own way.
+    if name not in ("ExceptionGroup", "StopIteration", "StopAsyncIteration"):
+        assert isinstance(error, getattr(builtins, name))
+    assert f"{name}: reason" in str(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["OutOfMemoryError", "SystemExit", "KeyboardInterrupt", "print", "__doc__", "RemoteError"]
+)
+def test_a_remote_error_of_any_other_type_is_just_a_remote_error(name):
+    assert type(RemoteError.of(name, worker="alice", call="fit()", message="", traceback="")) is RemoteError

@@ -1,0 +1,312 @@
+"""Training and evaluation on a worker's data, against plain torch and numpy."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import Optimizer
+
+import syft as sy
+from syft.exceptions import (
+    DatasetEmpty,
+    DatasetExists,
+    DatasetNotFound,
+    DeviceUnavailable,
+    ObjectNotFoundError,
+    TrainConfigMissing,
+    UnknownOptimizer,
+)
+from syft.federated import FederatedClient
+from syft.objects import ObjectWrapper
+from tests.models import CLASSES, FEATURES, Classifier, Regressor, blobs, train_locally
+
+MODEL, LOSS = 0, 1  # ids of the objects that the configs name
+
+
+def client_with(model: Any, loss_fn: Any = F.nll_loss, dataset: Any = None, **settings: Any) -> FederatedClient:
+    """Return a client with a dataset, "blobs", and with a TrainConfig for a model that it holds."""
+    client = FederatedClient(datasets={"blobs": dataset or blobs()})
+    client.set_obj(ObjectWrapper(model, MODEL))
+    client.set_obj(ObjectWrapper(loss_fn, LOSS))
+    client.set_obj(config(**settings))
+    return client
+
+
+def config(**settings: Any) -> sy.TrainConfig:
+    return sy.TrainConfig(None, None, model_id=MODEL, loss_fn_id=LOSS, **{"batch_size": 8, "seed": 7, **settings})
+
+
+def equal(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two models are the same, bit for bit."""
+    return all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
+
+
+def optimizer_names() -> list[str]:
+    found = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type)}
+    return sorted(name for name, value in found.items() if issubclass(value, Optimizer) and value is not Optimizer)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("max_nr_batches", [-1, -5, 1, 4, 100])
+def test_fit_is_plain_local_training_bit_for_bit(epochs, shuffle, max_nr_batches):
+    local = Classifier()
+    client = client_with(copy.deepcopy(local), epochs=epochs, shuffle=shuffle, max_nr_batches=max_nr_batches)
+    loss = client.fit("blobs")
+    expected = train_locally(local, F.nll_loss, blobs(), client.train_config)
+    assert equal(client.get_obj(MODEL).obj, local)
+    assert torch.equal(loss, expected) and loss.shape == () and not loss.requires_grad
+
+
+def test_no_batches_no_step():
+    model = Classifier()
+    client = client_with(copy.deepcopy(model), max_nr_batches=0, epochs=3)
+    assert client.fit("blobs") is None
+    assert equal(client.get_obj(MODEL).obj, model)
+
+
+class Counting(nn.Linear):
+    """Counts its forward passes."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x).log_softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "bound", "steps"), [(1, -1, 3), (3, -1, 9), (3, 2, 2), (3, 3, 3), (3, 7, 7), (1, 9, 3)]
+)
+def test_max_nr_batches_bounds_the_steps_of_all_epochs_together(epochs, bound, steps):
+    model = Counting(FEATURES, CLASSES)
+    client_with(model, epochs=epochs, max_nr_batches=bound).fit("blobs")  # 20 samples, 3 batches an epoch
+    assert model.calls == steps
+
+
+STATEFUL = {
+    "SGD": {"lr": 0.1, "momentum": 0.9},
+    "Adam": {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1},
+    "LBFGS": {"lr": 0.1, "max_iter": 3},
+}
+
+
+@pytest.mark.parametrize(("name", "arguments"), STATEFUL.items(), ids=STATEFUL)
+def test_the_optimizer_keeps_its_state_over_several_fits(name, arguments):
+    local, before = Classifier(), copy.deepcopy(arguments)
+    client = client_with(copy.deepcopy(local), optimizer=name, optimizer_args=arguments)
+    for _ in range(3):
+        client.fit("blobs")
+    train_locally(local, F.nll_loss, blobs(), client.train_config, fits=3)
+    assert equal(client.get_obj(MODEL).obj, local)
+    assert arguments == before
+
+
+def test_a_new_config_gets_a_new_optimizer():
+    local, settings = Classifier(), {"optimizer": "Adam", "optimizer_args": {"lr": 0.01}}
+    client = client_with(copy.deepcopy(local), **settings)
+    client.fit("blobs")
+    first = client.optimizer
+    client.set_obj(config(**settings))
+    client.fit("blobs")
+    assert client.optimizer is not first
+    for _ in range(2):
+        train_locally(local, F.nll_loss, blobs(), client.train_config)
+    assert equal(client.get_obj(MODEL).obj, local)
+
+
+def outcome(run: Any) -> tuple[type, str] | None:
+    """Return the error that `run` raises, if any."""
+    try:
+        run()
+    except Exception as error:
+        return type(error), str(error)
+    return None
+
+
+@pytest.mark.parametrize("arguments", [{}, None], ids=str)
+@pytest.mark.parametrize("name", optimizer_names())
+def test_every_optimizer_of_torch_works_or_fails_as_in_torch(name, arguments):
+    local = Classifier()
+    client = client_with(copy.deepcopy(local), optimizer=name, optimizer_args=arguments)
+    expected = outcome(lambda: train_locally(local, F.nll_loss, blobs(), client.train_config))
+    assert outcome(lambda: client.fit("blobs")) == expected
+    assert equal(client.get_obj(MODEL).obj, local)
+
+
+@pytest.mark.parametrize("name", ["SDG", "Optimizer", "lr_scheduler", "__name__", ""])
+def test_an_unknown_optimizer_is_named_with_the_known_ones(name):
+    with pytest.raises(UnknownOptimizer) as refused:
+        client_with(Classifier(), optimizer=name).fit("blobs")
+    assert isinstance(refused.value, ValueError)
+    assert (refused.value.name, refused.value.available) == (name, optimizer_names())
+
+
+def test_dropout_is_reproducible_and_torchs_generator_stays_as_it_is():
+    start, state, trained = Classifier(dropout=0.5), torch.get_rng_state(), []
+    for seed in (7, 7, 8):
+        client = client_with(copy.deepcopy(start), seed=seed, shuffle=False)
+        client.fit("blobs")
+        trained.append(client.get_obj(MODEL).obj)
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.rand(1)
+        state = torch.get_rng_state()
+    assert equal(trained[0], trained[1])
+    assert not equal(trained[0], trained[2])
+
+
+def test_several_inputs_and_any_map_style_dataset():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(FEATURES, CLASSES)
+
+        def forward(self, left, right):
+            return self.linear(left + right).log_softmax(1)
+
+    points = blobs()
+    dataset = [(data, 2 * data, int(target)) for data, target in points]
+    client = client_with(Sum(), dataset=dataset)
+    assert client.fit("blobs") is not None
+    model = client.get_obj(MODEL).obj
+    expected = F.nll_loss(model(points.data, 2 * points.data), points.targets)
+    assert client.evaluate("blobs")["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [copy.deepcopy, torch.jit.script], ids=["plain", "scripted"])
+@pytest.mark.parametrize("batch_size", [1, 8, 20, 64])
+def test_the_loss_of_evaluate_is_the_mean_per_sample(batch_size, kind):
+    model, points = Classifier(dropout=0.5), blobs()
+    result = client_with(kind(model), batch_size=batch_size).evaluate("blobs", return_raw_accuracy=False)
+    expected = F.nll_loss(model.eval()(points.data), points.targets, reduction="sum") / len(points)
+    assert result == {"loss": pytest.approx(expected.item(), rel=1e-5)}
+
+
+def test_counts_and_histograms_are_those_of_numpy():
+    model, points = Classifier(), blobs(samples=50)
+    client = client_with(model, dataset=points)
+    result = client.evaluate("blobs", return_histograms=True, nr_bins=CLASSES, return_loss=False)
+    pred, target = model(points.data).argmax(1).numpy(), points.targets.numpy()
+    assert result.keys() == {
+        "nr_correct_predictions",
+        "nr_predictions",
+        "histogram_predictions",
+        "histogram_target",
+    }
+    assert (result["nr_correct_predictions"], result["nr_predictions"]) == (np.sum(pred == target), 50)
+    assert 0 < result["nr_correct_predictions"] < 50
+    for key, values in (("histogram_predictions", pred), ("histogram_target", target)):
+        np.testing.assert_array_equal(result[key], np.bincount(values, minlength=CLASSES))
+        assert result[key].shape == (CLASSES,)
+
+
+def test_evaluate_changes_neither_the_model_nor_the_optimizer():
+    model = Classifier(dropout=0.5)
+    client, before = client_with(model), copy.deepcopy(model)
+    first = client.evaluate("blobs")
+    assert client.evaluate("blobs") == first
+    assert equal(model, before) and client.optimizer is None
+    client.fit("blobs")  # it trains after an evaluation, and in training mode
+    assert model.training and not equal(model, before)
+
+
+def test_a_regression_is_evaluated_by_its_loss():
+    points = blobs()
+    dataset = sy.BaseDataset(points.data, points.targets.float())
+    model = Regressor()
+    result = client_with(model, F.mse_loss, dataset).evaluate("blobs", return_raw_accuracy=False)
+    assert result == {"loss": pytest.approx(F.mse_loss(model(dataset.data), dataset.targets).item(), rel=1e-5)}
+
+
+@pytest.mark.parametrize("nr_bins", [-1, 0])
+def test_histograms_need_bins(nr_bins):
+    with pytest.raises(ValueError, match=f"nr_bins is {nr_bins}; expected the number of classes"):
+        client_with(Classifier()).evaluate("blobs", return_histograms=True, nr_bins=nr_bins)
+
+
+@pytest.mark.parametrize("call", [FederatedClient.fit, FederatedClient.evaluate])
+def test_what_is_missing_is_named(call):
+    with pytest.raises(TrainConfigMissing) as refused:
+        call(FederatedClient(), "blobs")
+    assert isinstance(refused.value, ValueError)
+
+    client = client_with(Classifier())
+    with pytest.raises(DatasetNotFound, match=r"no dataset 'mnist' \(unknown dataset\); it has: 'blobs'") as refused:
+        call(client, "mnist")
+    assert isinstance(refused.value, ValueError)
+
+    client.add_dataset(sy.BaseDataset([], []), "nothing")
+    with pytest.raises(DatasetEmpty, match=r"'nothing' .* has 0 samples"):
+        call(client, "nothing")
+
+    with pytest.raises(DeviceUnavailable, match="no device 'cuda:99'; it has: 'cpu'"):
+        call(client, "blobs", device="cuda:99")
+    with pytest.raises(DeviceUnavailable, match="no device 'abacus'"):
+        call(client, "blobs", device="abacus")
+
+    client.rm_obj(LOSS)
+    with pytest.raises(ObjectNotFoundError, match="no object with id 1"):
+        call(client, "blobs")
+    client.set_obj(ObjectWrapper(None, LOSS))
+    with pytest.raises(ObjectNotFoundError, match="no object with id 1"):
+        call(client, "blobs")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu")], ids=str)
+def test_the_cpu_by_any_name(device):
+    client = client_with(Classifier())
+    assert client.fit("blobs", device=device).device == torch.device("cpu")
+    assert client.evaluate("blobs", device=device)["nr_predictions"] == 20
+
+
+def test_datasets_are_added_and_removed():
+    client = FederatedClient()
+    client.add_dataset(blobs(), key="blobs")
+    with pytest.raises(DatasetExists, match="already has a dataset 'blobs'") as refused:
+        client.add_dataset(blobs(), key="blobs")
+    assert isinstance(refused.value, ValueError)
+    client.remove_dataset("blobs")
+    client.remove_dataset("blobs")
+    assert client.datasets == {}
+
+
+def test_a_config_becomes_the_current_one_and_drops_the_optimizer():
+    client = FederatedClient()
+    client.optimizer = True
+    client.set_obj(sy.TrainConfig(id=100, model=None, loss_fn=None))
+    assert client.train_config.id == 100
+    assert client.optimizer is None
+    assert client._objects == {}
+
+
+def test_other_objects_are_stored_under_their_id():
+    client, data = FederatedClient(), torch.tensor(42)
+    data.id = 43
+    client.set_obj(data)
+    assert client._objects == {43: data} and client.get_obj(43) is data
+
+
+def test_the_steps_of_pysyft_can_be_called_one_by_one():
+    client = FederatedClient(datasets={"blobs": blobs()})
+    with pytest.raises(ValueError, match="no TrainConfig"):
+        client._check_train_config()
+    client.set_obj(config(optimizer="Adam", optimizer_args={"lr": 0.5}))
+    client._check_train_config()
+    optimizer = client._build_optimizer("Adam", Classifier(), {"lr": 0.5})
+    assert isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["lr"] == 0.5
+    assert client._build_optimizer("SGD", Classifier(), {}) is optimizer
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_data_loader_gives_every_sample_once(shuffle):
+    client = client_with(Classifier())
+    loaders = [client._create_data_loader(dataset_key="blobs", shuffle=shuffle) for _ in range(2)]
+    first, second = ([data for data, _ in loader] for loader in loaders)
+    assert [len(data) for data in first] == [8, 8, 4]
+    assert all(map(torch.equal, first, second))  # shuffled by the config's seed
+    assert torch.equal(torch.cat(first), blobs().data) is not shuffle
+    assert torch.equal(torch.cat(first).sort(0).values, blobs().data.sort(0).values)
