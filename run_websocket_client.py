@@ -396,8 +396,8 @@ if __name__ == "__main__":
         with logging_redirect_tqdm():
             asyncio.run(main())
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: the end of an interpreter that has torch in it takes longer than the user waits
     except (SyftError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1)

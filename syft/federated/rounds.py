@@ -39,6 +39,7 @@ CONNECT_GRACE = 0.2
 """Seconds that a round gives a worker to connect, even if all others have answered before."""
 _END_GRACE = 0.5
 """Seconds that a cancelled `fit` has to end."""
+_NOT_AWAITED = "not waited for, since too many others had failed"
 
 
 class Worker(Protocol):
@@ -163,12 +164,12 @@ class _Round:
         Raises:
             QuorumNotReached: too few have answered.
         """
-        failures = {worker.id: reason for worker in self._workers if (reason := self._failure(worker))}
+        failures = {worker.id: reason for worker in self._workers if (reason := self._failure(worker)) is not None}
         answers = {worker_id: task.result() for worker_id, task in self._tasks.items() if worker_id not in failures}
         if len(answers) < self._min_workers:
-            errors = (_error(task) for task in self._tasks.values())
-            named = {str(worker_id): reason for worker_id, reason in failures.items()}
-            raise QuorumNotReached(len(answers), self._min_workers, named) from next(filter(None, errors), None)
+            errors = [error for task in self._tasks.values() if isinstance(error := _error(task), Exception)]
+            named = {str(worker_id): reason for worker_id, reason in failures.items() if reason != _NOT_AWAITED}
+            raise QuorumNotReached(len(answers), self._min_workers, named) from (errors[0] if errors else None)
         models = {worker_id: model for worker_id, (_, model, _) in answers.items()}
         losses = {worker_id: None if loss is None else float(loss) for worker_id, (*_, loss) in answers.items()}
         return RoundResult(models, losses, failures, time.monotonic() - self._started)
@@ -197,7 +198,7 @@ class _Round:
             return f"timeout after {self._timeout:g} s"
         if worker.id not in self._reached:
             return f"timeout after {seconds:.1f} s, with no answer to a ping"
-        return "not waited for, since too many others had failed"
+        return _NOT_AWAITED
 
 
 def _error(task: asyncio.Task[Any]) -> BaseException | None:

@@ -1,0 +1,247 @@
+"""Rounds: who counts, who is named and why, and when a round ends. The clock is real; the workers are not."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+import syft as sy
+from syft.exceptions import CallTimeout, ConnectionLost, QuorumNotReached, RemoteError, WorkerUnreachable
+from syft.federated import rounds, run_round
+from syft.frameworks.torch.fl import utils
+from tests.models import blobs, classifier, make_config
+from tests.network import in_time
+
+LONG = 600.0
+"""Seconds of a deadline that no test reaches."""
+
+
+@dataclass
+class Fake:
+    """A worker that connects and fits as its test says.
+
+    Attributes:
+        reachable: set when it can be connected to.
+        answer: what fit() comes to: a result, or an error to raise; never, while it is not set.
+    """
+
+    id: str
+    connection_attempts: int = 0
+    reachable: asyncio.Event = field(default_factory=asyncio.Event)
+    answer: asyncio.Future = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    cancelled: bool = False
+
+    async def async_connect(self):
+        await self.reachable.wait()
+
+
+def fake(worker_id, answer=None, reachable=True):
+    worker = Fake(worker_id)
+    if reachable:
+        worker.reachable.set()
+    if isinstance(answer, Exception):
+        worker.answer.set_exception(answer)
+    elif answer is not None:
+        worker.answer.set_result(answer)
+    return worker
+
+
+async def fit(worker):
+    """Return the worker's answer, as model and as loss."""
+    try:
+        answer = await asyncio.shield(worker.answer)
+    except asyncio.CancelledError:
+        worker.cancelled = True
+        raise
+    return worker.id, answer, torch.tensor(answer)
+
+
+async def test_all_answer():
+    workers = [fake("bob", 2.0), fake("alice", 1.0)]
+    result = await in_time(run_round(workers, fit))
+    assert list(result.models.items()) == [("bob", 2.0), ("alice", 1.0)]
+    assert result.losses == {"bob": 2.0, "alice": 1.0}
+    assert result.failures == {}
+    assert 0 <= result.seconds < 5
+    assert str(result) == "received 2 models, 0 failures"
+
+
+async def test_models_are_in_the_order_of_the_workers_not_of_their_answers():
+    slow, fast = fake("slow"), fake("fast", 1.0)
+
+    async def fit_fast_first(worker):
+        result = await fit(worker)
+        if worker is fast:
+            slow.answer.set_result(2.0)
+        return result
+
+    result = await in_time(run_round([slow, fast], fit_fast_first))
+    assert list(result.models) == ["slow", "fast"]
+
+
+async def test_who_is_late_is_named_and_cancelled():
+    late = fake("bob")
+    started = time.monotonic()
+    result = await in_time(run_round([fake("alice", 1.0), late, fake("charlie", 3.0)], fit, timeout=0.1))
+    assert 0.1 <= time.monotonic() - started < 5
+    assert result.failures == {"bob": "timeout after 0.1 s"}
+    assert str(result) == "received 2 models, 1 failure: bob: timeout after 0.1 s"
+    assert late.cancelled
+
+
+async def test_a_late_answer_is_not_in_the_next_round():
+    late = fake("bob")
+    first = await in_time(run_round([fake("alice", 1.0), late], fit, timeout=0.05))
+    late.answer.set_result(2.0)
+    late.answer = asyncio.get_running_loop().create_future()
+    late.answer.set_result(20.0)
+    second = await in_time(run_round([fake("alice", 10.0), late], fit, timeout=LONG))
+    assert (first.models, second.models) == ({"alice": 1.0}, {"alice": 10.0, "bob": 20.0})
+
+
+async def test_a_fit_that_cannot_be_cancelled_does_not_hold_the_round(monkeypatch):
+    monkeypatch.setattr(rounds, "_END_GRACE", 0.05)
+    release = asyncio.Event()
+
+    async def stubborn(worker):
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                worker.cancelled = True
+        return await fit(worker)
+
+    worker = fake("bob", 2.0)
+    result = await in_time(
+        run_round([fake("alice", 1.0), worker], lambda w: (stubborn if w is worker else fit)(w), 0.05)
+    )
+    release.set()
+    assert worker.cancelled
+    assert (result.models, list(result.failures)) == ({"alice": 1.0}, ["bob"])
+
+
+REMOTE = RemoteError.of("ValueError", worker="bob", call="fit()", message="too\nlong", traceback="...")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionLost("bob", "ws://b:1", "fit()", "closed with code 1006"), "connection lost: closed with code 1006"),
+        (
+            WorkerUnreachable("bob", "ws://b:1", 1.0, 4, "refused"),
+            "connection lost: not reached in 4 attempts: refused",
+        ),
+        (CallTimeout("bob", "fit()", 2.5), "timeout after 2.5 s"),
+        (REMOTE, "failed: ValueError: too"),
+        (ZeroDivisionError("by zero"), "failed: ZeroDivisionError: by zero"),
+        (KeyError(), "failed: KeyError"),
+    ],
+    ids=["lost", "unreachable", "timeout", "remote", "own", "wordless"],
+)
+async def test_reasons(error, reason):
+    result = await in_time(run_round([fake("alice", 1.0), fake("bob", error)], fit, timeout=LONG))
+    assert result.failures == {"bob": reason}
+
+
+@pytest.mark.parametrize("timeout", [LONG, None])
+async def test_who_cannot_be_reached_does_not_hold_the_others(timeout):
+    absent = fake("bob", 2.0, reachable=False)
+    absent.connection_attempts = 7
+    result = await in_time(run_round([fake("alice", 1.0), absent], fit, timeout=timeout))
+    assert result.failures == {"bob": "connection lost: not reached in 7 attempts"}
+    assert result.seconds < 5
+
+
+async def test_who_answers_no_ping_does_not_hold_the_others():
+    result = await in_time(run_round([fake("alice", 1.0), fake("bob", reachable=False)], fit, timeout=LONG))
+    assert result.failures["bob"].startswith("timeout after 0.")
+    assert result.failures["bob"].endswith(" s, with no answer to a ping")
+
+
+async def test_a_round_waits_for_who_is_being_reached_while_it_needs_them():
+    absent = fake("bob", 2.0, reachable=False)
+    asyncio.get_running_loop().call_later(2 * rounds.CONNECT_GRACE, absent.reachable.set)
+    result = await in_time(run_round([fake("alice", 1.0), absent], fit, timeout=LONG, min_workers=2))
+    assert result.models == {"alice": 1.0, "bob": 2.0}
+
+
+async def test_who_comes_back_takes_part_in_the_next_round():
+    absent = fake("bob", 2.0, reachable=False)
+    workers = [fake("alice", 1.0), absent]
+    assert list((await in_time(run_round(workers, fit))).models) == ["alice"]
+    absent.reachable.set()
+    assert list((await in_time(run_round(workers, fit))).models) == ["alice", "bob"]
+
+
+async def test_too_few_at_the_deadline():
+    workers = [fake("alice", 1.0), fake("bob"), fake("charlie", ValueError("no"))]
+    with pytest.raises(QuorumNotReached) as info:
+        await in_time(run_round(workers, fit, timeout=0.05, min_workers=2))
+    error = info.value
+    assert isinstance(error, RuntimeError)
+    assert (error.received, error.needed) == (1, 2)
+    assert str(error) == (
+        "1 of the 2 models that the round needs (min_workers) came: "
+        "bob: timeout after 0.05 s; charlie: failed: ValueError: no."
+    )
+    assert workers[1].cancelled
+
+
+async def test_a_round_ends_as_soon_as_too_many_have_failed():
+    waiting = fake("alice")
+    with pytest.raises(QuorumNotReached) as info:
+        await in_time(run_round([waiting, fake("bob", ValueError("no"))], fit, min_workers=2))
+    assert isinstance(info.value.__cause__, ValueError)
+    assert info.value.failures == {"bob": "failed: ValueError: no"}
+    assert waiting.cancelled
+
+
+async def test_a_cancelled_round_cancels_its_calls():
+    worker = fake("alice")
+    task = asyncio.ensure_future(run_round([worker], fit))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await in_time(task)
+    assert worker.cancelled
+
+
+@pytest.mark.parametrize(("ids", "needed"), [("ab", 0), ("ab", 3), ("", 1), ("aa", 1)])
+async def test_impossible_rounds(ids, needed):
+    with pytest.raises(ValueError, match=f"min_workers={needed}"):
+        await run_round([fake(worker_id, 1.0) for worker_id in ids], fit, min_workers=needed)
+
+
+async def train(worker, model, **settings):
+    """Do what the tutorial's fit_model_on_worker does."""
+    config = make_config(model, **settings)
+    config.send(worker)
+    loss = await worker.async_fit("blobs")
+    return worker.id, (await config.model_ptr.async_get()).obj, loss
+
+
+async def test_equals_training_in_turn_without_the_one_that_failed():
+    workers = [sy.VirtualWorker(id=name) for name in ("alice", "bob", "charlie")]
+    for seed, worker in enumerate(workers):
+        worker.add_dataset(blobs(seed=seed), key="blobs")
+    workers[1].remove_dataset("blobs")
+    result = await in_time(run_round(workers, lambda worker: train(worker, classifier()), timeout=LONG))
+    assert list(result.failures) == ["bob"]
+    assert "failed: DatasetNotFound: worker 'bob' has no dataset 'blobs'" in result.failures["bob"]
+    alone = [(await train(worker, classifier()))[1] for worker in (workers[0], workers[2])]
+    for got, expected in zip(
+        utils.federated_avg(result.models).parameters(), utils.federated_avg(alone).parameters(), strict=True
+    ):
+        assert torch.equal(got, expected)
+
+
+async def test_a_virtual_worker_stops_what_timed_out():
+    worker = sy.VirtualWorker(id="alice")
+    worker.add_dataset(blobs(), key="blobs")
+    with pytest.raises(QuorumNotReached):
+        await in_time(run_round([worker], lambda w: train(w, classifier(), epochs=10**9), timeout=0.1))
+    result = await in_time(run_round([worker], lambda w: train(w, classifier()), timeout=LONG))
+    assert list(result.models) == ["alice"]

@@ -1,0 +1,106 @@
+"""Connections to a side that says nothing, takes nothing, or is merely slow."""
+
+import asyncio
+import itertools
+import socket
+import threading
+
+import pytest
+import torch
+
+from syft.exceptions import ConnectionLost
+from syft.workers import websocket_link
+from tests.bad_network import tcp_proxy
+from tests.network import DEADLINE, Server, in_time, proxy_at, serving
+
+INTERVAL = 0.3
+
+
+@pytest.fixture(autouse=True)
+def short_interval(monkeypatch):
+    monkeypatch.setattr(websocket_link, "PING_INTERVAL", INTERVAL)
+
+
+class Frozen:
+    """Relays to a worker until `freeze`; from then on it reads nothing and writes nothing, and closes nothing."""
+
+    def __init__(self, target: int) -> None:
+        self.freeze = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._target, self._sockets = target, []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        near, _ = self._listener.accept()
+        far = socket.create_connection(("127.0.0.1", self._target))
+        self._sockets = [near, far]
+        for ends in itertools.permutations(self._sockets):
+            self._threads.append(threading.Thread(target=self._relay, args=ends))
+            self._threads[-1].start()
+
+    def _relay(self, source: socket.socket, target: socket.socket) -> None:
+        source.settimeout(0.01)
+        while not self.freeze.is_set():
+            try:
+                data = source.recv(4096)
+            except TimeoutError:
+                continue
+            if not data:
+                return
+            target.sendall(data)
+
+    def end(self) -> None:
+        self.freeze.set()
+        for thread in self._threads:
+            thread.join(DEADLINE)
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+
+@pytest.fixture
+def frozen():
+    with serving(Server()) as server:
+        frozen = Frozen(server.port)
+        yield frozen
+        frozen.end()
+
+
+@pytest.mark.parametrize("size", [1, 20_000_000], ids=["small", "larger than all buffers"])
+async def test_a_side_that_is_frozen_is_given_up(frozen, size):
+    with proxy_at("127.0.0.1", frozen.port, timeout=None) as proxy:
+        assert proxy.call("scale", torch.ones(1)) == 2
+        frozen.freeze.set()
+        with pytest.raises(ConnectionLost) as lost:
+            await in_time(proxy.async_call("scale", torch.ones(size)))
+        assert f"no sign of life within {2 * INTERVAL:g} s" in str(lost.value)
+
+
+async def test_closing_does_not_wait_for_a_side_that_is_frozen(frozen, monkeypatch):
+    monkeypatch.setattr(websocket_link, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(websocket_link, "PING_INTERVAL", 600.0)
+    with proxy_at("127.0.0.1", frozen.port, timeout=None) as proxy:
+        assert proxy.call("scale", torch.ones(1)) == 2
+        frozen.freeze.set()
+        task = asyncio.ensure_future(proxy.async_call("scale", torch.ones(20_000_000)))
+        await asyncio.sleep(0)
+        await in_time(asyncio.to_thread(proxy.close))
+        with pytest.raises(ConnectionLost):
+            await in_time(task)
+
+
+async def test_a_slow_network_is_not_a_dead_one(monkeypatch):
+    """Request and reply take several intervals each, and a pong waits behind them."""
+    monkeypatch.setattr(websocket_link, "PING_INTERVAL", 0.5)
+    with serving(Server()) as server, tcp_proxy(server.port) as network:
+        network.bytes_per_second = 20_000_000
+        with proxy_at("127.0.0.1", network.port, timeout=None) as proxy:
+            x = torch.arange(10_000_000, dtype=torch.float32)
+            assert torch.equal(await in_time(proxy.async_call("scale", x)), 2 * x)
+
+
+async def test_a_worker_that_computes_answers_pings():
+    with serving(Server()) as server, proxy_at("127.0.0.1", server.port, timeout=None) as proxy:
+        threading.Timer(4 * INTERVAL, server.release.set).start()
+        assert await in_time(proxy.async_call("hold", "done")) == "done"
