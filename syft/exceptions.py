@@ -4,6 +4,7 @@ SyftError
 ├── ConnectionFailed            (also ConnectionError)
 │   ├── WorkerUnreachable       (also ConnectionRefusedError)  nobody accepts the connection
 │   ├── ConnectionLost          the connection broke while a call was waiting for its reply
+│   ├── AccessDenied            (also PermissionError)  the worker does not know this coordinator
 │   └── HandshakeFailed         somebody answers, but not a worker of this protocol
 │       └── VersionMismatch     a worker that speaks another version of it
 ├── CallAbandoned               a worker stopped training, since nobody waits for the result
@@ -94,6 +95,22 @@ class ConnectionLost(ConnectionFailed):
         return (
             f"the connection to worker {self.worker!r} at {self.url} was lost during {self.call}: {self.cause}. "
             "The next call connects again; whether this one took effect is unknown."
+        )
+
+
+@dataclass(eq=False)
+class AccessDenied(ConnectionFailed, PermissionError):
+    """A worker refused the connection: the token or the client certificate is missing or not the right one."""
+
+    worker: str
+    url: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} at {self.url} denied access: {self.cause}. "
+            "Use the worker's token (SYFT_TOKEN, --token_file or token=) and, if it asks for one, a client certificate "
+            "that it trusts (cert_path=, key_path=)."
         )
 
 

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import os
 import ssl
 import threading
 from collections.abc import Iterable
@@ -30,6 +29,7 @@ from syft.dispatch import Job, Session
 from syft.exceptions import AddressInUse, MalformedMessage
 from syft.objects import ObjectId
 from syft.workers.virtual import VirtualWorker
+from syft.workers.websocket_access import FilePath, Gate, is_loopback, resolve_token, server_tls
 from syft.workers.websocket_keepalive import KeptAliveServer
 from syft.workers.websocket_link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PING_INTERVAL, parse_port
 
@@ -67,6 +67,10 @@ class WebsocketServerWorker(VirtualWorker):
         cert_path: file with the certificate chain; with `key_path`, the worker speaks TLS only.
         key_path: file with the private key.
         max_message_bytes: upper bound on one message, received or sent.
+        token: the secret that a coordinator must send when it opens a connection; it is checked before any message
+            is read. None: that of the environment variable SYFT_TOKEN, if it is set; "": none.
+        client_ca_path: file of the certificate authority; a coordinator must have a certificate signed by it. Only
+            with `cert_path` and `key_path`.
     """
 
     def __init__(
@@ -79,10 +83,12 @@ class WebsocketServerWorker(VirtualWorker):
         verbose: bool = False,
         data: Iterable[torch.Tensor] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
-        cert_path: str | os.PathLike[str] | None = None,
-        key_path: str | os.PathLike[str] | None = None,
+        cert_path: FilePath | None = None,
+        key_path: FilePath | None = None,
         *,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
+        token: str | None = None,
+        client_ca_path: FilePath | None = None,
     ) -> None:
         # A server is no proxy: the local worker does not list it, so one process may hold both of an id.
         super().__init__(
@@ -90,11 +96,15 @@ class WebsocketServerWorker(VirtualWorker):
         )
         if (cert_path is None) != (key_path is None):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
+        if client_ca_path is not None and cert_path is None:
+            raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
         self.host = host
         self.port = parse_port(port)
         self.loop = loop
         self.cert_path = cert_path
         self.key_path = key_path
+        self.client_ca_path = client_ca_path
+        self._token = resolve_token(token)
         self._running: _Running | None = None
 
     @property
@@ -117,6 +127,13 @@ class WebsocketServerWorker(VirtualWorker):
         running = _Running(self)
         running.start()
         self._running = running
+        if self._token is None and not is_loopback(self.host):
+            logger.warning(
+                "worker %s listens on %s without a token: whoever reaches its port may run models on its data. "
+                "Set SYFT_TOKEN or token=, or listen on localhost.",
+                self.id,
+                self.host,
+            )
         logger.info("worker %s serves at %s (listening on %s)", self.id, self.url, running.addresses())
         if block:
             print(f"Worker {self.id} is serving at {self.url}. Press CTRL-C to stop.", flush=True)
@@ -138,6 +155,9 @@ class _Running:
     """A server between start() and stop(): its threads, its socket and its connections."""
 
     def __init__(self, worker: WebsocketServerWorker) -> None:
+        self._tls: ssl.SSLContext | None = None
+        if worker.cert_path is not None and worker.key_path is not None:
+            self._tls = server_tls(worker.cert_path, worker.key_path, worker.client_ca_path)
         self.stopped = threading.Event()
         self._worker = worker
         self._dispatcher = worker._dispatcher
@@ -148,10 +168,6 @@ class _Running:
         self._thread = threading.Thread(target=self._serve, name=f"serve-{worker.id}", daemon=True)
         self._ready = threading.Event()
         self._error: BaseException | None = None
-        self._tls: ssl.SSLContext | None = None
-        if worker.cert_path is not None:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.load_cert_chain(worker.cert_path, worker.key_path)
 
     def start(self) -> None:
         """Start the thread and wait until it listens."""
@@ -200,6 +216,7 @@ class _Running:
             host,
             worker.port,
             ssl=self._tls,
+            process_request=Gate(str(worker.id), worker._token, worker.client_ca_path is not None),
             compression=None,
             max_size=worker._dispatcher.max_message_bytes,
             open_timeout=HANDSHAKE_TIMEOUT,
