@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -134,10 +134,17 @@ class Dispatcher:
     Args:
         worker: the worker; its id, object storage and methods are used.
         max_message_bytes: a reply of more bytes becomes an error that says so.
+        allow_operators: operators that models may use beside those of operators.py.
     """
 
-    def __init__(self, worker: VirtualWorker, max_message_bytes: int = wire.MAX_MESSAGE_BYTES) -> None:
+    def __init__(
+        self,
+        worker: VirtualWorker,
+        max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
+        allow_operators: Iterable[str] = (),
+    ) -> None:
         self.worker = worker
+        self.allow_operators = frozenset(allow_operators)
         self.max_message_bytes = max_message_bytes
         self.sessions: dict[str, Session] = {}
         self._commands: dict[str, Callable[..., Any]] = {
@@ -196,6 +203,18 @@ class Dispatcher:
         logger.log(level, message, self.worker.id, job.call, outcome, milliseconds, len(frame))
         return frame
 
+    def decode(self, frame: bytes) -> wire.Request:
+        """Return the request that `frame` holds, its models vetted.
+
+        Raises:
+            OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
+            MalformedMessage: it is no request.
+        """
+        request = wire.decode(frame, self.allow_operators)
+        if not isinstance(request, wire.Request):
+            raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
+        return request
+
     def handle(self, frame: bytes, session: Session) -> bytes:
         """Carry out the request that `frame` holds and return its reply, or its failure, as bytes.
 
@@ -204,9 +223,7 @@ class Dispatcher:
         """
         request_id = wire.peek_id(frame)
         try:
-            request = wire.decode(frame)
-            if not isinstance(request, wire.Request):
-                raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
+            request = self.decode(frame)
             job = self.job(request, session)
         except Exception as error:
             return self.failure(request_id, "a request", error)
@@ -332,14 +349,14 @@ class Dispatcher:
         session.training = TrainingState(config, kept={key: stored[key] for key in ids if key in stored})
 
 
-def unwrap(frame: bytes, worker_id: ObjectId) -> Any:
+def unwrap(frame: bytes, worker_id: ObjectId, allow_operators: Iterable[str] = ()) -> Any:
     """Return the result that a reply holds, or raise the error that it tells.
 
     Raises:
         SyftError: the error of this package that the worker raised, with `remote_traceback`.
         RemoteError: any other error of the worker.
     """
-    message = wire.decode(frame)
+    message = wire.decode(frame, allow_operators)
     if isinstance(message, wire.Reply):
         return message.result
     if not isinstance(message, wire.Failure):

@@ -13,6 +13,7 @@ SyftError
 ├── ProtocolError               (also ValueError)
 │   ├── MalformedMessage        bytes that are no message of this protocol
 │   ├── MessageTooLarge         more bytes than either side allows
+│   ├── OperatorNotAllowed      a model or function that could do more than compute
 │   └── UnknownCommand          a command or remote method that the worker does not offer
 ├── NotSerializable             (also TypeError)  a value that cannot travel
 │   └── NotScriptable           a model or function that TorchScript cannot compile
@@ -217,6 +218,20 @@ class MessageTooLarge(ProtocolError):
         return (
             f"message too large: {self.what} {self.worker!r} is {self.size} bytes; the limit is {self.limit} bytes. "
             "Raise max_message_bytes on the client and on the server."
+        )
+
+
+@dataclass(eq=False)
+class OperatorNotAllowed(ProtocolError):
+    """A model or function uses an operator that is not on the list of those allowed."""
+
+    operator: str
+    where: str
+
+    def __str__(self) -> str:
+        return (
+            f"this model or function is refused: {self.where} uses {self.operator}, which is not on the list of "
+            "allowed operators (syft/operators.py). Write it without; or the receiver allows it (allow_operators=)."
         )
 
 

@@ -63,6 +63,8 @@ class WebsocketClientWorker(BaseWorker):
             variable SYFT_TOKEN, if it is set; "": none.
         cert_path: file with a certificate chain that shows the worker who this is, if it asks for one.
         key_path: file with its private key; None: it is in `cert_path`.
+        allow_operators: names of TorchScript operators that models from the worker may use beside those of
+            syft/operators.py.
 
     Raises:
         AccessDenied: the worker asks for another token, or for a client certificate (also a PermissionError).
@@ -92,6 +94,7 @@ class WebsocketClientWorker(BaseWorker):
         token: str | None = None,
         cert_path: FilePath | None = None,
         key_path: FilePath | None = None,
+        allow_operators: Iterable[str] = (),
     ) -> None:
         self.host = host
         self.port = parse_port(port)
@@ -105,6 +108,7 @@ class WebsocketClientWorker(BaseWorker):
             if ca_path or cert_path or key_path:
                 raise ValueError("ca_path, cert_path and key_path are for TLS: give secure=True too.")
             warn_of_open_token(self._token, host)
+        self._allow_operators = frozenset(allow_operators)
         self._link: Link | None = None
         self._garbage: deque[ObjectId] = deque()
         super().__init__(hook, id, data, is_client_worker, log_msgs, verbose, auto_add=False)
@@ -260,7 +264,7 @@ class WebsocketClientWorker(BaseWorker):
         earlier = link.take_error()
         if earlier is not None:  # what went wrong with an object that was sent without waiting
             raise earlier
-        return unwrap(reply, self.id)
+        return unwrap(reply, self.id, self._allow_operators)
 
     def _usable_link(self) -> Link:
         """Return this process's link; a child of a fork gets one of its own."""

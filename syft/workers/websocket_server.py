@@ -71,6 +71,7 @@ class WebsocketServerWorker(VirtualWorker):
             is read. None: that of the environment variable SYFT_TOKEN, if it is set; "": none.
         client_ca_path: file of the certificate authority; a coordinator must have a certificate signed by it. Only
             with `cert_path` and `key_path`.
+        allow_operators: names of TorchScript operators that models may use beside those of syft/operators.py.
     """
 
     def __init__(
@@ -89,10 +90,18 @@ class WebsocketServerWorker(VirtualWorker):
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         token: str | None = None,
         client_ca_path: FilePath | None = None,
+        allow_operators: Iterable[str] = (),
     ) -> None:
         # A server is no proxy: the local worker does not list it, so one process may hold both of an id.
         super().__init__(
-            hook, id, data, log_msgs=log_msgs, verbose=verbose, auto_add=False, max_message_bytes=max_message_bytes
+            hook,
+            id,
+            data,
+            log_msgs=log_msgs,
+            verbose=verbose,
+            auto_add=False,
+            max_message_bytes=max_message_bytes,
+            allow_operators=allow_operators,
         )
         if (cert_path is None) != (key_path is None):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
@@ -284,9 +293,8 @@ class _Running:
         data = _binary(frame)
         request_id = wire.peek_id(data)
         try:
-            request = await asyncio.to_thread(wire.decode, data) if len(data) > _LARGE else wire.decode(data)
-            if not isinstance(request, wire.Request):
-                raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
+            decode = self._dispatcher.decode
+            request = await asyncio.to_thread(decode, data) if len(data) > _LARGE else decode(data)
             job = self._dispatcher.job(request, session)
         except Exception as error:
             await connection.send(self._dispatcher.failure(request_id, "a request", error))
