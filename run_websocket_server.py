@@ -22,6 +22,8 @@ import script_options
 import syft as sy
 from data.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
 from syft.exceptions import AddressInUse
+from syft.limits import Limits
+from syft.policy import Policy
 from syft.workers import websocket_server
 
 logger = logging.getLogger("run_websocket_server")
@@ -82,11 +84,14 @@ def start_websocket_server_worker(
         keep_labels: digits of the training set that this worker holds; None: all.
         training: whether it holds training images, as "mnist", or the test images, as "mnist_testing".
         block: whether to return only when the worker is stopped.
-        **options: further keyword arguments of WebsocketServerWorker.
+        **options: further keyword arguments of WebsocketServerWorker; `policy` and `limits` may be dicts of theirs.
 
     Returns:
         The MnistWorker.
     """
+    for name, cls in (("policy", Policy), ("limits", Limits)):
+        if isinstance(options.get(name), dict):
+            options[name] = cls(**options[name])
     server = MnistWorker(id=id, host=host, port=port, hook=hook, verbose=verbose, **options)
     mnist_dataset = load_mnist(training)
     data, targets = mnist_dataset.data, mnist_dataset.targets

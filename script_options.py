@@ -23,10 +23,18 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add("--cert_file", metavar="FILE", help="certificate chain of the worker; with --key_file, it speaks TLS only")
     add("--key_file", metavar="FILE", help="its private key")
     add("--client_ca_file", metavar="FILE", help="authority that must have signed the coordinators' certificates")
+    add("--audit_log", metavar="FILE", help="file to which a line is added for every request")
+    add("--allow_calls", nargs="+", metavar="NAME", help="methods that may be called (default: all that are offered)")
+    add("--allow_models", nargs="+", metavar="DIGEST", help="structures of models that may be sent, see the audit log")
+    add("--max_fits", type=_at_least_one, metavar="N", help="fits in all, until the worker is started again")
+    add("--max_steps", type=_at_least_one, metavar="N", help="training steps of one fit")
+    add("--max_seconds", type=_at_least_one, metavar="N", help="seconds of one fit or evaluation (default: a day)")
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of a worker; put the token into the environment, for this process and its children.
+
+    `policy` and `limits` are given as the keyword arguments of Policy and Limits, which need torch.
 
     An option that cannot be used exits with status 2.
     """
@@ -41,7 +49,15 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
             f"models on the data. Set {TOKEN_VARIABLE} or --token_file, or say --insecure"
         )
     files = {"cert_path": args.cert_file, "key_path": args.key_file, "client_ca_path": args.client_ca_file}
-    return _given(parser, files)
+    policy = {
+        "calls": args.allow_calls,
+        "models": args.allow_models,
+        "max_fits": args.max_fits,
+        "max_steps_per_fit": args.max_steps,
+    }
+    rules = {"policy": policy, "limits": {"call_seconds": args.max_seconds} if args.max_seconds else {}}
+    audit = {"audit_path": os.path.abspath(args.audit_log)} if args.audit_log else {}
+    return {**_given(parser, files), **rules, **audit}
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +113,15 @@ def _use_token_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         os.environ[TOKEN_VARIABLE] = token
     if " " in token or not (token.isascii() and token.isprintable()):
         parser.error(f"the token should be one line of printable ASCII without spaces (--token_file, {TOKEN_VARIABLE})")
+
+
+def _at_least_one(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return int(text)
+
+
+_at_least_one.__name__ = "int"  # argparse names it when the text is no number
 
 
 def _given(parser: argparse.ArgumentParser, files: dict[str, str | None]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ SyftError
 ├── UnknownOptimizer            (also ValueError)
 ├── DeviceUnavailable           (also ValueError)
 ├── EmptyRoundError             (also ValueError)
+├── LimitExceeded               (also RuntimeError)  more than the worker grants
+├── NotPermitted                (also PermissionError)  something the worker's owner does not allow
 ├── ModelMismatchError          (also ValueError)
 ├── QuorumNotReached            (also RuntimeError)  too few workers answered in a round
 ├── CheckpointError             (also ValueError)
@@ -372,6 +374,39 @@ class DeviceUnavailable(SyftError, ValueError):
 
     def __str__(self) -> str:
         return f"worker {self.worker!r} has no device {self.device!r}; it has: {_listed(self.available)}."
+
+
+@dataclass(eq=False)
+class LimitExceeded(SyftError, RuntimeError):
+    """A coordinator wants more of a worker than its owner grants."""
+
+    worker: str
+    what: str
+    observed: float
+    limit: float
+    setting: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} refuses: {self.what} would be {self.observed:,.10g}; the limit is "
+            f"{self.limit:,.10g} ({self.setting}, set by the worker's owner)."
+        )
+
+
+@dataclass(eq=False)
+class NotPermitted(SyftError, PermissionError):
+    """A coordinator asks for something that the owner of a worker does not allow."""
+
+    worker: str
+    setting: str
+    asked: str
+    allowed: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} does not permit {self.asked!r}; its owner allows these {self.setting}: "
+            f"{_listed(self.allowed)}."
+        )
 
 
 class EmptyRoundError(SyftError, ValueError):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from syft.archive import vet_archive
+from syft.archive import structure_digest, vet_archive
 from syft.exceptions import OperatorNotAllowed
 from syft.operators import is_allowed
 
@@ -27,21 +27,20 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._passed: OrderedDict[tuple[bytes, frozenset[str]], None] = OrderedDict()
+        self._passed: OrderedDict[tuple[bytes, frozenset[str]], str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def knows(self, key: tuple[bytes, frozenset[str]]) -> bool:
-        """Return whether an archive passed before."""
+    def get(self, key: tuple[bytes, frozenset[str]]) -> str | None:
+        """Return the structure_digest of an archive that passed before, else None."""
         with self._lock:
-            known = key in self._passed
-            if known:
+            if key in self._passed:
                 self._passed.move_to_end(key)
-            return known
+            return self._passed.get(key)
 
-    def add(self, key: tuple[bytes, frozenset[str]]) -> None:
+    def add(self, key: tuple[bytes, frozenset[str]], digest: str) -> None:
         """Remember an archive; forget the one that was not asked for longest, if there are too many."""
         with self._lock:
-            self._passed[key] = None
+            self._passed[key] = digest
             while len(self._passed) > self._size:
                 self._passed.popitem(last=False)
 
@@ -63,16 +62,19 @@ def load_vetted(structure: bytes, more: Iterable[str] = ()) -> Any:
     """
     allowed_too = frozenset(more)
     key = (hashlib.sha256(structure).digest(), allowed_too)
-    known = _memory.knows(key)
-    if not known:
+    digest = _memory.get(key)
+    if digest is None:
         vet_archive(structure, allowed_too)
     unit: Any = torch._C.CompilationUnit()
     load: Any = torch._C.import_ir_module_from_buffer
     module = load(unit, structure, torch.device("cpu"), {}, False)
-    if not known:
+    if digest is None:
         vet_functions(unit.get_functions(), allowed_too)
-        _memory.add(key)
-    return torch.jit._recursive.wrap_cpp_module(module)
+        digest = structure_digest(structure)
+        _memory.add(key, digest)
+    wrapped = torch.jit._recursive.wrap_cpp_module(module)
+    wrapped.__dict__["_structure_digest"] = digest  # past TorchScript, which would make it an attribute of the model
+    return wrapped
 
 
 def vet_functions(functions: Iterable[Any], more: frozenset[str] = frozenset()) -> None:

@@ -491,8 +491,8 @@ class TestAllowed:
     def test_memory_is_bounded(self):
         memory = vetting.Memory(2)
         for digest in (b"a", b"b", b"c"):
-            memory.add((digest, frozenset()))
-        assert [memory.knows((digest, frozenset())) for digest in (b"a", b"b", b"c")] == [False, True, True]
+            memory.add((digest, frozenset()), "digest")
+        assert [memory.get((digest, frozenset())) for digest in (b"a", b"b", b"c")] == [None, "digest", "digest"]
 
 
 class TestDigest:

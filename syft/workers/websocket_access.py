@@ -18,13 +18,17 @@ import logging
 import os
 import ssl
 from http import HTTPStatus
+from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidMessage, InvalidStatus
 from websockets.http11 import Request, Response
 
 from syft import exceptions
-from syft.exceptions import AccessDenied, HandshakeFailed, SyftError
+from syft.audit import fingerprint
+from syft.dispatch import Session
+from syft.exceptions import AccessDenied, HandshakeFailed, LimitExceeded, SyftError
+from syft.guard import Guard
 
 logger = logging.getLogger(__name__)
 
@@ -40,23 +44,31 @@ class Gate:
     """Lets in who knows the token and has a certificate; what `websockets` calls for each opening handshake.
 
     Args:
-        worker: the worker's id, for errors and the log.
+        guard: knows the worker, how many connections it grants, and writes down who is sent away.
         token: the token; None: none is needed.
         certificate: whether a client certificate is needed. TLS has verified the one that is there.
     """
 
-    def __init__(self, worker: str, token: str | None, certificate: bool) -> None:
-        self._worker = worker
+    def __init__(self, guard: Guard, token: str | None, certificate: bool) -> None:
+        self._guard = guard
         self._token = token
         self._certificate = certificate
 
     def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
         """Return None to let a coordinator in, or the answer that sends it away."""
         cause = self._objection(connection, request)
-        if cause is None:
+        worker, limit, count = self._guard.worker, self._guard.limits.connections, len(connection.server.connections)
+        if cause is None and count < limit:
             return None
-        logger.warning("worker %s: access denied to %s: %s", self._worker, connection.remote_address, cause)
-        return refuse(connection, HTTPStatus.UNAUTHORIZED, AccessDenied(self._worker, "", cause))
+        error: SyftError
+        if cause is None:
+            error = LimitExceeded(worker, "the open connections", count + 1, limit, "connections")
+        else:
+            error = AccessDenied(worker, "", cause)
+            logger.warning("worker %s: access denied to %s: %s", worker, connection.remote_address, cause)
+        who = Session("", who=identity(connection, None))
+        self._guard.record(who, "connect", type(error).__name__, 0)
+        return refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE if cause is None else HTTPStatus.UNAUTHORIZED, error)
 
     def _objection(self, connection: ServerConnection, request: Request) -> str | None:
         if self._certificate and not connection.transport.get_extra_info("peercert"):
@@ -91,6 +103,18 @@ def refusal(worker: str, url: str, error: Exception) -> SyftError:
         # asyncio's TLS servers do not send the alert that would say so.
         cause = f"{cause} (it closed the connection after the TLS handshake: does it trust this client certificate?)"
     return HandshakeFailed(worker, url, cause)
+
+
+def identity(connection: ServerConnection, token: str | None) -> dict[str, Any]:
+    """Return where a coordinator is and how it showed who it is, for the audit log."""
+    address = connection.remote_address
+    who: dict[str, Any] = {"address": "{}:{}".format(*address[:2]) if isinstance(address, tuple) else str(address)}
+    if token is not None:
+        who["token"] = fingerprint(token)
+    certificate = connection.transport.get_extra_info("peercert")
+    if certificate:
+        who["certificate"] = ", ".join("=".join(pair) for names in certificate["subject"] for pair in names)
+    return who
 
 
 def authorization(token: str | None) -> dict[str, str]:

@@ -17,7 +17,6 @@ import logging
 import ssl
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -25,19 +24,25 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from syft import wire
+from syft.audit import AuditLog
 from syft.dispatch import Job, Session
-from syft.exceptions import AddressInUse, MalformedMessage
+from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage
+from syft.guard import Guard
+from syft.limits import STUCK_SECONDS, Limits
 from syft.objects import ObjectId
+from syft.policy import Policy
+from syft.workers.compute import ComputeThread
 from syft.workers.virtual import VirtualWorker
-from syft.workers.websocket_access import FilePath, Gate, is_loopback, resolve_token, server_tls
+from syft.workers.websocket_access import FilePath, Gate, identity, is_loopback, resolve_token, server_tls
 from syft.workers.websocket_keepalive import KeptAliveServer
-from syft.workers.websocket_link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PING_INTERVAL, parse_port
+from syft.workers.websocket_link import CLOSE_TIMEOUT, PING_INTERVAL, parse_port
 
 logger = logging.getLogger(__name__)
 
 SESSION_GRACE = 600.0
 """Seconds for which a worker keeps the objects of a coordinator that is not connected any more."""
 
+_LONGEST_NAME = 64
 _LARGE = 64 * 1024
 """Frames of more bytes are decoded outside the event loop."""
 
@@ -72,6 +77,9 @@ class WebsocketServerWorker(VirtualWorker):
         client_ca_path: file of the certificate authority; a coordinator must have a certificate signed by it. Only
             with `cert_path` and `key_path`.
         allow_operators: names of TorchScript operators that models may use beside those of syft/operators.py.
+        limits: how much coordinators may use; None: as class Limits says.
+        policy: what they may ask for; None: everything that the worker offers.
+        audit_path: file to which a line is written for everything they ask (see syft/audit.py); None: no such file.
     """
 
     def __init__(
@@ -91,6 +99,9 @@ class WebsocketServerWorker(VirtualWorker):
         token: str | None = None,
         client_ca_path: FilePath | None = None,
         allow_operators: Iterable[str] = (),
+        limits: Limits | None = None,
+        policy: Policy | None = None,
+        audit_path: FilePath | None = None,
     ) -> None:
         # A server is no proxy: the local worker does not list it, so one process may hold both of an id.
         super().__init__(
@@ -107,6 +118,8 @@ class WebsocketServerWorker(VirtualWorker):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
         if client_ca_path is not None and cert_path is None:
             raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
+        audit = AuditLog(audit_path) if audit_path is not None else None
+        self._dispatcher.guard = Guard(str(id), limits, policy, audit)
         self.host = host
         self.port = parse_port(port)
         self.loop = loop
@@ -172,7 +185,9 @@ class _Running:
         self._dispatcher = worker._dispatcher
         usable = worker.loop is not None and not worker.loop.is_running() and not worker.loop.is_closed()
         self._loop = worker.loop if usable and worker.loop is not None else asyncio.new_event_loop()
-        self._compute = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"compute-{worker.id}")
+        self._guard = self._dispatcher.guard
+        limits = self._guard.limits
+        self._compute = ComputeThread(str(worker.id), limits.call_seconds + STUCK_SECONDS, limits.stuck_calls)
         self._server: Server | None = None
         self._thread = threading.Thread(target=self._serve, name=f"serve-{worker.id}", daemon=True)
         self._ready = threading.Event()
@@ -225,10 +240,11 @@ class _Running:
             host,
             worker.port,
             ssl=self._tls,
-            process_request=Gate(str(worker.id), worker._token, worker.client_ca_path is not None),
+            process_request=Gate(self._guard, worker._token, worker.client_ca_path is not None),
             compression=None,
             max_size=worker._dispatcher.max_message_bytes,
-            open_timeout=HANDSHAKE_TIMEOUT,
+            max_queue=4,
+            open_timeout=self._guard.limits.handshake_seconds,
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_INTERVAL,
             close_timeout=CLOSE_TIMEOUT,
@@ -261,10 +277,11 @@ class _Running:
 
     async def _greet(self, connection: ServerConnection) -> Session:
         """Read the greeting, answer it, and return the coordinator's session, a new one or that of before."""
+        seconds = self._guard.limits.handshake_seconds
         try:
-            frame = await asyncio.wait_for(connection.recv(), HANDSHAKE_TIMEOUT)
+            frame = await asyncio.wait_for(connection.recv(), seconds)
         except (TimeoutError, asyncio.TimeoutError):
-            raise MalformedMessage(f"no greeting within {HANDSHAKE_TIMEOUT:g} s") from None
+            raise MalformedMessage(f"no greeting within {seconds:g} s") from None
         try:
             request = wire.decode(_binary(frame))
         except MalformedMessage as error:
@@ -273,11 +290,16 @@ class _Running:
             raise
         arguments = request.arguments if isinstance(request, wire.Request) and request.command == "hello" else {}
         name, limit = arguments.get("session"), arguments.get("max_message_bytes", wire.MAX_MESSAGE_BYTES)
-        if not isinstance(name, str) or not isinstance(limit, int):
+        if not isinstance(name, str) or len(name) > _LONGEST_NAME or not isinstance(limit, int):
             raise MalformedMessage("the first message is no greeting")
-        session = self._dispatcher.sessions.setdefault(name, Session(name))
+        try:
+            session = self._dispatcher.open_session(name)
+        except LimitExceeded as error:
+            await connection.send(self._dispatcher.failure(0, "hello", error))
+            raise MalformedMessage("there are too many coordinators") from None
         session.connections += 1
         session.max_message_bytes = limit
+        session.who = identity(connection, self._worker._token)
         about = {
             "id": self._worker.id,
             "max_message_bytes": self._dispatcher.max_message_bytes,
@@ -300,17 +322,33 @@ class _Running:
             await connection.send(self._dispatcher.failure(request_id, "a request", error))
             return
         if job.in_background:
+            limit = self._guard.limits.queued_calls
+            if session.queued >= limit:
+                what = "the calls of one coordinator that wait"
+                refusal = LimitExceeded(str(self._worker.id), what, session.queued + 1, limit, "queued_calls")
+                await connection.send(self._dispatcher.failure(request_id, job.call, refusal))
+                return
+            session.queued += 1
             task = asyncio.create_task(self._compute_and_reply(connection, job))
             jobs[task] = job
-            task.add_done_callback(jobs.pop)
+            task.add_done_callback(lambda done: self._finished(session, jobs, done))
         else:
             await connection.send(await asyncio.to_thread(self._dispatcher.run, job))
 
     async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
         context = contextvars.copy_context()
-        reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
+        try:
+            reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
+        except LimitExceeded as error:  # it did not end in time, and never may
+            self._guard.record(job.session, job.call, type(error).__name__, error.observed, job.model_digest)
+            reply = self._dispatcher.failure(job.request_id, job.call, error)
         with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
             await connection.send(reply)
+
+    @staticmethod
+    def _finished(session: Session, jobs: dict[asyncio.Task[None], Job], task: asyncio.Task[None]) -> None:
+        session.queued -= 1
+        jobs.pop(task)
 
     def _disconnected(self, session: Session) -> None:
         """Keep the session for a while, in case its coordinator comes back."""
