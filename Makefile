@@ -1,14 +1,15 @@
 # The virtual environment is made by the first target that needs it, and again when its lists of packages change.
 
 PYTHON ?= python3
+NAMES ?= localhost 127.0.0.1 ::1
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook test
+.PHONY: help install demo notebook certificates test
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## make .venv and install all packages (first time: minutes, some GB)
 
@@ -17,6 +18,11 @@ demo: $(STAMP) ## start the four workers and train with them
 
 notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
 	$(BIN)/python start_websocket_servers.py -- $(BIN)/python -m jupyterlab federated_training.ipynb
+
+certificates: $(STAMP) ## make TLS certificates for tests in certificates/: make certificates NAMES="localhost 192.0.2.11"
+	@mkdir -p certificates && chmod 700 certificates
+	@$(BIN)/python -m trustme --quiet --dir certificates --identities $(NAMES)
+	@echo "certificates/client.pem: the authority (--ca_file); server.pem and server.key: for $(NAMES)"
 
 test: $(STAMP) ## check style and types, then run all tests
 	@echo "== ruff check"

@@ -14,8 +14,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -23,6 +25,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import script_options
 import syft as sy
 from syft.exceptions import CheckpointError, HistoryDamaged, SyftError
 from syft.federated import Checkpoint, History, run_round
@@ -79,6 +82,12 @@ class Namespace(argparse.Namespace):
     checkpoint: str | None = None
     resume: str | None = None
     history: str | None = None
+    token_file: str | None = None
+    secure: bool = False
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    options: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def tolerant(self) -> bool:
@@ -103,7 +112,12 @@ def define_and_get_arguments(args=sys.argv[1:]):
     help_text = "workers that are not at localhost:8777 to 8780, for example: alice=192.0.2.11:8777"
     add("--workers", nargs="+", type=_address, default=argparse.SUPPRESS, metavar="NAME=HOST:PORT", help=help_text)
     _add_arguments_for_faults(parser)
-    return parser.parse_args(args=args, namespace=Namespace())
+    script_options.add_client_options(parser)
+    arguments = parser.parse_args(args=args, namespace=Namespace())
+    options = script_options.client_options(parser, arguments)
+    if options:
+        arguments.options = options
+    return arguments
 
 
 async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_nr_batches, lr):
@@ -201,7 +215,7 @@ async def connect_to_workers(args):
     addresses = WORKERS | dict(args.workers)
     *worker_instances, testing = (
         websocket_client.WebsocketClientWorker(
-            id=name, host=host, port=port, hook=hook, verbose=args.verbose, connect=False
+            id=name, host=host, port=port, hook=hook, verbose=args.verbose, connect=False, **args.options
         )
         for name, (host, port) in addresses.items()
     )

@@ -18,9 +18,12 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+import script_options
 import syft as sy
 from data.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
 from syft.exceptions import AddressInUse
+from syft.limits import Limits
+from syft.policy import Policy
 from syft.workers import websocket_server
 
 logger = logging.getLogger("run_websocket_server")
@@ -67,7 +70,9 @@ def load_mnist(training: bool) -> datasets.MNIST:
     return datasets.MNIST(root=DATA_ROOT, train=training, download=True, transform=transform)
 
 
-def start_websocket_server_worker(id, host, port, hook, verbose, keep_labels=None, training=True, block=True):
+def start_websocket_server_worker(
+    id, host, port, hook, verbose, keep_labels=None, training=True, block=True, **options
+):
     """Make a worker, give it its digits, and start it.
 
     Args:
@@ -79,11 +84,15 @@ def start_websocket_server_worker(id, host, port, hook, verbose, keep_labels=Non
         keep_labels: digits of the training set that this worker holds; None: all.
         training: whether it holds training images, as "mnist", or the test images, as "mnist_testing".
         block: whether to return only when the worker is stopped.
+        **options: further keyword arguments of WebsocketServerWorker; `policy` and `limits` may be dicts of theirs.
 
     Returns:
         The MnistWorker.
     """
-    server = MnistWorker(id=id, host=host, port=port, hook=hook, verbose=verbose)
+    for name, cls in (("policy", Policy), ("limits", Limits)):
+        if isinstance(options.get(name), dict):
+            options[name] = cls(**options[name])
+    server = MnistWorker(id=id, host=host, port=port, hook=hook, verbose=verbose, **options)
     mnist_dataset = load_mnist(training)
     data, targets = mnist_dataset.data, mnist_dataset.targets
 
@@ -112,7 +121,7 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     """Return the command line's arguments; an error exits with status 2."""
     parser = argparse.ArgumentParser(description="Run one websocket server worker.")
     parser.add_argument("--port", "-p", type=int, required=True, help="port to listen on, e.g. --port 8777")
-    parser.add_argument("--host", default="localhost", help="address to listen on (default: this machine only)")
+    script_options.add_worker_options(parser)
     names = [name for name in KEEP_LABELS_DICT if name is not None]
     parser.add_argument("--id", required=True, choices=names, help="name of the worker, e.g. --id alice")
     parser.add_argument("--testing", action="store_true", help="hold the test images instead of training images")
@@ -120,6 +129,7 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     arguments = parser.parse_args(args)
     if not 0 <= arguments.port <= 65535:
         parser.error(f"argument --port/-p: {arguments.port} is no port; expected a number from 0 to 65535")
+    arguments.options = script_options.worker_options(parser, arguments)
     return arguments
 
 
@@ -141,6 +151,7 @@ def main() -> int:
             keep_labels=KEEP_LABELS_DICT[args.id],
             training=not args.testing,
             block=False,
+            **args.options,
         )
     except (AddressInUse, DamagedArchiveError) as error:
         print(f"error: {error}", file=sys.stderr)

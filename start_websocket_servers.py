@@ -32,6 +32,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import script_options
 from data.mnist import DamagedArchiveError, unpack_mnist
 
 WORKERS = ("alice", "bob", "charlie", "testing")
@@ -53,12 +54,13 @@ class Worker:
     log: Path
     process: BaseProcess
     pipe: Connection
+    tls: bool = False
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         """The worker's address."""
-        return f"ws://{self.host}:{self.port}"
+        return f"{'wss' if self.tls else 'ws'}://{self.host}:{self.port}"
 
     def failure(self) -> str:
         """Return one line on how the process ended, and the last lines of its log."""
@@ -112,7 +114,7 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
         description="Start the workers alice, bob, charlie and testing, each in a process of its own.",
         epilog="Example: %(prog)s -- python run_websocket_client.py --training_rounds 10",
     )
-    parser.add_argument("--host", default="localhost", help="address to listen on (default: this machine only)")
+    script_options.add_worker_options(parser)
     help_text = f"ports of the four workers, in their order (default: {FIRST_PORT} and the next three)"
     ports = list(range(FIRST_PORT, FIRST_PORT + len(WORKERS)))
     parser.add_argument("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
@@ -124,6 +126,7 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
             parser.error(f"argument --ports: {port} is no port; expected numbers from 1 to 65535")
     if len(set(arguments.ports)) < len(arguments.ports):
         parser.error(f"argument --ports: {arguments.ports} are not all different")
+    arguments.options = script_options.worker_options(parser, arguments)
     return arguments
 
 
@@ -139,17 +142,19 @@ def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[list[Worker]]:
         for worker_id, port in zip(WORKERS, args.ports, strict=True):
             ours, theirs = context.Pipe()
             log = logs / f"{worker_id}.log"
-            settings = (worker_id, args.host, port, args.verbose, None if args.verbose else log, theirs)
+            settings = (worker_id, args.host, port, args.verbose, None if args.verbose else log, theirs, args.options)
             process = context.Process(target=serve, args=settings, name=worker_id)
             process.start()
             theirs.close()
-            workers.append(Worker(worker_id, args.host, port, log, process, ours))
+            workers.append(Worker(worker_id, args.host, port, log, process, ours, tls=args.cert_file is not None))
         yield workers
     finally:
         stop(workers)
 
 
-def serve(worker_id: str, host: str, port: int, verbose: bool, log: Path | None, pipe: Connection) -> None:
+def serve(
+    worker_id: str, host: str, port: int, verbose: bool, log: Path | None, pipe: Connection, options: dict[str, Any]
+) -> None:
     """Be one worker: load its digits, say so, and serve until the pipe ends. Runs in the worker's process."""
     for number in _stop_signals():
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
@@ -176,6 +181,7 @@ def serve(worker_id: str, host: str, port: int, verbose: bool, log: Path | None,
             keep_labels=rws.KEEP_LABELS_DICT[worker_id],
             training=worker_id != "testing",
             block=False,
+            **options,
         )
     except AddressInUse as error:
         sys.exit(f"error: {error}")

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,12 +26,15 @@ from syft import exceptions, wire
 from syft.exceptions import (
     CallAbandoned,
     GetNotPermittedError,
+    LimitExceeded,
     MalformedMessage,
     MessageTooLarge,
     RemoteError,
     SyftError,
     UnknownCommand,
 )
+from syft.guard import Guard
+from syft.limits import Budget
 from syft.objects import ObjectId, ObjectWrapper
 
 if TYPE_CHECKING:
@@ -56,11 +59,13 @@ class TrainingState:
         optimizer: the optimizer, built by the first fit() and kept (with its momentum) until the config changes.
         kept: the config's model and loss function. They stay usable when the coordinator drops its pointers to
             them, and go with the config, so that at most one model for each coordinator stays behind.
+        model_digest: digests of the config's model as it was sent, for the audit log.
     """
 
     config: Any = None
     optimizer: torch.optim.Optimizer | None = None
     kept: dict[ObjectId, Any] = field(default_factory=dict)
+    model_digest: dict[str, str] | None = None
 
 
 @dataclass
@@ -74,6 +79,8 @@ class Session:
         connections: number of its connections. There may be two for a while: a lost one is noticed late.
         calls: request id -> call of a method that waits for its turn or runs.
         max_message_bytes: the most bytes that the coordinator accepts in one message.
+        who: where the coordinator is and how it showed who it is, for the audit log.
+        queued: its calls that wait or run in the compute thread.
     """
 
     name: str
@@ -82,6 +89,8 @@ class Session:
     connections: int = 0
     calls: WeakValueDictionary[int, Job] = field(default_factory=WeakValueDictionary)
     max_message_bytes: int = wire.MAX_MESSAGE_BYTES
+    who: dict[str, Any] = field(default_factory=dict)
+    queued: int = 0
 
     @property
     def connected(self) -> bool:
@@ -100,6 +109,9 @@ class Job:
         abandoned: set when nobody waits for the result any more; training then ends before its next batch.
         max_reply_bytes: a reply of more bytes becomes an error that says so.
         delivered: called when the reply is ready to be sent.
+        session: who asks.
+        budget: what the call may use.
+        model_digest: digests of the model that it is about.
     """
 
     request_id: int
@@ -109,6 +121,9 @@ class Job:
     abandoned: threading.Event = field(default_factory=threading.Event)
     max_reply_bytes: int = wire.MAX_MESSAGE_BYTES
     delivered: Callable[[], None] | None = None
+    session: Session | None = None
+    budget: Budget | None = None
+    model_digest: dict[str, str] | None = None
 
     def abandon(self) -> None:
         """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
@@ -123,6 +138,7 @@ class RunningCall:
     worker: Any
     training: TrainingState
     abandoned: threading.Event
+    budget: Budget
 
 
 running_call: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
@@ -134,12 +150,20 @@ class Dispatcher:
     Args:
         worker: the worker; its id, object storage and methods are used.
         max_message_bytes: a reply of more bytes becomes an error that says so.
+        allow_operators: operators that models may use beside those of operators.py.
     """
 
-    def __init__(self, worker: VirtualWorker, max_message_bytes: int = wire.MAX_MESSAGE_BYTES) -> None:
+    def __init__(
+        self,
+        worker: VirtualWorker,
+        max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
+        allow_operators: Iterable[str] = (),
+    ) -> None:
         self.worker = worker
+        self.allow_operators = frozenset(allow_operators)
         self.max_message_bytes = max_message_bytes
         self.sessions: dict[str, Session] = {}
+        self.guard = Guard(str(worker.id))
         self._commands: dict[str, Callable[..., Any]] = {
             "set": self._set,
             "get": self._get,
@@ -157,6 +181,7 @@ class Dispatcher:
             MalformedMessage: the command has other arguments than it should.
         """
         job = self._call(request, session) if request.command == "call" else self._command(request, session)
+        job.session = session
         job.max_reply_bytes = min(self.max_message_bytes, session.max_message_bytes)
         return job
 
@@ -192,9 +217,23 @@ class Dispatcher:
             frame = self.failure(job.request_id, job.call, error)
         level = logging.INFO if self.worker.verbose else logging.DEBUG
         milliseconds = 1000 * (time.perf_counter() - started)
+        samples = job.budget.samples if job.budget is not None else None
+        self.guard.record(job.session, job.call, outcome, milliseconds / 1000, job.model_digest, samples)
         message = "worker %s: %s %s in %.1f ms, reply of %d bytes"
         logger.log(level, message, self.worker.id, job.call, outcome, milliseconds, len(frame))
         return frame
+
+    def decode(self, frame: bytes) -> wire.Request:
+        """Return the request that `frame` holds, its models vetted.
+
+        Raises:
+            OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
+            MalformedMessage: it is no request.
+        """
+        request = wire.decode(frame, self.allow_operators)
+        if not isinstance(request, wire.Request):
+            raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
+        return request
 
     def handle(self, frame: bytes, session: Session) -> bytes:
         """Carry out the request that `frame` holds and return its reply, or its failure, as bytes.
@@ -204,9 +243,7 @@ class Dispatcher:
         """
         request_id = wire.peek_id(frame)
         try:
-            request = wire.decode(frame)
-            if not isinstance(request, wire.Request):
-                raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
+            request = self.decode(frame)
             job = self.job(request, session)
         except Exception as error:
             return self.failure(request_id, "a request", error)
@@ -218,6 +255,22 @@ class Dispatcher:
         own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
         fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
         return wire.encode(wire.Failure(request_id, _type_name(error), _text(error), fields, call, text))
+
+    def open_session(self, name: str) -> Session:
+        """Return the session of this name, a new one or that of before.
+
+        Raises:
+            LimitExceeded: there are too many, and all of them are connected.
+        """
+        if name not in self.sessions:
+            idle = [session for session in self.sessions.values() if not session.connected]
+            limit = self.guard.limits.sessions
+            if len(self.sessions) >= limit and idle:
+                self.end_session(idle[0])
+            if len(self.sessions) >= limit:
+                what = "the coordinators that are connected"
+                raise LimitExceeded(str(self.worker.id), what, len(self.sessions) + 1, limit, "sessions")
+        return self.sessions.setdefault(name, Session(name))
 
     def end_session(self, session: Session) -> None:
         """Forget a session, with the objects that its coordinator would have deleted."""
@@ -256,15 +309,18 @@ class Dispatcher:
         training = session.training  # as of now: a later TrainConfig is for later calls
         method = getattr(self.worker, name)
         abandoned = threading.Event()
+        budget = self.guard.permit(session, name, method, args, kwargs, call)
 
         def run() -> Any:
-            token = running_call.set(RunningCall(self.worker, training, abandoned))
+            budget.begin()
+            token = running_call.set(RunningCall(self.worker, training, abandoned, budget))
             try:
                 return method(*args, **kwargs)
             finally:
                 running_call.reset(token)
 
-        job = Job(request.id, call, run, name not in QUICK_METHODS, abandoned)
+        job = Job(request.id, call, run, name not in QUICK_METHODS, abandoned, budget=budget)
+        job.model_digest = training.model_digest if name in BACKGROUND_METHODS else None
         session.calls[request.id] = job
         return job
 
@@ -277,6 +333,7 @@ class Dispatcher:
     def _set(
         self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: Any, description: Any, collect: bool
     ) -> None:
+        self.guard.admit(session, id, obj, self.worker.current_objects)
         if wrapped:
             obj = ObjectWrapper(obj, id, tags, description)
         else:
@@ -301,6 +358,7 @@ class Dispatcher:
     def _delete(self, session: Session, ids: list[ObjectId]) -> None:
         for obj_id in ids:
             self.worker.rm_obj(obj_id)
+            self.guard.forget(obj_id)
             session.owned.discard(obj_id)
 
     def _delivered(self, session: Session, obj_id: ObjectId) -> None:
@@ -329,17 +387,18 @@ class Dispatcher:
         config = self.worker.train_config_from(fields)
         stored = self.worker.current_objects()
         ids = (config._model_id, config._loss_fn_id)
-        session.training = TrainingState(config, kept={key: stored[key] for key in ids if key in stored})
+        kept = {key: stored[key] for key in ids if key in stored}
+        session.training = TrainingState(config, kept=kept, model_digest=self.guard.digest(config._model_id))
 
 
-def unwrap(frame: bytes, worker_id: ObjectId) -> Any:
+def unwrap(frame: bytes, worker_id: ObjectId, allow_operators: Iterable[str] = ()) -> Any:
     """Return the result that a reply holds, or raise the error that it tells.
 
     Raises:
         SyftError: the error of this package that the worker raised, with `remote_traceback`.
         RemoteError: any other error of the worker.
     """
-    message = wire.decode(frame)
+    message = wire.decode(frame, allow_operators)
     if isinstance(message, wire.Reply):
         return message.result
     if not isinstance(message, wire.Failure):

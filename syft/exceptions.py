@@ -4,6 +4,7 @@ SyftError
 ├── ConnectionFailed            (also ConnectionError)
 │   ├── WorkerUnreachable       (also ConnectionRefusedError)  nobody accepts the connection
 │   ├── ConnectionLost          the connection broke while a call was waiting for its reply
+│   ├── AccessDenied            (also PermissionError)  the worker does not know this coordinator
 │   └── HandshakeFailed         somebody answers, but not a worker of this protocol
 │       └── VersionMismatch     a worker that speaks another version of it
 ├── CallAbandoned               a worker stopped training, since nobody waits for the result
@@ -12,6 +13,7 @@ SyftError
 ├── ProtocolError               (also ValueError)
 │   ├── MalformedMessage        bytes that are no message of this protocol
 │   ├── MessageTooLarge         more bytes than either side allows
+│   ├── OperatorNotAllowed      a model or function that could do more than compute
 │   └── UnknownCommand          a command or remote method that the worker does not offer
 ├── NotSerializable             (also TypeError)  a value that cannot travel
 │   └── NotScriptable           a model or function that TorchScript cannot compile
@@ -24,6 +26,8 @@ SyftError
 ├── UnknownOptimizer            (also ValueError)
 ├── DeviceUnavailable           (also ValueError)
 ├── EmptyRoundError             (also ValueError)
+├── LimitExceeded               (also RuntimeError)  more than the worker grants
+├── NotPermitted                (also PermissionError)  something the worker's owner does not allow
 ├── ModelMismatchError          (also ValueError)
 ├── QuorumNotReached            (also RuntimeError)  too few workers answered in a round
 ├── CheckpointError             (also ValueError)
@@ -94,6 +98,22 @@ class ConnectionLost(ConnectionFailed):
         return (
             f"the connection to worker {self.worker!r} at {self.url} was lost during {self.call}: {self.cause}. "
             "The next call connects again; whether this one took effect is unknown."
+        )
+
+
+@dataclass(eq=False)
+class AccessDenied(ConnectionFailed, PermissionError):
+    """A worker refused the connection: the token or the client certificate is missing or not the right one."""
+
+    worker: str
+    url: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} at {self.url} denied access: {self.cause}. "
+            "Use the worker's token (SYFT_TOKEN, --token_file or token=) and, if it asks for one, a client certificate "
+            "that it trusts (cert_path=, key_path=)."
         )
 
 
@@ -200,6 +220,20 @@ class MessageTooLarge(ProtocolError):
         return (
             f"message too large: {self.what} {self.worker!r} is {self.size} bytes; the limit is {self.limit} bytes. "
             "Raise max_message_bytes on the client and on the server."
+        )
+
+
+@dataclass(eq=False)
+class OperatorNotAllowed(ProtocolError):
+    """A model or function uses an operator that is not on the list of those allowed."""
+
+    operator: str
+    where: str
+
+    def __str__(self) -> str:
+        return (
+            f"this model or function is refused: {self.where} uses {self.operator}, which is not on the list of "
+            "allowed operators (syft/operators.py). Write it without; or the receiver allows it (allow_operators=)."
         )
 
 
@@ -340,6 +374,39 @@ class DeviceUnavailable(SyftError, ValueError):
 
     def __str__(self) -> str:
         return f"worker {self.worker!r} has no device {self.device!r}; it has: {_listed(self.available)}."
+
+
+@dataclass(eq=False)
+class LimitExceeded(SyftError, RuntimeError):
+    """A coordinator wants more of a worker than its owner grants."""
+
+    worker: str
+    what: str
+    observed: float
+    limit: float
+    setting: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} refuses: {self.what} would be {self.observed:,.10g}; the limit is "
+            f"{self.limit:,.10g} ({self.setting}, set by the worker's owner)."
+        )
+
+
+@dataclass(eq=False)
+class NotPermitted(SyftError, PermissionError):
+    """A coordinator asks for something that the owner of a worker does not allow."""
+
+    worker: str
+    setting: str
+    asked: str
+    allowed: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} does not permit {self.asked!r}; its owner allows these {self.setting}: "
+            f"{_listed(self.allowed)}."
+        )
 
 
 class EmptyRoundError(SyftError, ValueError):

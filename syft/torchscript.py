@@ -13,14 +13,14 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from syft.exceptions import MalformedMessage, NotScriptable
+from syft.exceptions import MalformedMessage, NotScriptable, SyftError
+from syft.vetting import load_vetted
 
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
 
@@ -100,22 +100,23 @@ def for_inference(model: Any) -> Any:
         return model
 
 
-def load(structure: bytes, tensors: Mapping[str, torch.Tensor]) -> ScriptModule:
+def load(structure: bytes, tensors: Mapping[str, torch.Tensor], allow_operators: Iterable[str] = ()) -> ScriptModule:
     """Return the model (or function, as a module) that `dump` took apart, on the CPU.
 
     Args:
         structure: the archive's bytes.
         tensors: name -> tensor; the model takes them over without a copy.
+        allow_operators: operators that the model may use beside those of operators.py.
 
     Raises:
+        OperatorNotAllowed: it uses an operator that is not allowed.
         MalformedMessage: the archive cannot be read, or the tensors are not those that it names.
     """
     try:
-        # torch ends the process, rather than raise, when some parts of an archive are damaged.
-        if zipfile.ZipFile(io.BytesIO(structure)).testzip() is not None:
-            raise ValueError("a checksum is wrong")
-        module = torch.jit.load(io.BytesIO(structure), map_location="cpu")
-    except (RuntimeError, ValueError, zipfile.BadZipFile) as reason:
+        module = load_vetted(structure, allow_operators)
+    except SyftError:
+        raise
+    except Exception as reason:  # torch raises RuntimeError, ValueError, IndexError, ...
         raise MalformedMessage(f"a TorchScript archive cannot be read: {str(reason)[:200]}") from reason
     places = dict(_named_tensors(module))
     if places.keys() != tensors.keys():

@@ -42,7 +42,7 @@ Anything else, and any unknown version, kind, field or code, is refused with an 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ from safetensors import torch as safetensors_torch
 from torch import nn
 
 from syft import torchscript
-from syft.exceptions import MalformedMessage, NotSerializable
+from syft.exceptions import MalformedMessage, NotSerializable, ProtocolError
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
@@ -128,14 +128,19 @@ def encode(message: Message) -> bytes:
     return b"".join((header, *lengths, *parts))
 
 
-def decode(frame: bytes) -> Message:
+def decode(frame: bytes, allow_operators: Iterable[str] = ()) -> Message:
     """Return the message that `frame` holds.
 
+    Args:
+        frame: the bytes of one message.
+        allow_operators: operators that its models may use beside those of operators.py.
+
     Raises:
+        OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
         MalformedMessage: it does not follow the layout at the top of this module; the reason names the place.
     """
     kind, request_id, parts = _split(frame)
-    envelope = _Unpacker(parts[1:]).unpack(parts[0])
+    envelope = _Unpacker(parts[1:], allow_operators).unpack(parts[0])
     expected = _FIELDS[kind]
     if not isinstance(envelope, dict) or envelope.keys() != expected.keys():
         names = sorted(map(str, envelope)) if isinstance(envelope, dict) else type(envelope).__name__
@@ -303,7 +308,8 @@ class _Packer:
 class _Unpacker:
     """Unpacks one envelope, given the attachments that its values refer to."""
 
-    def __init__(self, attachments: Sequence[memoryview]) -> None:
+    def __init__(self, attachments: Sequence[memoryview], allow_operators: Iterable[str]) -> None:
+        self._allow_operators = allow_operators
         self._tensors: dict[str, torch.Tensor] = {}
         if attachments:
             try:
@@ -316,7 +322,7 @@ class _Unpacker:
     def unpack(self, packed: bytes | memoryview) -> Any:
         try:
             return msgpack.unpackb(packed, ext_hook=self._extension, strict_map_key=False)
-        except MalformedMessage:
+        except ProtocolError:
             raise
         except Exception as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
             raise MalformedMessage(f"no msgpack value: {type(reason).__name__}: {reason}") from reason
@@ -341,7 +347,7 @@ class _Unpacker:
             if not isinstance(archive, int) or not 0 <= archive < len(self._archives):
                 raise MalformedMessage(f"archive {archive!r}; there are {len(self._archives)}")
             tensors = {name: self._tensor(index) for name, index in places.items()}
-            return torchscript.load(bytes(self._archives[archive]), tensors)
+            return torchscript.load(bytes(self._archives[archive]), tensors, self._allow_operators)
         raise MalformedMessage(f"extension type {code} with a payload of type {type(value).__name__}")
 
     def _tensor(self, index: Any) -> torch.Tensor:

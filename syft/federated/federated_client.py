@@ -158,7 +158,7 @@ class FederatedClient(ObjectStorage):
         model.eval()
         with _on_device(model, device), torch.inference_mode():
             model = for_inference(model)
-            for *inputs, target in self._until_abandoned(loader):
+            for *inputs, target in map(_used, self._until_abandoned(loader)):
                 output = model(*(_to(each, device) for each in inputs))
                 target = target.to(device)
                 if return_loss:
@@ -226,12 +226,15 @@ class FederatedClient(ObjectStorage):
     def _batches(self, loader: DataLoader, config: TrainConfig) -> Iterator[Any]:
         """Yield the batches of all epochs, at most `max_nr_batches` of them in all."""
         left = config.max_nr_batches if config.max_nr_batches >= 0 else float("inf")
+        call = running_call.get()
+        if call is not None:
+            call.budget.check_steps(min(left, config.epochs * len(loader)))
         for _ in range(config.epochs):
             for batch in self._until_abandoned(loader):
                 if left <= 0:
                     return
                 left -= 1
-                yield batch
+                yield _used(batch)
 
     def _until_abandoned(self, loader: DataLoader) -> Iterator[Any]:
         """Yield batches for as long as somebody waits for the result."""
@@ -278,6 +281,14 @@ class FederatedClient(ObjectStorage):
 
     def _name(self) -> str:
         return str(getattr(self, "id", type(self).__name__))
+
+
+def _used(batch: Any) -> Any:
+    """Return a batch; enter it in the account of the call that runs, if one does."""
+    call = running_call.get()
+    if call is not None:
+        call.budget.spend(len(batch[-1]))
+    return batch
 
 
 def optimizer_names() -> list[str]:

@@ -36,18 +36,19 @@ class VirtualWorker(FederatedClient, BaseWorker):
         verbose: bool = False,
         auto_add: bool = True,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
+        allow_operators: Iterable[str] = (),
     ) -> None:
         FederatedClient.__init__(self)
         BaseWorker.__init__(self, hook, id, data, is_client_worker, log_msgs, verbose, auto_add)
-        self._dispatcher = Dispatcher(self, max_message_bytes)
+        self._dispatcher = Dispatcher(self, max_message_bytes, allow_operators)
         self._one_at_a_time = threading.Lock()
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
-        return unwrap(self._dispatcher.handle(self._request(command, arguments), self._session), self.id)
+        return self._result(self._dispatcher.handle(self._request(command, arguments), self._session))
 
     async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
-        request = wire.decode(self._request(command, arguments))
-        job = self._dispatcher.job(request, self._session)  # type: ignore[arg-type]
+        request = self._dispatcher.decode(self._request(command, arguments))
+        job = self._dispatcher.job(request, self._session)
 
         def run() -> bytes:
             with self._one_at_a_time:
@@ -59,7 +60,10 @@ class VirtualWorker(FederatedClient, BaseWorker):
             raise CallTimeout(str(self.id), job.call, timeout or 0) from None
         finally:
             job.abandon()  # nobody waits for it any more; it makes no difference to a job that is done
-        return unwrap(reply, self.id)
+        return self._result(reply)
+
+    def _result(self, reply: bytes) -> Any:
+        return unwrap(reply, self.id, self._dispatcher.allow_operators)
 
     def _post(self, command: str, **arguments: Any) -> None:
         self._exchange(command, **arguments)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import weakref
 from collections import deque
 from collections.abc import Iterable
@@ -25,7 +24,8 @@ from syft.exceptions import CallTimeout, ConnectionFailed, MessageTooLarge, Syft
 from syft.objects import ObjectId
 from syft.workers.base import BaseWorker, _fit_arguments
 from syft.workers.io_thread import IOThread, in_event_loop
-from syft.workers.websocket_link import TIMEOUTS, Link, Peer, client_tls, parse_port
+from syft.workers.websocket_access import FilePath, client_tls, resolve_token, warn_of_open_token
+from syft.workers.websocket_link import TIMEOUTS, Link, Peer, parse_port
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,15 @@ class WebsocketClientWorker(BaseWorker):
         ca_path: file of the certificate authority that signed the worker's certificate; None: the system's.
         verify: False turns the verification of the certificate off.
         connect: False: connect at the first call, rather than here.
+        token: the secret that the worker asks for, sent when a connection is opened. None: that of the environment
+            variable SYFT_TOKEN, if it is set; "": none.
+        cert_path: file with a certificate chain that shows the worker who this is, if it asks for one.
+        key_path: file with its private key; None: it is in `cert_path`.
+        allow_operators: names of TorchScript operators that models from the worker may use beside those of
+            syft/operators.py.
 
     Raises:
+        AccessDenied: the worker asks for another token, or for a client certificate (also a PermissionError).
         WorkerUnreachable: nobody accepts the connection in time (also a ConnectionRefusedError).
         HandshakeFailed: something else than a worker listens there.
         VersionMismatch: the worker speaks another version of the protocol.
@@ -81,9 +88,13 @@ class WebsocketClientWorker(BaseWorker):
         timeout: float | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
-        ca_path: str | os.PathLike[str] | None = None,
+        ca_path: FilePath | None = None,
         verify: bool = True,
         connect: bool = True,
+        token: str | None = None,
+        cert_path: FilePath | None = None,
+        key_path: FilePath | None = None,
+        allow_operators: Iterable[str] = (),
     ) -> None:
         self.host = host
         self.port = parse_port(port)
@@ -91,7 +102,13 @@ class WebsocketClientWorker(BaseWorker):
         self.timeout = timeout
         self.connect_timeout = connect_timeout
         self.max_message_bytes = max_message_bytes
-        self._tls = client_tls(ca_path, verify) if secure else None
+        self._tls = client_tls(ca_path, verify, cert_path, key_path) if secure else None
+        self._token = resolve_token(token)
+        if not secure:
+            if ca_path or cert_path or key_path:
+                raise ValueError("ca_path, cert_path and key_path are for TLS: give secure=True too.")
+            warn_of_open_token(self._token, host)
+        self._allow_operators = frozenset(allow_operators)
         self._link: Link | None = None
         self._garbage: deque[ObjectId] = deque()
         super().__init__(hook, id, data, is_client_worker, log_msgs, verbose, auto_add=False)
@@ -247,7 +264,7 @@ class WebsocketClientWorker(BaseWorker):
         earlier = link.take_error()
         if earlier is not None:  # what went wrong with an object that was sent without waiting
             raise earlier
-        return unwrap(reply, self.id)
+        return unwrap(reply, self.id, self._allow_operators)
 
     def _usable_link(self) -> Link:
         """Return this process's link; a child of a fork gets one of its own."""
@@ -255,7 +272,8 @@ class WebsocketClientWorker(BaseWorker):
         if self._link is None or self._link.io is not io:
             if self._link is not None:
                 self._garbage.clear()  # these are the parent's objects
-            peer = Peer(str(self.id), self.host, self.port, self._tls, self.connect_timeout, self.max_message_bytes)
+            about = (str(self.id), self.host, self.port, self._tls, self.connect_timeout, self.max_message_bytes)
+            peer = Peer(*about, self._token)
             collect = weakref.WeakMethod(self._collect)  # the proxy owns the link, and closes it when it goes
             self._link = Link(io, peer, lambda link: (method := collect()) and method(link))
         return self._link

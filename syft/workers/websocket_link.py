@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import ssl
 import time
@@ -13,7 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -30,6 +29,7 @@ from syft.exceptions import (
     WorkerUnreachable,
 )
 from syft.workers.io_thread import IOThread
+from syft.workers.websocket_access import authorization, refusal
 from syft.workers.websocket_keepalive import KeptAliveClient
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Peer:
         tls: the TLS context, or None.
         connect_timeout: seconds to wait for the worker to accept a connection.
         max_message_bytes: upper bound on one received message.
+        token: the secret that the worker asks for, or None.
     """
 
     worker: str
@@ -65,6 +66,7 @@ class Peer:
     tls: ssl.SSLContext | None
     connect_timeout: float
     max_message_bytes: int
+    token: str | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
@@ -241,14 +243,16 @@ class Link:
                 connection = await self._connect(left)
                 break
             except ssl.SSLError as error:
-                raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
+                raise refusal(peer.worker, peer.url, error) from None
             except (OSError, *TIMEOUTS) as error:
+                if peer.tls is not None and isinstance(error, ConnectionResetError):  # it does not speak TLS
+                    raise refusal(peer.worker, peer.url, error) from None
                 if time.monotonic() + pause >= deadline:
                     if isinstance(error, ConnectionResetError):  # somebody is there, and hangs up
                         raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
                     raise WorkerUnreachable(peer.worker, peer.url, seconds, attempts, _cause(error)) from None
             except (InvalidHandshake, InvalidMessage, ConnectionClosed) as error:
-                raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
+                raise refusal(peer.worker, peer.url, error) from None
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, _LONGEST_PAUSE)
         try:
@@ -270,6 +274,7 @@ class Link:
             close_timeout=CLOSE_TIMEOUT,
             proxy=None,
             create_connection=KeptAliveClient,
+            additional_headers=authorization(self._peer.token),
         )
 
     async def _answer(self) -> None:
@@ -338,15 +343,6 @@ def parse_port(port: int | str) -> int:
     if not 0 <= number <= 65535:
         raise ValueError(f"not a port: {port!r}; expected a number from 0 to 65535.")
     return number
-
-
-def client_tls(ca_path: str | os.PathLike[str] | None, verify: bool) -> ssl.SSLContext:
-    """Return a TLS context that verifies certificates and host names, unless `verify` is False."""
-    context = ssl.create_default_context(cafile=ca_path)
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _cause(error: BaseException) -> str:

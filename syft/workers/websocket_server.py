@@ -14,11 +14,9 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import os
 import ssl
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -26,18 +24,25 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from syft import wire
+from syft.audit import AuditLog
 from syft.dispatch import Job, Session
-from syft.exceptions import AddressInUse, MalformedMessage
+from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage
+from syft.guard import Guard
+from syft.limits import STUCK_SECONDS, Limits
 from syft.objects import ObjectId
+from syft.policy import Policy
+from syft.workers.compute import ComputeThread
 from syft.workers.virtual import VirtualWorker
+from syft.workers.websocket_access import FilePath, Gate, identity, is_loopback, resolve_token, server_tls
 from syft.workers.websocket_keepalive import KeptAliveServer
-from syft.workers.websocket_link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, PING_INTERVAL, parse_port
+from syft.workers.websocket_link import CLOSE_TIMEOUT, PING_INTERVAL, parse_port
 
 logger = logging.getLogger(__name__)
 
 SESSION_GRACE = 600.0
 """Seconds for which a worker keeps the objects of a coordinator that is not connected any more."""
 
+_LONGEST_NAME = 64
 _LARGE = 64 * 1024
 """Frames of more bytes are decoded outside the event loop."""
 
@@ -67,6 +72,14 @@ class WebsocketServerWorker(VirtualWorker):
         cert_path: file with the certificate chain; with `key_path`, the worker speaks TLS only.
         key_path: file with the private key.
         max_message_bytes: upper bound on one message, received or sent.
+        token: the secret that a coordinator must send when it opens a connection; it is checked before any message
+            is read. None: that of the environment variable SYFT_TOKEN, if it is set; "": none.
+        client_ca_path: file of the certificate authority; a coordinator must have a certificate signed by it. Only
+            with `cert_path` and `key_path`.
+        allow_operators: names of TorchScript operators that models may use beside those of syft/operators.py.
+        limits: how much coordinators may use; None: as class Limits says.
+        policy: what they may ask for; None: everything that the worker offers.
+        audit_path: file to which a line is written for everything they ask (see syft/audit.py); None: no such file.
     """
 
     def __init__(
@@ -79,22 +92,41 @@ class WebsocketServerWorker(VirtualWorker):
         verbose: bool = False,
         data: Iterable[torch.Tensor] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
-        cert_path: str | os.PathLike[str] | None = None,
-        key_path: str | os.PathLike[str] | None = None,
+        cert_path: FilePath | None = None,
+        key_path: FilePath | None = None,
         *,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
+        token: str | None = None,
+        client_ca_path: FilePath | None = None,
+        allow_operators: Iterable[str] = (),
+        limits: Limits | None = None,
+        policy: Policy | None = None,
+        audit_path: FilePath | None = None,
     ) -> None:
         # A server is no proxy: the local worker does not list it, so one process may hold both of an id.
         super().__init__(
-            hook, id, data, log_msgs=log_msgs, verbose=verbose, auto_add=False, max_message_bytes=max_message_bytes
+            hook,
+            id,
+            data,
+            log_msgs=log_msgs,
+            verbose=verbose,
+            auto_add=False,
+            max_message_bytes=max_message_bytes,
+            allow_operators=allow_operators,
         )
         if (cert_path is None) != (key_path is None):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
+        if client_ca_path is not None and cert_path is None:
+            raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
+        audit = AuditLog(audit_path) if audit_path is not None else None
+        self._dispatcher.guard = Guard(str(id), limits, policy, audit)
         self.host = host
         self.port = parse_port(port)
         self.loop = loop
         self.cert_path = cert_path
         self.key_path = key_path
+        self.client_ca_path = client_ca_path
+        self._token = resolve_token(token)
         self._running: _Running | None = None
 
     @property
@@ -117,6 +149,13 @@ class WebsocketServerWorker(VirtualWorker):
         running = _Running(self)
         running.start()
         self._running = running
+        if self._token is None and not is_loopback(self.host):
+            logger.warning(
+                "worker %s listens on %s without a token: whoever reaches its port may run models on its data. "
+                "Set SYFT_TOKEN or token=, or listen on localhost.",
+                self.id,
+                self.host,
+            )
         logger.info("worker %s serves at %s (listening on %s)", self.id, self.url, running.addresses())
         if block:
             print(f"Worker {self.id} is serving at {self.url}. Press CTRL-C to stop.", flush=True)
@@ -138,20 +177,21 @@ class _Running:
     """A server between start() and stop(): its threads, its socket and its connections."""
 
     def __init__(self, worker: WebsocketServerWorker) -> None:
+        self._tls: ssl.SSLContext | None = None
+        if worker.cert_path is not None and worker.key_path is not None:
+            self._tls = server_tls(worker.cert_path, worker.key_path, worker.client_ca_path)
         self.stopped = threading.Event()
         self._worker = worker
         self._dispatcher = worker._dispatcher
         usable = worker.loop is not None and not worker.loop.is_running() and not worker.loop.is_closed()
         self._loop = worker.loop if usable and worker.loop is not None else asyncio.new_event_loop()
-        self._compute = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"compute-{worker.id}")
+        self._guard = self._dispatcher.guard
+        limits = self._guard.limits
+        self._compute = ComputeThread(str(worker.id), limits.call_seconds + STUCK_SECONDS, limits.stuck_calls)
         self._server: Server | None = None
         self._thread = threading.Thread(target=self._serve, name=f"serve-{worker.id}", daemon=True)
         self._ready = threading.Event()
         self._error: BaseException | None = None
-        self._tls: ssl.SSLContext | None = None
-        if worker.cert_path is not None:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.load_cert_chain(worker.cert_path, worker.key_path)
 
     def start(self) -> None:
         """Start the thread and wait until it listens."""
@@ -200,9 +240,11 @@ class _Running:
             host,
             worker.port,
             ssl=self._tls,
+            process_request=Gate(self._guard, worker._token, worker.client_ca_path is not None),
             compression=None,
             max_size=worker._dispatcher.max_message_bytes,
-            open_timeout=HANDSHAKE_TIMEOUT,
+            max_queue=4,
+            open_timeout=self._guard.limits.handshake_seconds,
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_INTERVAL,
             close_timeout=CLOSE_TIMEOUT,
@@ -235,10 +277,11 @@ class _Running:
 
     async def _greet(self, connection: ServerConnection) -> Session:
         """Read the greeting, answer it, and return the coordinator's session, a new one or that of before."""
+        seconds = self._guard.limits.handshake_seconds
         try:
-            frame = await asyncio.wait_for(connection.recv(), HANDSHAKE_TIMEOUT)
+            frame = await asyncio.wait_for(connection.recv(), seconds)
         except (TimeoutError, asyncio.TimeoutError):
-            raise MalformedMessage(f"no greeting within {HANDSHAKE_TIMEOUT:g} s") from None
+            raise MalformedMessage(f"no greeting within {seconds:g} s") from None
         try:
             request = wire.decode(_binary(frame))
         except MalformedMessage as error:
@@ -247,11 +290,16 @@ class _Running:
             raise
         arguments = request.arguments if isinstance(request, wire.Request) and request.command == "hello" else {}
         name, limit = arguments.get("session"), arguments.get("max_message_bytes", wire.MAX_MESSAGE_BYTES)
-        if not isinstance(name, str) or not isinstance(limit, int):
+        if not isinstance(name, str) or len(name) > _LONGEST_NAME or not isinstance(limit, int):
             raise MalformedMessage("the first message is no greeting")
-        session = self._dispatcher.sessions.setdefault(name, Session(name))
+        try:
+            session = self._dispatcher.open_session(name)
+        except LimitExceeded as error:
+            await connection.send(self._dispatcher.failure(0, "hello", error))
+            raise MalformedMessage("there are too many coordinators") from None
         session.connections += 1
         session.max_message_bytes = limit
+        session.who = identity(connection, self._worker._token)
         about = {
             "id": self._worker.id,
             "max_message_bytes": self._dispatcher.max_message_bytes,
@@ -267,25 +315,40 @@ class _Running:
         data = _binary(frame)
         request_id = wire.peek_id(data)
         try:
-            request = await asyncio.to_thread(wire.decode, data) if len(data) > _LARGE else wire.decode(data)
-            if not isinstance(request, wire.Request):
-                raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
+            decode = self._dispatcher.decode
+            request = await asyncio.to_thread(decode, data) if len(data) > _LARGE else decode(data)
             job = self._dispatcher.job(request, session)
         except Exception as error:
             await connection.send(self._dispatcher.failure(request_id, "a request", error))
             return
         if job.in_background:
+            limit = self._guard.limits.queued_calls
+            if session.queued >= limit:
+                what = "the calls of one coordinator that wait"
+                refusal = LimitExceeded(str(self._worker.id), what, session.queued + 1, limit, "queued_calls")
+                await connection.send(self._dispatcher.failure(request_id, job.call, refusal))
+                return
+            session.queued += 1
             task = asyncio.create_task(self._compute_and_reply(connection, job))
             jobs[task] = job
-            task.add_done_callback(jobs.pop)
+            task.add_done_callback(lambda done: self._finished(session, jobs, done))
         else:
             await connection.send(await asyncio.to_thread(self._dispatcher.run, job))
 
     async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
         context = contextvars.copy_context()
-        reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
+        try:
+            reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
+        except LimitExceeded as error:  # it did not end in time, and never may
+            self._guard.record(job.session, job.call, type(error).__name__, error.observed, job.model_digest)
+            reply = self._dispatcher.failure(job.request_id, job.call, error)
         with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
             await connection.send(reply)
+
+    @staticmethod
+    def _finished(session: Session, jobs: dict[asyncio.Task[None], Job], task: asyncio.Task[None]) -> None:
+        session.queued -= 1
+        jobs.pop(task)
 
     def _disconnected(self, session: Session) -> None:
         """Keep the session for a while, in case its coordinator comes back."""

@@ -1,0 +1,99 @@
+"""The thread that a server computes in."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from syft.exceptions import LimitExceeded
+
+logger = logging.getLogger(__name__)
+
+_Item = tuple[Future[Any], Callable[[], Any]]
+
+
+class ComputeThread(Executor):
+    """Runs jobs one at a time, in the order in which they came.
+
+    A job that does not end in time (a model that loops for ever) cannot be ended from outside: its future fails, its
+    thread is left alone, and the next job runs in a new one. The threads are daemons, so that none of them keeps the
+    process alive.
+
+    Args:
+        worker: the worker's id, for errors and the thread's name.
+        seconds: how long one job may run.
+        stuck: how many jobs may be left alone; after that, none is taken any more.
+    """
+
+    def __init__(self, worker: str, seconds: float, stuck: int) -> None:
+        self._worker = worker
+        self._seconds = seconds
+        self._left = stuck
+        self._jobs: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._stuck = 0
+        self._thread = self._start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return the future of fn(*args, **kwargs)."""
+        future: Future[Any] = Future()
+        if self._stuck >= self._left:
+            future.set_exception(
+                LimitExceeded(self._worker, "the calls that never ended", self._stuck, self._left, "stuck_calls")
+            )
+        else:
+            self._jobs.put((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more jobs; forget those that wait, if `cancel_futures`."""
+        while cancel_futures:
+            try:
+                item = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if item is not None:
+                item[0].cancel()
+        self._jobs.put(None)
+        if wait:
+            self._thread.join()
+
+    def _start(self) -> threading.Thread:
+        thread = threading.Thread(target=self._work, name=f"compute-{self._worker}", daemon=True)
+        thread.start()
+        return thread
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            future, call = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            timer = threading.Timer(min(self._seconds, threading.TIMEOUT_MAX), self._give_up, [future])
+            timer.daemon = True
+            timer.start()
+            try:
+                outcome, error = call(), None
+            except BaseException as reason:  # whoever waits for the future raises it
+                outcome, error = None, reason
+            timer.cancel()
+            with self._lock:
+                if future.done():  # given up: another thread goes on
+                    return
+                future.set_result(outcome) if error is None else future.set_exception(error)
+            del item, future, call, outcome, error  # while this thread waits, it keeps nothing alive
+
+    def _give_up(self, future: Future[Any]) -> None:
+        with self._lock:
+            if future.done():
+                return
+            self._stuck += 1
+            future.set_exception(
+                LimitExceeded(self._worker, "the seconds of one call", self._seconds, self._seconds, "call_seconds")
+            )
+            self._thread = self._start()
+        message = "worker %s: a call did not end within %g s; its thread is left running. Restart the worker to end it."
+        logger.error(message, self._worker, self._seconds)

@@ -1,0 +1,171 @@
+"""The audit log: a line for everything that is asked, refused requests too, and nothing that is secret."""
+
+import datetime
+import hashlib
+import json
+import multiprocessing
+import stat
+
+import pytest
+import torch
+import trustme
+
+import syft as sy
+from syft import archive, audit
+from syft.exceptions import AccessDenied, LimitExceeded, NotPermitted, ObjectNotFoundError
+from syft.limits import Limits
+from syft.policy import Policy
+from syft.torchscript import dump
+from tests.models import blobs, classifier, make_config
+
+TOKEN = "a-token-of-thirty-two-characters"
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """Start a worker with an audit log; return a proxy of it and what reads the log."""
+    monkeypatch.delenv("SYFT_TOKEN", raising=False)
+    started = []
+
+    def start(tls=None, **options):
+        server = sy.WebsocketServerWorker(
+            None, "127.0.0.1", 0, id="alice", audit_path=tmp_path / "audit", token=TOKEN, **options
+        )
+        server.add_dataset(blobs(), "blobs")
+        server.start(block=False)
+        proxy = sy.WebsocketClientWorker(None, "127.0.0.1", server.port, id="alice", token=TOKEN, **tls or {})
+        started.extend([proxy.close, server.stop])
+        return proxy
+
+    def lines():
+        return [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+
+    yield start, lines
+    for end in started:
+        end()
+
+
+def test_a_round(served):
+    start, lines = served
+    proxy = start()
+    before = datetime.datetime.now(datetime.timezone.utc)
+    config = make_config(classifier()).send(proxy)
+    proxy.fit("blobs")
+    proxy.evaluate("blobs")
+    config.model_ptr.get()
+    written = lines()
+    calls = [line["call"].partition("(")[0] for line in written]
+    assert calls == ["set", "set", "train_config", "fit", "evaluate", "get"]
+    fit = written[3]
+    assert set(fit) == {"time", "worker", "who", "call", "model", "samples", "outcome", "seconds"}
+    assert fit["call"] == "fit(dataset_key='blobs')" and fit["worker"] == "alice"
+    assert fit["outcome"] == "done" and fit["samples"] == 20 and 0 < fit["seconds"] < 60
+    assert written[4]["samples"] == 20
+    moment = datetime.datetime.fromisoformat(fit["time"])
+    assert abs(moment - before) < datetime.timedelta(minutes=1)
+
+
+def test_who(served):
+    start, lines = served
+    proxy = start()
+    proxy.objects_count_remote()
+    who = lines()[0]["who"]
+    address, _, port = who["address"].rpartition(":")
+    assert address == "127.0.0.1" and port.isdecimal()
+    assert who["token"] == hashlib.sha256(TOKEN.encode()).hexdigest()[:8]
+    assert who["session"] == proxy._link._session
+    assert TOKEN not in json.dumps(lines())
+
+
+def test_the_subject_of_a_client_certificate(served, tmp_path):
+    start, lines = served
+    authority = trustme.CA()
+    server, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("coordinator.example", common_name="carol")
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    for name, leaf in (("server", server), ("client", client)):
+        leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / name)
+    proxy = start(
+        {"secure": True, "ca_path": tmp_path / "ca", "cert_path": tmp_path / "client"},
+        cert_path=tmp_path / "server",
+        key_path=tmp_path / "server",
+        client_ca_path=tmp_path / "ca",
+    )
+    proxy.objects_count_remote()
+    assert "commonName=carol" in lines()[0]["who"]["certificate"]
+
+
+def test_the_models_digest(served):
+    start, lines = served
+    proxy, model = start(), classifier(seed=5)
+    config = make_config(model).send(proxy)
+    proxy.fit("blobs")
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} torch.float32 {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes())
+    config.model_ptr.get()
+    fit = lines()[3]
+    assert fit["model"] == {"structure": archive.structure_digest(dump(model)[0]), "values": digest.hexdigest()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool])
+def test_values_of_every_kind(dtype):
+    model = torch.nn.Module()
+    model.register_buffer("scalar", torch.ones((), dtype=dtype))
+    model.register_buffer("view", torch.ones(4, 2).to(dtype).t())
+    model.register_buffer("empty", torch.ones(0, dtype=dtype))
+    digest = audit.values_digest(model)
+    model.view = model.view.clone()
+    assert audit.values_digest(model) == digest
+    model.view[0, 0] = 0
+    assert audit.values_digest(model) != digest
+
+
+def test_what_failed_and_what_was_refused(served):
+    start, lines = served
+    proxy = start(policy=Policy(datasets=["blobs"]), limits=Limits(objects=1))
+    with pytest.raises(ObjectNotFoundError):
+        proxy.request_obj(5)
+    with pytest.raises(NotPermitted):
+        proxy.fit("secret")
+    kept = sy.local_worker.send(torch.ones(1), proxy)
+    with pytest.raises(LimitExceeded):
+        sy.local_worker.send(torch.ones(1), proxy)
+    with pytest.raises(AccessDenied):
+        sy.WebsocketClientWorker(None, "127.0.0.1", proxy.port, token="another")
+    outcomes = [(line["call"].partition("(")[0], line["outcome"]) for line in lines()]
+    assert outcomes == [
+        ("get", "failed (ObjectNotFoundError)"),
+        ("fit", "NotPermitted"),
+        ("set", "done"),
+        ("set", "failed (LimitExceeded)"),
+        ("connect", "AccessDenied"),
+    ]
+    del kept
+
+
+def test_only_its_owner_reads_it(served, tmp_path):
+    start, _ = served
+    start()
+    assert stat.S_IMODE((tmp_path / "audit").stat().st_mode) == 0o600
+
+
+def write_many(path, name):
+    log = audit.AuditLog(path)
+    for _ in range(500):
+        log.write(worker=name, call="x" * 200)
+
+
+def test_several_processes_share_a_file(tmp_path):
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    processes = [context.Process(target=write_many, args=(tmp_path / "audit", name)) for name in ("alice", "bob")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    written = [json.loads(line)["worker"] for line in (tmp_path / "audit").read_text().splitlines()]
+    assert sorted(written) == ["alice"] * 500 + ["bob"] * 500
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    with pytest.raises(OSError):
+        audit.AuditLog(tmp_path / "nowhere" / "audit")
