@@ -308,7 +308,7 @@ class Link:
             while True:
                 self._hand_over(await connection.recv(), waiting)
         except ConnectionClosed as error:
-            cause = ConnectionResetError(_cause(error))
+            cause = ConnectionResetError(_ending(connection, error))
         if connection is self._connection:
             self.open = False
         for reply in list(waiting.values()):
@@ -347,6 +347,11 @@ def client_tls(ca_path: str | os.PathLike[str] | None, verify: bool) -> ssl.SSLC
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _ending(connection: ClientConnection, error: ConnectionClosed) -> str:
+    gave_up = isinstance(connection, KeptAliveClient) and connection.gave_up
+    return f"no sign of life within {2 * PING_INTERVAL:g} s" if gave_up else _cause(error)
 
 
 def _cause(error: BaseException) -> str:
