@@ -281,7 +281,7 @@ def plot_training(history: Sequence[Round], rounds: int) -> Figure:
         axes["accuracy"].plot([each.number for each in evaluated], percent, label=model, **_line(index, model))
     for index, worker in enumerate(history[0].losses if history else ()):
         losses = [each.losses[worker] for each in history]
-        axes["loss"].plot([each.number for each in history], losses, label=worker, **_line(index, marker=""))
+        axes["loss"].plot([each.number for each in history], losses, label=worker, **_line(index, marker="."))
     _axes(axes["accuracy"], "Accuracy on the evaluator's test images", "round", "correct (%)")
     _axes(axes["loss"], "Loss on each worker's last batch", "round", "negative log-likelihood")
     axes["accuracy"].set_ylim(0, 100)
@@ -421,11 +421,10 @@ def _axes(ax: Axes, title: str, xlabel: str, ylabel: str, grid: Literal["x", "y"
 
 def _draw_progress(ax: Axes, history: Sequence[Round], rounds: int) -> None:
     done = history[-1].number if history else 0
-    seconds = history[-1].seconds if history else 0.0
-    left = f", about {seconds / done * (rounds - done):.0f} s left" if 0 < done < rounds else ""
+    seconds = history[-1].seconds if history else 0
     ax.barh(0, rounds, color="white", edgecolor="black")
     ax.barh(0, done, color=COLORS[0], edgecolor="black")
-    ax.set_title(f"Round {done} of {rounds}: {seconds:.0f} s{left}", fontsize="medium")
+    ax.set_title(f"Round {done} of {rounds}: {seconds:.0f} s", fontsize="medium")
     ax.set_xlim(0, rounds)
     ax.set_axis_off()
 

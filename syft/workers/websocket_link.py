@@ -313,7 +313,7 @@ class Link:
             while True:
                 self._hand_over(await connection.recv(), waiting)
         except ConnectionClosed as error:
-            cause = ConnectionResetError(_cause(error))
+            cause = ConnectionResetError(_ending(connection, error))
         if connection is self._connection:
             self.open = False
         for reply in list(waiting.values()):
@@ -343,6 +343,11 @@ def parse_port(port: int | str) -> int:
     if not 0 <= number <= 65535:
         raise ValueError(f"not a port: {port!r}; expected a number from 0 to 65535.")
     return number
+
+
+def _ending(connection: ClientConnection, error: ConnectionClosed) -> str:
+    gave_up = isinstance(connection, KeptAliveClient) and connection.gave_up
+    return f"no sign of life within {2 * PING_INTERVAL:g} s" if gave_up else _cause(error)
 
 
 def _cause(error: BaseException) -> str:
