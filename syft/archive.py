@@ -48,7 +48,7 @@ def vet_archive(structure: bytes, more: frozenset[str] = frozenset()) -> None:
         MalformedMessage: it is no archive of the kind that torch.jit.save writes.
     """
     if structure[:4] != b"PK\x03\x04" or structure[4:8] == b"PTMF":  # torch also loads flatbuffers, from this mark on
-        raise MalformedMessage("a TorchScript archive does not begin as a zip file")
+        raise MalformedMessage("a TorchScript archive cannot be read: it does not begin as a zip file")
     reader = reader_of(structure)
     names = reader.get_all_records()
     if len({name.lower() for name in names}) != len(names):  # torch finds names without regard to case

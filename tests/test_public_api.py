@@ -56,9 +56,14 @@ METHODS = {
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
     ["syft.version", "syft.exceptions"],
+    ["syft.operators", "syft.archive_data"],
+    ["syft.archive"],
+    ["syft.vetting"],
     ["syft.torchscript"],
     ["syft.wire"],
-    ["syft.objects"],
+    ["syft.objects", "syft.audit"],
+    ["syft.limits", "syft.policy"],
+    ["syft.guard"],
     ["syft.dispatch", "syft.generic"],
     ["syft.frameworks"],
     ["syft.federated"],
