@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models import classifier, make_config
-from tests.network import Server, call, exchange, proxy_of, raw, serving
 
 import syft as sy
 from syft import structures, torchscript, wire
@@ -17,6 +15,8 @@ from syft.exceptions import MalformedMessage, OperatorNotAllowed
 from syft.structures import Structures
 from syft.workers import websocket_link
 from syft.workers.websocket_link import fragments
+from tests.models import classifier, make_config
+from tests.network import Server, call, exchange, proxy_of, raw, serving
 
 
 def archive(seed: int = 0) -> bytes:
@@ -187,7 +187,7 @@ def test_hostile_lessons_are_refused(arguments: dict[str, Any]) -> None:
 def test_a_damaged_structure_is_refused_when_it_is_used() -> None:
     known = Structures()
     known.add("key", b"no archive")
-    with pytest.raises(MalformedMessage, match="a TorchScript archive cannot be read"):
+    with pytest.raises(MalformedMessage, match="a TorchScript archive does not begin as a zip file"):
         known.model("key")
 
 
