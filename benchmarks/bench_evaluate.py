@@ -17,7 +17,7 @@ def run(smoke: bool = False) -> Report:
     ids = ["testing", "alice"]
     model = traced_model()
     with (  # threads as the launcher has them
-        processes(ids[:1], threads=cores()) as first,
+        processes(ids[:1], threads=1 if smoke else cores()) as first,
         processes(ids[1:]) as second,
         proxies(ids, first + second) as (testing, alice),
     ):

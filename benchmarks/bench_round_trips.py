@@ -79,6 +79,8 @@ class DelayingProxy:
         self.port = 0
         self._target = target
         self._delay = round_trip / 2
+        self._writers: list[asyncio.StreamWriter] = []
+        self._relays: list[asyncio.Task[None]] = []
 
     async def serve(self, ready: threading.Event, end: asyncio.Event) -> None:
         """Serve until the end."""
@@ -87,27 +89,31 @@ class DelayingProxy:
         ready.set()
         await end.wait()
         server.close()
+        for writer in self._writers:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        await asyncio.gather(*self._relays, return_exceptions=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        with contextlib.suppress(ConnectionError):
-            await asyncio.gather(self._pass(reader, target_writer, True), self._pass(target_reader, writer, False))
+        self._writers += [writer, target_writer]
+        for ends in ((reader, target_writer, True), (target_reader, writer, False)):
+            self._relays.append(asyncio.create_task(self._relay(*ends)))
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upwards: bool) -> None:
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upwards: bool) -> None:
         loop = asyncio.get_running_loop()
 
         def deliver(data: bytes) -> None:
             if not upwards:
                 self.traffic.count(len(data), upwards)
-            writer.write(data) if data else writer.close()
+            writer.write(data)
 
-        while True:
-            data = await reader.read(1 << 20)
+        while data := await reader.read(1 << 20):
             if upwards:
                 self.traffic.count(len(data), upwards)
             loop.call_later(self._delay, deliver, data)
-            if not data:
-                return
+        loop.call_later(self._delay, writer.close)
 
 
 @contextlib.contextmanager
@@ -123,9 +129,6 @@ def delaying_proxy(target: int, round_trip: float) -> Iterator[DelayingProxy]:
     finally:
         loop.call_soon_threadsafe(end.set)
         thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
 

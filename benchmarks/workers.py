@@ -71,7 +71,7 @@ class BenchmarkWorker(rws.MnistWorker):
             results["ours"] = found["loss"], found["nr_correct_predictions"]
 
         def plain() -> None:
-            torch.set_num_threads(cores())
+            torch.set_num_threads(self.evaluation_threads)
             results["plain"] = plain_evaluate(eager, images, digits)
             torch.set_num_threads(1)
 
