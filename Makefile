@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook certificates test
+.PHONY: help install demo notebook certificates test bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ certificates: $(STAMP) ## make TLS certificates for tests in certificates/: make
 	@mkdir -p certificates && chmod 700 certificates
 	@$(BIN)/python -m trustme --quiet --dir certificates --identities $(NAMES)
 	@echo "certificates/client.pem: the authority (--ca_file); server.pem and server.key: for $(NAMES)"
+
+bench: $(STAMP) ## measure the speed, against the same work without this package (minutes)
+	$(BIN)/python -m benchmarks
 
 test: $(STAMP) ## check style and types, then run all tests
 	@echo "== ruff check"

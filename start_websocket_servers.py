@@ -170,7 +170,8 @@ def serve(
     from syft.exceptions import AddressInUse
 
     logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
-    torch.set_num_threads(_threads(worker_id))
+    evaluates = worker_id == "testing"
+    torch.set_num_threads(1 if evaluates else _threads(worker_id))
     try:
         server = rws.start_websocket_server_worker(
             id=worker_id,
@@ -185,6 +186,8 @@ def serve(
         )
     except AddressInUse as error:
         sys.exit(f"error: {error}")
+    if evaluates:
+        server.evaluation_threads = _threads(worker_id)
     dataset = next(iter(server.datasets.values()))
     pipe.send({"samples": len(dataset), "digits": sorted(set(dataset.targets.tolist()))})
     with contextlib.suppress(EOFError, OSError):

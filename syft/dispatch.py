@@ -36,6 +36,7 @@ from syft.exceptions import (
 from syft.guard import Guard
 from syft.limits import Budget
 from syft.objects import ObjectId, ObjectWrapper
+from syft.structures import Structures
 
 if TYPE_CHECKING:
     from syft.workers.virtual import VirtualWorker
@@ -81,6 +82,7 @@ class Session:
         max_message_bytes: the most bytes that the coordinator accepts in one message.
         who: where the coordinator is and how it showed who it is, for the audit log.
         queued: its calls that wait or run in the compute thread.
+        structures: the structures that the coordinator has sent.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Session:
     max_message_bytes: int = wire.MAX_MESSAGE_BYTES
     who: dict[str, Any] = field(default_factory=dict)
     queued: int = 0
+    structures: Structures = field(default_factory=Structures)
 
     @property
     def connected(self) -> bool:
@@ -112,6 +115,7 @@ class Job:
         session: who asks.
         budget: what the call may use.
         model_digest: digests of the model that it is about.
+        structures: the structures that the coordinator knows.
     """
 
     request_id: int
@@ -124,6 +128,7 @@ class Job:
     session: Session | None = None
     budget: Budget | None = None
     model_digest: dict[str, str] | None = None
+    structures: Structures | None = None
 
     def abandon(self) -> None:
         """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
@@ -171,6 +176,7 @@ class Dispatcher:
             "search": self._search,
             "train_config": self._train_config,
             "cancel": self._cancel,
+            "learn": self._learn,
         }
 
     def job(self, request: wire.Request, session: Session) -> Job:
@@ -183,6 +189,7 @@ class Dispatcher:
         job = self._call(request, session) if request.command == "call" else self._command(request, session)
         job.session = session
         job.max_reply_bytes = min(self.max_message_bytes, session.max_message_bytes)
+        job.structures = session.structures
         return job
 
     def _command(self, request: wire.Request, session: Session) -> Job:
@@ -206,7 +213,7 @@ class Dispatcher:
         try:
             if job.abandoned.is_set():
                 raise CallAbandoned(str(self.worker.id))
-            frame = wire.encode(wire.Reply(job.request_id, job.run()))
+            frame = wire.encode(wire.Reply(job.request_id, job.run()), job.structures)
             if len(frame) > job.max_reply_bytes:
                 what = f"the reply to {job.call} of"
                 raise MessageTooLarge(str(self.worker.id), what, len(frame), job.max_reply_bytes)
@@ -223,14 +230,18 @@ class Dispatcher:
         logger.log(level, message, self.worker.id, job.call, outcome, milliseconds, len(frame))
         return frame
 
-    def decode(self, frame: bytes) -> wire.Request:
+    def decode(self, frame: bytes, structures: Structures | None = None) -> wire.Request:
         """Return the request that `frame` holds, its models vetted.
+
+        Args:
+            frame: the bytes of one message.
+            structures: the structures that the coordinator has sent.
 
         Raises:
             OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
             MalformedMessage: it is no request.
         """
-        request = wire.decode(frame, self.allow_operators)
+        request = wire.decode(frame, self.allow_operators, structures)
         if not isinstance(request, wire.Request):
             raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
         return request
@@ -243,7 +254,7 @@ class Dispatcher:
         """
         request_id = wire.peek_id(frame)
         try:
-            request = self.decode(frame)
+            request = self.decode(frame, session.structures)
             job = self.job(request, session)
         except Exception as error:
             return self.failure(request_id, "a request", error)
@@ -372,6 +383,10 @@ class Dispatcher:
         self._delete(session, [obj_id for obj_id in self.worker.current_objects() if obj_id not in spared])
         session.training = TrainingState()
 
+    def _learn(self, session: Session, key: str, archive: bytes) -> None:
+        if not (isinstance(key, str) and isinstance(archive, bytes) and session.structures.add(key, archive)):
+            raise MalformedMessage("a structure cannot be remembered: it is too large, or there are too many")
+
     def _search(self, session: Session, query: Any) -> list[dict[str, Any]]:
         return [
             {
@@ -391,14 +406,22 @@ class Dispatcher:
         session.training = TrainingState(config, kept=kept, model_digest=self.guard.digest(config._model_id))
 
 
-def unwrap(frame: bytes, worker_id: ObjectId, allow_operators: Iterable[str] = ()) -> Any:
+def unwrap(
+    frame: bytes, worker_id: ObjectId, allow_operators: Iterable[str] = (), structures: Structures | None = None
+) -> Any:
     """Return the result that a reply holds, or raise the error that it tells.
+
+    Args:
+        frame: the reply.
+        worker_id: the worker's id, for errors.
+        allow_operators: operators that a model may use beside those of operators.py.
+        structures: what this end of the connection knows.
 
     Raises:
         SyftError: the error of this package that the worker raised, with `remote_traceback`.
         RemoteError: any other error of the worker.
     """
-    message = wire.decode(frame, allow_operators)
+    message = wire.decode(frame, allow_operators, structures)
     if isinstance(message, wire.Reply):
         return message.result
     if not isinstance(message, wire.Failure):

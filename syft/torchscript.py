@@ -112,12 +112,30 @@ def load(structure: bytes, tensors: Mapping[str, torch.Tensor], allow_operators:
         OperatorNotAllowed: it uses an operator that is not allowed.
         MalformedMessage: the archive cannot be read, or the tensors are not those that it names.
     """
+    return fill(load_structure(structure, allow_operators), tensors)
+
+
+def load_structure(structure: bytes, allow_operators: Iterable[str] = ()) -> ScriptModule:
+    """Return the model (or function, as a module) of a structure, on the CPU; its tensors are empty.
+
+    Raises:
+        OperatorNotAllowed: it uses an operator that is not allowed.
+        MalformedMessage: the archive cannot be read.
+    """
     try:
-        module = load_vetted(structure, allow_operators)
+        return load_vetted(structure, allow_operators)
     except SyftError:
         raise
     except Exception as reason:  # torch raises RuntimeError, ValueError, IndexError, ...
         raise MalformedMessage(f"a TorchScript archive cannot be read: {str(reason)[:200]}") from reason
+
+
+def fill(module: ScriptModule, tensors: Mapping[str, torch.Tensor]) -> ScriptModule:
+    """Give a model of empty tensors its own, and return it. The model takes `tensors` over without a copy.
+
+    Raises:
+        MalformedMessage: the tensors are not those that the model names.
+    """
     places = dict(_named_tensors(module))
     if places.keys() != tensors.keys():
         differing = sorted(places.keys() ^ tensors.keys())

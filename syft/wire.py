@@ -35,6 +35,7 @@ is a tuple, a tensor or an array on one side is the same on the other; a float a
        3  numpy.ndarray   index of the tensor
        4  TorchScript     [index of the archive, {name of parameter or buffer: index of the tensor}]
        5  torch.device    its name
+       6  TorchScript     [key of a structure that this connection knows, {name: index}], see structures.py
 
 Anything else, and any unknown version, kind, field or code, is refused with an error that names it.
 """
@@ -44,17 +45,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import msgpack
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors import torch as safetensors_torch
 from torch import nn
 
-from syft import torchscript
+from syft import tensors, torchscript
+from syft.archive import structure_digest
 from syft.exceptions import MalformedMessage, NotSerializable, ProtocolError
+from syft.structures import Structures
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
@@ -65,7 +67,7 @@ _HEADER = struct.Struct(">4sBBHQI")
 _LENGTH = struct.Struct(">Q")
 _MAX_ATTACHMENTS = 65_536
 _MAX_NESTING = 32  # extension types inside one another; each level takes a piece of the C stack
-_TUPLE, _TENSOR, _ARRAY, _SCRIPT, _DEVICE = 1, 2, 3, 4, 5
+_TUPLE, _TENSOR, _ARRAY, _SCRIPT, _DEVICE, _KNOWN_SCRIPT = 1, 2, 3, 4, 5, 6
 
 
 @dataclass
@@ -115,32 +117,39 @@ _FIELDS: dict[int, dict[str, type]] = {
 }
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message, structures: Structures | None = None) -> bytes:
     """Return a message as bytes.
+
+    Args:
+        message: the message.
+        structures: what this end of the connection knows. Structures of models in a request are added to it, and
+            must reach the other end before the request does. None: each model travels with its structure.
 
     Raises:
         NotSerializable: it holds a value that cannot travel; the error names the value's type.
     """
     kind = next(code for code, cls in _KINDS.items() if cls is type(message))
-    parts = _Packer().pack({name: getattr(message, name) for name in _FIELDS[kind]})
-    lengths = (_LENGTH.pack(len(part)) for part in parts)
-    header = _HEADER.pack(_MAGIC, VERSION, kind, 0, message.id, len(parts))
-    return b"".join((header, *lengths, *parts))
+    packer = _Packer(structures, learns=kind == 1)
+    attachments = packer.pack({name: getattr(message, name) for name in _FIELDS[kind]})
+    lengths = (_LENGTH.pack(sum(map(len, parts))) for parts in attachments)
+    header = _HEADER.pack(_MAGIC, VERSION, kind, 0, message.id, len(attachments))
+    return b"".join((header, *lengths, *chain.from_iterable(attachments)))
 
 
-def decode(frame: bytes, allow_operators: Iterable[str] = ()) -> Message:
+def decode(frame: bytes, allow_operators: Iterable[str] = (), structures: Structures | None = None) -> Message:
     """Return the message that `frame` holds.
 
     Args:
         frame: the bytes of one message.
         allow_operators: operators that its models may use beside those of operators.py.
+        structures: what this end of the connection knows.
 
     Raises:
         OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
         MalformedMessage: it does not follow the layout at the top of this module; the reason names the place.
     """
     kind, request_id, parts = _split(frame)
-    envelope = _Unpacker(parts[1:], allow_operators).unpack(parts[0])
+    envelope = _Unpacker(parts[1:], allow_operators, structures).unpack(parts[0])
     expected = _FIELDS[kind]
     if not isinstance(envelope, dict) or envelope.keys() != expected.keys():
         names = sorted(map(str, envelope)) if isinstance(envelope, dict) else type(envelope).__name__
@@ -200,17 +209,20 @@ def _split(frame: bytes) -> tuple[int, int, list[memoryview]]:
 class _Packer:
     """Packs one envelope and gathers the tensors and archives that its values refer to."""
 
-    def __init__(self) -> None:
+    def __init__(self, structures: Structures | None = None, learns: bool = False) -> None:
+        self._structures = structures
+        self._learns = learns
         self._tensors: list[torch.Tensor] = []
         self._index: dict[tuple[Any, ...], int] = {}
         self._archives: list[bytes] = []
         self._nesting = 0
 
-    def pack(self, envelope: Mapping[str, Any]) -> list[bytes]:
+    def pack(self, envelope: Mapping[str, Any]) -> list[Sequence[bytes | memoryview]]:
+        """Return the attachments, each in parts."""
         packed = self._pack(envelope)
         if not self._tensors and not self._archives:
-            return [packed]
-        return [packed, self._pack_tensors(), *self._archives]
+            return [[packed]]
+        return [[packed], self._pack_tensors(), *([archive] for archive in self._archives)]
 
     def _pack(self, value: Any) -> bytes:
         try:
@@ -248,9 +260,13 @@ class _Packer:
         return msgpack.ExtType(_TUPLE, packed)
 
     def _script(self, value: nn.Module | Callable[..., Any]) -> msgpack.ExtType:
-        structure, tensors = torchscript.dump(value)
+        structure, named = torchscript.dump(value)
+        places = {name: self._add(tensor) for name, tensor in named.items()}
+        if self._structures is not None:
+            key = structure_digest(structure)
+            if self._structures.add(key, structure) if self._learns else key in self._structures:
+                return msgpack.ExtType(_KNOWN_SCRIPT, msgpack.packb([key, places]))
         self._archives.append(structure)
-        places = {name: self._add(tensor) for name, tensor in tensors.items()}
         return msgpack.ExtType(_SCRIPT, msgpack.packb([len(self._archives) - 1, places]))
 
     # The order matters: numpy's float64 is a float too, torch.Size a tuple, a model a callable.
@@ -288,19 +304,10 @@ class _Packer:
             self._tensors.append(tensor)
         return self._index[key]
 
-    def _pack_tensors(self) -> bytes:
-        storages: set[int] = set()
-        named = {}
-        for index, tensor in enumerate(self._tensors):
-            tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-            pointer = tensor.untyped_storage().data_ptr()
-            if pointer in storages:  # safetensors refuses tensors that share memory
-                tensor = tensor.clone()
-            storages.add(pointer)
-            named[str(index)] = tensor
+    def _pack_tensors(self) -> list[bytes | memoryview]:
         try:
-            return safetensors_torch.save(named)
-        except (KeyError, ValueError, RuntimeError, SafetensorError) as reason:
+            return tensors.save({str(index): tensor for index, tensor in enumerate(self._tensors)})
+        except ValueError as reason:
             kinds = sorted({str(tensor.dtype) for tensor in self._tensors})
             raise NotSerializable(f"tensors of {', '.join(kinds)}", f"safetensors refused them: {reason}") from reason
 
@@ -308,13 +315,16 @@ class _Packer:
 class _Unpacker:
     """Unpacks one envelope, given the attachments that its values refer to."""
 
-    def __init__(self, attachments: Sequence[memoryview], allow_operators: Iterable[str]) -> None:
+    def __init__(
+        self, attachments: Sequence[memoryview], allow_operators: Iterable[str], structures: Structures | None
+    ) -> None:
         self._allow_operators = allow_operators
+        self._structures = structures if structures is not None else Structures()
         self._tensors: dict[str, torch.Tensor] = {}
         if attachments:
             try:
-                self._tensors = safetensors_torch.load(bytes(attachments[0]))
-            except Exception as reason:  # SafetensorError, and KeyError for an unknown dtype
+                self._tensors = tensors.load(attachments[0])
+            except (ValueError, TypeError, KeyError, RecursionError) as reason:
                 raise MalformedMessage(f"the tensors are no safetensors data: {reason}") from reason
         self._archives = attachments[1:]
         self._nesting = 0
@@ -346,8 +356,14 @@ class _Unpacker:
             archive, places = value
             if not isinstance(archive, int) or not 0 <= archive < len(self._archives):
                 raise MalformedMessage(f"archive {archive!r}; there are {len(self._archives)}")
-            tensors = {name: self._tensor(index) for name, index in places.items()}
-            return torchscript.load(bytes(self._archives[archive]), tensors, self._allow_operators)
+            named = {name: self._tensor(index) for name, index in places.items()}
+            return torchscript.load(bytes(self._archives[archive]), named, self._allow_operators)
+        if code == _KNOWN_SCRIPT and isinstance(value, list) and len(value) == 2 and isinstance(value[1], dict):
+            key, places = value
+            if not isinstance(key, str):
+                raise MalformedMessage(f"the key of a structure is {type(key).__name__}; expected a string")
+            named = {name: self._tensor(index) for name, index in places.items()}
+            return torchscript.fill(self._structures.model(key, self._allow_operators), named)
         raise MalformedMessage(f"extension type {code} with a payload of type {type(value).__name__}")
 
     def _tensor(self, index: Any) -> torch.Tensor:

@@ -75,6 +75,11 @@ class IOThread:
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(lambda: self.start(function()))
 
+    def call_later(self, seconds: float, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Start a task on the loop in some seconds, as `start_soon` does."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.call_later, seconds, lambda: self.start(function()))
+
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Start a task on the loop, from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)

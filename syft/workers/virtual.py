@@ -14,6 +14,7 @@ from syft.dispatch import Dispatcher, describe_call, unwrap
 from syft.exceptions import CallTimeout
 from syft.federated.federated_client import FederatedClient
 from syft.objects import ObjectId
+from syft.structures import Structures
 from syft.workers.base import BaseWorker
 
 
@@ -47,7 +48,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
         return self._result(self._dispatcher.handle(self._request(command, arguments), self._session))
 
     async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
-        request = self._dispatcher.decode(self._request(command, arguments))
+        request = self._dispatcher.decode(self._request(command, arguments), self._structures)
         job = self._dispatcher.job(request, self._session)
 
         def run() -> bytes:
@@ -63,7 +64,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
         return self._result(reply)
 
     def _result(self, reply: bytes) -> Any:
-        return unwrap(reply, self.id, self._dispatcher.allow_operators)
+        return unwrap(reply, self.id, self._dispatcher.allow_operators, self._structures)
 
     def _post(self, command: str, **arguments: Any) -> None:
         self._exchange(command, **arguments)
@@ -71,6 +72,11 @@ class VirtualWorker(FederatedClient, BaseWorker):
     def _forget(self, obj_id: ObjectId) -> None:
         self.rm_obj(obj_id)
 
+    @property
+    def _structures(self) -> Structures:
+        """What both ends know: here they are one."""
+        return self._session.structures
+
     def _request(self, command: str, arguments: dict[str, Any]) -> bytes:
         self._note(describe_call(command, (), arguments))
-        return wire.encode(wire.Request(next(self._request_ids), command, arguments))
+        return wire.encode(wire.Request(next(self._request_ids), command, arguments), self._structures)

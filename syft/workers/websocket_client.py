@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds a proxy waits, by default, for its worker to accept a connection."""
+GARBAGE_DELAY = 0.5
+"""Seconds until a worker is told of objects to delete, unless another request goes there first."""
 
 
 class WebsocketClientWorker(BaseWorker):
@@ -229,7 +231,7 @@ class WebsocketClientWorker(BaseWorker):
         self._garbage.append(obj_id)
         link = self._link
         if link is not None and link.io.alive and link.open:
-            link.io.start_soon(lambda: self._collect(link))
+            link.io.call_later(GARBAGE_DELAY, lambda: self._collect(link))
 
     async def _collect(self, link: Link) -> None:
         ids = []
@@ -249,9 +251,11 @@ class WebsocketClientWorker(BaseWorker):
             call = describe_call(arguments["name"], arguments["args"], arguments["kwargs"])
         else:
             call = describe_call(command, (), arguments)
-        request_id = next(self._request_ids)
-        frame = wire.encode(wire.Request(request_id, command, arguments))
         link = self._usable_link()
+        if self._garbage and link.open:
+            link.io.start_soon(lambda: self._collect(link))  # it travels with the request
+        request_id = next(self._request_ids)
+        frame = wire.encode(wire.Request(request_id, command, arguments), link.structures)
         limit = min(self.max_message_bytes, link.peer_limit)
         if len(frame) > limit:
             raise MessageTooLarge(str(self.id), f"{call} to", len(frame), limit)
@@ -264,7 +268,7 @@ class WebsocketClientWorker(BaseWorker):
         earlier = link.take_error()
         if earlier is not None:  # what went wrong with an object that was sent without waiting
             raise earlier
-        return unwrap(reply, self.id, self._allow_operators)
+        return unwrap(reply, self.id, self._allow_operators, link.structures)
 
     def _usable_link(self) -> Link:
         """Return this process's link; a child of a fork gets one of its own."""

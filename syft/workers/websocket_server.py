@@ -35,7 +35,7 @@ from syft.workers.compute import ComputeThread
 from syft.workers.virtual import VirtualWorker
 from syft.workers.websocket_access import FilePath, Gate, identity, is_loopback, resolve_token, server_tls
 from syft.workers.websocket_keepalive import KeptAliveServer
-from syft.workers.websocket_link import CLOSE_TIMEOUT, PING_INTERVAL, parse_port
+from syft.workers.websocket_link import CLOSE_TIMEOUT, PING_INTERVAL, fragments, parse_port
 
 logger = logging.getLogger(__name__)
 
@@ -315,8 +315,7 @@ class _Running:
         data = _binary(frame)
         request_id = wire.peek_id(data)
         try:
-            decode = self._dispatcher.decode
-            request = await asyncio.to_thread(decode, data) if len(data) > _LARGE else decode(data)
+            request = await self._decode(data, session)
             job = self._dispatcher.job(request, session)
         except Exception as error:
             await connection.send(self._dispatcher.failure(request_id, "a request", error))
@@ -333,7 +332,13 @@ class _Running:
             jobs[task] = job
             task.add_done_callback(lambda done: self._finished(session, jobs, done))
         else:
-            await connection.send(await asyncio.to_thread(self._dispatcher.run, job))
+            await connection.send(fragments(await asyncio.to_thread(self._dispatcher.run, job)))
+
+    async def _decode(self, data: bytes, session: Session) -> wire.Request:
+        decode = self._dispatcher.decode
+        if len(data) > _LARGE:
+            return await asyncio.to_thread(decode, data, session.structures)
+        return decode(data, session.structures)
 
     async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
         context = contextvars.copy_context()
@@ -343,7 +348,7 @@ class _Running:
             self._guard.record(job.session, job.call, type(error).__name__, error.observed, job.model_digest)
             reply = self._dispatcher.failure(job.request_id, job.call, error)
         with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
-            await connection.send(reply)
+            await connection.send(fragments(reply))
 
     @staticmethod
     def _finished(session: Session, jobs: dict[asyncio.Task[None], Job], task: asyncio.Task[None]) -> None:

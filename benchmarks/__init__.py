@@ -1,0 +1,1 @@
+"""Measures what the project promises about speed, each number against something that does the same work without it."""

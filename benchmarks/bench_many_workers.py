@@ -1,0 +1,103 @@
+"""Goal 6: what a coordinator of many workers spends on each of them, and the memory that averaging needs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+import syft as sy
+from benchmarks.harness import Report, Row
+from benchmarks.workers import peak_memory, processes, proxies, reset_peak_memory
+from syft.frameworks.torch.fl import utils
+
+LIMIT_MILLISECONDS, LIMIT_MODELS = 5.0, 4.0
+
+
+def run(smoke: bool = False) -> Report:
+    """Measure it."""
+    counts, rounds = ((2, 4), 1) if smoke else ((16, 32, 64), 5)
+    rows = [_virtual(count, rounds) for count in counts]
+    rows.append(_growth(rows[0], rows[-1], counts[-1] / counts[0]))
+    rows.append(_processes(2 if smoke else 16, rounds))
+    rows.append(_memory(4 if smoke else 64, 1_000 if smoke else 2_000_000))
+    return Report(rows)
+
+
+def _virtual(count: int, rounds: int) -> Row:
+    """Virtual workers: their own work is measured along with the coordinator's."""
+    workers: list[Any] = [sy.VirtualWorker(id=f"w{index}", auto_add=False) for index in range(count)]
+    for worker in workers:
+        worker.add_dataset(_samples(), key="data")
+    milliseconds = _milliseconds_a_worker(workers, rounds)
+    return Row(6, f"{count} virtual workers: their work included", milliseconds, "ms", LIMIT_MILLISECONDS, _each(count))
+
+
+def _growth(few: Row, many: Row, factor: float) -> Row:
+    growth = many.median / few.median
+    return Row(6, f"the same, {factor:g} times as many workers: growth", [growth], "x", 1.5, "linear: 1 x a worker")
+
+
+def _processes(count: int, rounds: int) -> Row:
+    """Worker processes: what counts is the processor time of this process alone."""
+    ids = [f"w{index}" for index in range(count)]
+    with processes(ids) as ports, proxies(ids, ports) as workers:
+        for worker in workers:
+            worker.call("hold_samples", _samples().data, _samples().targets)
+        milliseconds = _milliseconds_a_worker(workers, rounds)
+    return Row(6, f"{count} worker processes: coordinator", milliseconds, "ms", LIMIT_MILLISECONDS, _each(count))
+
+
+def _memory(count: int, parameters: int) -> Row:
+    """Averaging: the memory beyond that of the models, in models."""
+    models = {index: _model(parameters) for index in range(count)}
+    utils.federated_avg({0: models[0]})
+    before = reset_peak_memory()
+    utils.federated_avg(models)
+    used = (peak_memory() - before) / (4 * parameters)
+    note = f"of {parameters / 1e6:g} million parameters each"
+    return Row(6, f"averaging {count} models: memory it needs", [used], "models", LIMIT_MODELS, note)
+
+
+def _model(parameters: int) -> nn.Module:
+    return nn.Sequential(*(nn.Linear(parameters // 8, 1, bias=False) for _ in range(8)))
+
+
+def _milliseconds_a_worker(workers: list[Any], rounds: int) -> list[float]:
+    model = torch.jit.script(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.LogSoftmax(dim=1)))
+    loss_fn = torch.jit.script(_nll)
+    model = _round(workers, model, loss_fn)
+    milliseconds = []
+    for _ in range(rounds):
+        start = time.process_time()
+        model = _round(workers, model, loss_fn)
+        milliseconds.append(1000 * (time.process_time() - start) / len(workers))
+    return milliseconds
+
+
+def _round(workers: list[Any], model: Any, loss_fn: Any) -> Any:
+    async def fit(worker: Any) -> Any:
+        config = sy.TrainConfig(model, loss_fn, batch_size=4, max_nr_batches=1, seed=1)
+        config.send(worker)
+        await worker.async_fit("data")
+        return (await config.model_ptr.async_get()).obj
+
+    async def fit_all() -> list[Any]:
+        return await asyncio.gather(*(fit(worker) for worker in workers))
+
+    return utils.federated_avg(asyncio.run(fit_all()))
+
+
+def _nll(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return nn.functional.nll_loss(pred, target)
+
+
+def _samples() -> sy.BaseDataset:
+    return sy.BaseDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64))
+
+
+def _each(count: int) -> str:
+    return f"a worker a round; {count} workers"

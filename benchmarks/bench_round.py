@@ -1,0 +1,74 @@
+"""Goal 2: a round, against the three fits alone in the same processes; and where a round's time goes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import torch
+
+import run_websocket_client as rwc
+import syft as sy
+from benchmarks.harness import Report, Span, in_turn, ratio_row
+from benchmarks.workers import TRAINERS, processes, proxies, recorder
+from syft.frameworks.torch.fl import utils
+
+LIMIT = 1.10
+
+
+def run(smoke: bool = False) -> Report:
+    """Measure it."""
+    repeats, rounds = (1, 1) if smoke else (7, 3)
+    ids = list(TRAINERS)
+    with processes(ids) as ports, proxies(ids, ports) as workers:
+        model = traced_model()
+        for _ in range(2):
+            one_round(workers, model)
+        fits = lambda: _fits_alone(workers, model, rounds)  # noqa: E731
+        ours, alone = in_turn(lambda: [one_round(workers, model) for _ in range(rounds)], fits, repeats)
+        spans = _recorded_round(workers, model)
+    row = ratio_row(2, f"{rounds} rounds of ten batches on three workers", ours, alone, LIMIT, "the fits alone")
+    return Report([row], spans)
+
+
+def traced_model() -> Any:
+    """Return the tutorial's network, traced, with the tutorial's first weights."""
+    torch.manual_seed(1)
+    return torch.jit.trace(rwc.Net(), torch.zeros(1, 1, 28, 28))
+
+
+def one_round(workers: list[Any], model: Any) -> Any:
+    """Train on all workers, as the tutorial does, and return the average."""
+
+    async def fit_all() -> Any:
+        fits = (rwc.fit_model_on_worker(worker, model, 32, 1, 10, 0.1) for worker in workers)
+        return await asyncio.gather(*fits)
+
+    return utils.federated_avg({name: trained for name, trained, _ in asyncio.run(fit_all())})
+
+
+def _fits_alone(workers: list[Any], model: Any, times: int) -> None:
+    """Have every worker train `times` times over, all at once; only one request and one reply a worker travel."""
+
+    async def fit_all() -> None:
+        await asyncio.gather(*(worker.async_call("fit_alone", "mnist", times) for worker in workers))
+
+    for worker in workers:
+        config(model).send(worker)
+    asyncio.run(fit_all())
+
+
+def config(model: Any) -> sy.TrainConfig:
+    """Return the tutorial's settings of one fit: ten batches of 32."""
+    return sy.TrainConfig(model, rwc.loss_fn, batch_size=32, max_nr_batches=10, optimizer_args={"lr": 0.1}, seed=1)
+
+
+def _recorded_round(workers: list[Any], model: Any) -> list[Span]:
+    for worker in workers:
+        worker.call("record")
+    recorder.start("coordinator")
+    one_round(workers, model)
+    spans = list(recorder.stop())
+    for worker in workers:
+        spans += [Span(*values) for values in worker.call("recorded")]
+    return spans
