@@ -24,6 +24,7 @@ from data.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
 from syft.exceptions import AddressInUse
 from syft.limits import Limits
 from syft.policy import Policy
+from syft.torchscript import for_inference
 from syft.workers import websocket_server
 
 logger = logging.getLogger("run_websocket_server")
@@ -51,7 +52,7 @@ class MnistWorker(websocket_server.WebsocketServerWorker):
         """Return (10, 10) int64 counts of a dataset's images: row, the digit; column, what `model` takes it for."""
         dataset = self.datasets[dataset_key]
         counts = torch.zeros(10, 10, dtype=torch.int64)
-        model.eval()
+        model = for_inference(model.eval())
         with torch.inference_mode():
             for images, digits in DataLoader(dataset, batch_size=batch_size):
                 cells = 10 * digits + model(images).argmax(dim=1)

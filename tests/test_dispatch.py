@@ -185,7 +185,7 @@ def test_nothing_else_can_be_called(own, name):
 def test_unknown_commands_are_refused_with_the_known_ones(pair, command):
     with pytest.raises(UnknownCommand) as refused:
         pair[0].ask(command)
-    assert refused.value.available == ["call", "cancel", "delete", "get", "search", "set", "train_config"]
+    assert refused.value.available == ["call", "cancel", "delete", "get", "learn", "search", "set", "train_config"]
 
 
 @pytest.mark.parametrize(

@@ -56,13 +56,14 @@ METHODS = {
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
     ["syft.version", "syft.exceptions"],
-    ["syft.operators", "syft.archive_data"],
+    ["syft.archive_data", "syft.operators"],
     ["syft.archive"],
     ["syft.vetting"],
-    ["syft.torchscript"],
+    ["syft.torchscript", "syft.tensors"],
+    ["syft.structures"],
     ["syft.wire"],
-    ["syft.objects", "syft.audit"],
-    ["syft.limits", "syft.policy"],
+    ["syft.objects"],
+    ["syft.limits", "syft.policy", "syft.audit"],
     ["syft.guard"],
     ["syft.dispatch", "syft.generic"],
     ["syft.frameworks"],

@@ -46,6 +46,7 @@ TIMEOUTS = (TimeoutError, asyncio.TimeoutError, FutureTimeout)
 """Three types before Python 3.11, one since."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_random = random.SystemRandom()  # for jitter; the global generator is the program's
 _FRAGMENT = 1024 * 1024
 """Bytes of a piece of a large message."""
 _MAX_FRAGMENTS = 4000
@@ -145,7 +146,7 @@ class Link:
             await asyncio.shield(self.io.start(self._send(connection, frame)))
             return await reply
         except (ConnectionClosed, OSError) as error:
-            raise ConnectionLost(self._peer.worker, self._peer.url, call, _cause(error)) from None
+            raise ConnectionLost(self._peer.worker, self._peer.url, call, _ending(connection, error)) from None
         except asyncio.CancelledError:
             self.io.start(self._cancel(connection, request_id))
             raise
@@ -277,7 +278,7 @@ class Link:
                     raise WorkerUnreachable(peer.worker, peer.url, seconds, attempts, _cause(error)) from None
             except (InvalidHandshake, InvalidMessage, ConnectionClosed) as error:
                 raise refusal(peer.worker, peer.url, error) from None
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            await asyncio.sleep(pause * _random.uniform(0.5, 1))
             pause = min(2 * pause, _LONGEST_PAUSE)
         try:
             await self._introduce(connection)
@@ -383,7 +384,7 @@ def parse_port(port: int | str) -> int:
     return number
 
 
-def _ending(connection: ClientConnection, error: ConnectionClosed) -> str:
+def _ending(connection: ClientConnection, error: Exception) -> str:
     gave_up = isinstance(connection, KeptAliveClient) and connection.gave_up
     return f"no sign of life within {2 * PING_INTERVAL:g} s" if gave_up else _cause(error)
 
