@@ -63,10 +63,10 @@ TEXTS = {
     "DatasetNotFound": "worker 'alice' has no dataset 'mnist_testing' (unknown dataset); it has: 'mnist'.",
     "MessageTooLarge": "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
     "Raise max_message_bytes on the client and on the server.",
-    "OperatorNotAllowed": "this model or function is refused: __torch__.Net.forward uses aten::save, which is not on the "
-    "list of allowed operators (syft/operators.py). Write it without; or the receiver allows it (allow_operators=).",
-    "LimitExceeded": "worker 'alice' refuses: the open connections would be 65; the limit is 64 (connections, set by the "
-    "worker's owner).",
+    "OperatorNotAllowed": "this model or function is refused: __torch__.Net.forward uses aten::save, which is not on "
+    "the list of allowed operators (syft/operators.py). Write it without; or the receiver allows it (allow_operators=).",
+    "LimitExceeded": "worker 'alice' refuses: the open connections would be 65; the limit is 64 (connections, set by "
+    "the worker's owner).",
     "NotPermitted": "worker 'alice' does not permit 'secret'; its owner allows these datasets: 'mnist'.",
     "RemoteError": "worker 'alice' failed in fit(dataset_key='mnist'): ValueError: Expected input batch_size (32)\n"
     "  --- traceback on worker 'alice' ---\n  Traceback (most recent call last):\n    File ...",
