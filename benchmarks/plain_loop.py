@@ -53,7 +53,8 @@ def main() -> None:
         shards[name] = (images[chosen], digits[chosen])
 
     torch.manual_seed(1)
-    model, lr = Net(), LR
+    model: nn.Module = Net()
+    lr = LR
     for current in range(1, rounds + 1):
         models = {name: fit(model, *shard, lr, seed=draw_seed()) for name, shard in shards.items()}
         model = average(list(models.values()))

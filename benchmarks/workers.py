@@ -33,7 +33,7 @@ class BenchmarkWorker(rws.MnistWorker):
 
     def fit_alone(self, dataset_key: str, times: int) -> float:
         """Train the current config's model `times` times over, as fit() does; return the seconds it took."""
-        wrapper = self.get_obj(self.train_config._model_id)
+        wrapper = self._sent_model()
         untrained = wrapper.obj
         start = time.perf_counter()
         for _ in range(times):
@@ -46,7 +46,7 @@ class BenchmarkWorker(rws.MnistWorker):
         trained: dict[str, Any] = {}
 
         def ours() -> None:
-            trained["ours"] = self.get_obj(self.train_config._model_id).obj = torchscript.clone(model)
+            trained["ours"] = self._sent_model().obj = torchscript.clone(model)
             self.optimizer = None
             self.fit(dataset_key)
 
@@ -82,6 +82,11 @@ class BenchmarkWorker(rws.MnistWorker):
         ours_seconds, plain_seconds = in_turn(ours, plain, repeats)
         return {"ours_seconds": ours_seconds, "plain_seconds": plain_seconds, **results}
 
+    def _sent_model(self) -> Any:
+        """Return the wrapper of the current config's model."""
+        config: Any = self.train_config
+        return self.get_obj(config._model_id)
+
     def hold_samples(self, data: torch.Tensor, targets: torch.Tensor) -> None:
         """Hold samples as the dataset "data"."""
         self.add_dataset(sy.BaseDataset(data, targets), key="data")
@@ -96,7 +101,7 @@ class BenchmarkWorker(rws.MnistWorker):
 
     def record(self) -> None:
         """Record from now on what this process does."""
-        recorder.start(self.id)
+        recorder.start(str(self.id))
 
     def recorded(self) -> list[tuple[str, str, float, float]]:
         """Return what was recorded, and record no more."""
