@@ -15,6 +15,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -61,17 +62,15 @@ def dump(obj: nn.Module | Callable[..., Any]) -> tuple[bytes, dict[str, torch.Te
         NotScriptable: `obj` is plain and cannot be compiled.
     """
     script = to_script(obj)
-    if isinstance(script, ScriptFunction) and len(_schema_names(script)) > 2:
-        script = torch.jit.script(_TwoArguments(script))
-    tensors: dict[str, torch.Tensor] = {}
-    if isinstance(script, ScriptModule):
-        tensors = {name: tensor.detach() for name, tensor in _named_tensors(script)}
-        script = clone(script)
-        for _, tensor in _named_tensors(script):
-            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    buffer = io.BytesIO()
-    torch.jit.save(script, buffer)
-    return buffer.getvalue(), tensors
+    if isinstance(script, ScriptFunction):
+        if script not in _function_archives:
+            _function_archives[script] = _archive_of_function(script)
+        return _function_archives[script], {}
+    tensors = {name: tensor.detach() for name, tensor in _named_tensors(script)}
+    script = clone(script)
+    for _, tensor in _named_tensors(script):
+        tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return _archive(script), tensors
 
 
 def clone(model: nn.Module) -> Any:
@@ -163,6 +162,20 @@ def call_loss(loss_fn: Callable[..., Any], pred: torch.Tensor, target: torch.Ten
     if {"pred", "target"} <= _argument_names(loss_fn):
         return loss_fn(pred=pred, target=target)
     return loss_fn(pred, target)
+
+
+_function_archives: WeakKeyDictionary[ScriptFunction, bytes] = WeakKeyDictionary()
+"""A function never changes, and a loss function goes to each worker in each round."""
+
+
+def _archive_of_function(script: ScriptFunction) -> bytes:
+    return _archive(torch.jit.script(_TwoArguments(script)) if len(_schema_names(script)) > 2 else script)
+
+
+def _archive(script: ScriptModule | ScriptFunction) -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(script, buffer)
+    return buffer.getvalue()
 
 
 class _TwoArguments(nn.Module):
