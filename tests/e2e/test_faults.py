@@ -219,7 +219,7 @@ async def test_rounds_leave_memory_threads_and_files_where_they_were(processes):
         for (memory, *counts), (memory_after, *counts_after) in zip(before, after, strict=True):
             assert memory_after - memory < 8 * 2**20
             assert counts_after == counts
-        assert proxies[0].objects_count_remote() == objects
+        assert proxies[0].objects_count_remote() <= objects
 
 
 def measure(process):
