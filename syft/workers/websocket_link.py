@@ -141,6 +141,7 @@ class Link:
             raise error
         waiting, reply = self._waiting, asyncio.get_running_loop().create_future()
         waiting[request_id] = reply
+        reply.add_done_callback(lambda done: done.cancelled() or done.exception())  # sending may fail first
         try:
             # A message of which half was sent would end the connection: whoever stops waiting does not stop that.
             await asyncio.shield(self.io.start(self._send(connection, frame)))

@@ -128,7 +128,7 @@ async def test_stopped_while_a_model_is_on_its_way_without_a_deadline(processes,
         bob.signal(signal.SIGSTOP)
         try:
             result = await one_round(proxies, lambda worker: fit(worker, large if worker.id == "bob" else None))
-            assert result.failures == {"bob": "connection lost: ConnectionResetError: no sign of life within 1 s"}
+            assert result.failures == {"bob": "connection lost: no sign of life within 1 s"}
         finally:
             bob.signal(signal.SIGCONT)
         await rounds_until(proxies, all_of(proxies))
@@ -219,7 +219,7 @@ async def test_rounds_leave_memory_threads_and_files_where_they_were(processes):
         for (memory, *counts), (memory_after, *counts_after) in zip(before, after, strict=True):
             assert memory_after - memory < 8 * 2**20
             assert counts_after == counts
-        assert proxies[0].objects_count_remote() == objects
+        assert proxies[0].objects_count_remote() <= objects
 
 
 def measure(process):
@@ -284,7 +284,7 @@ async def test_a_cable_that_is_pulled_for_good(processes, cable, far, monkeypatc
         cable.plugged = False
         try:
             result = await one_round(proxies)
-            assert result.failures == {"far": "connection lost: ConnectionResetError: no sign of life within 1 s"}
+            assert result.failures == {"far": "connection lost: no sign of life within 1 s"}
             with contextlib.suppress(QuorumNotReached):
                 await one_round(proxies, min_workers=2)
             assert proxies[1].connection_attempts > 0
