@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
@@ -134,6 +135,14 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     return arguments
 
 
+def leave_if_stuck(server: websocket_server.WebsocketServerWorker) -> None:
+    """End the process here and now if a model that loops for ever still runs in it."""
+    if server.stuck_calls:
+        logger.warning("leaving %s calls that never ended", server.stuck_calls)
+        logging.shutdown()
+        os._exit(0)
+
+
 def main() -> int:
     """Run one worker until Ctrl-C or SIGTERM; return the exit status."""
     args = define_and_get_arguments()
@@ -159,6 +168,7 @@ def main() -> int:
         return 2
     stop.wait()
     server.stop()
+    leave_if_stuck(server)
     return 0
 
 

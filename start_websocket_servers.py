@@ -193,6 +193,7 @@ def serve(
     with contextlib.suppress(EOFError, OSError):
         pipe.recv()  # nothing is sent: it ends when the launcher does, even if that is killed
     server.stop()
+    rws.leave_if_stuck(server)
 
 
 def wait_until_ready(workers: list[Worker]) -> None:

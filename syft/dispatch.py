@@ -185,7 +185,9 @@ class Dispatcher:
         Raises:
             UnknownCommand: there is no such command, or the worker offers no such method.
             MalformedMessage: the command has other arguments than it should.
+            NotPermitted, LimitExceeded: the worker's owner does not allow it.
         """
+        self.guard.check_models(request.arguments)
         job = self._call(request, session) if request.command == "call" else self._command(request, session)
         job.session = session
         job.max_reply_bytes = min(self.max_message_bytes, session.max_message_bytes)

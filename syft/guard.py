@@ -38,7 +38,7 @@ class Guard:
         self._digests: dict[ObjectId, dict[str, str]] = {}
 
     def admit(self, session: Session, obj_id: ObjectId, obj: Any, stored: Callable[[], Container[ObjectId]]) -> None:
-        """Check an object that a coordinator is about to store, and enter it in the ledger.
+        """Enter an object that a coordinator is about to store in the ledger.
 
         Args:
             session: the coordinator.
@@ -47,20 +47,30 @@ class Guard:
             stored: returns the ids of what is stored; asked before anything is refused.
 
         Raises:
-            NotPermitted: models of this structure are not allowed.
             LimitExceeded: it is one too many, or too large.
         """
-        digest = {}
-        if isinstance(obj, nn.Module):
-            digest["structure"] = obj.__dict__.get("_structure_digest", "")
-            self.policy.check_model(digest["structure"])
         try:
             self._ledger.add(session.name, obj_id, obj)
         except LimitExceeded:
             self._ledger.keep_only(stored())  # the owner may have removed some
             self._ledger.add(session.name, obj_id, obj)
         if self.audit is not None and isinstance(obj, nn.Module):
-            self._digests[obj_id] = digest | {"values": values_digest(obj)}
+            self._digests[obj_id] = {"structure": _structure(obj), "values": values_digest(obj)}
+
+    def check_models(self, value: Any) -> None:
+        """Check the models and functions in a request, wherever they are in its arguments.
+
+        Raises:
+            NotPermitted: models of this structure are not allowed.
+        """
+        if isinstance(value, nn.Module):
+            self.policy.check_model(_structure(value))
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                self.check_models(item)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                self.check_models(item)
 
     def forget(self, obj_id: ObjectId) -> None:
         """Strike out an object that is not stored any more."""
@@ -107,3 +117,8 @@ class Guard:
                 outcome=outcome,
                 seconds=round(seconds, 3),
             )
+
+
+def _structure(model: nn.Module) -> str:
+    """Return the digest that vetting left on a model when it came."""
+    return str(model.__dict__.get("_structure_digest", ""))

@@ -57,7 +57,7 @@ class Limits:
                 raise ValueError(f"Limits cannot be made: {limit.name} is {value!r}; expected more.")
 
 
-STUCK_SECONDS = 10.0
+STUCK_SECONDS = 5.0
 """Seconds after `call_seconds` in which a call has to notice that its time is over."""
 
 

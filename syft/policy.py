@@ -54,10 +54,9 @@ class Enforcer:
         self._fits = 0
         self._lock = threading.Lock()
 
-    def check_model(self, digest: str | None) -> None:
-        """Raise NotPermitted if a model or function of this structure may not be sent; None: it is none."""
-        if digest is not None:
-            self._check("models", digest)
+    def check_model(self, digest: str) -> None:
+        """Raise NotPermitted if a model or function of this structure may not be sent."""
+        self._check("models", digest)
 
     def check_call(self, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> None:
         """Check a call of a method, and count it if it is a fit.

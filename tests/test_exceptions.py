@@ -64,7 +64,8 @@ TEXTS = {
     "MessageTooLarge": "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
     "Raise max_message_bytes on the client and on the server.",
     "OperatorNotAllowed": "this model or function is refused: __torch__.Net.forward uses aten::save, which is not on "
-    "the list of allowed operators (syft/operators.py). Write it without; or the receiver allows it (allow_operators=).",
+    "the list of allowed operators (syft/operators.py). Write it without; or the receiver allows it "
+    "(allow_operators=).",
     "LimitExceeded": "worker 'alice' refuses: the open connections would be 65; the limit is 64 (connections, set by "
     "the worker's owner).",
     "NotPermitted": "worker 'alice' does not permit 'secret'; its owner allows these datasets: 'mnist'.",

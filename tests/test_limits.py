@@ -273,6 +273,8 @@ class TestPolicy:
         again = send(strict, sy.ObjectWrapper(classifier(seed=3), id=2))  # other parameters, same structure
         with pytest.raises(NotPermitted, match="models"):
             send(strict, sy.ObjectWrapper(classifier(dropout=0.3), id=3))
+        with pytest.raises(NotPermitted, match="models"):  # as an argument, too
+            strict.call("size", [{"a": (classifier(dropout=0.3),)}])
         send(strict, torch.ones(3))
         del kept, again
 
@@ -382,6 +384,19 @@ class TestComputeThread:
         assert following.result(DEADLINE).daemon
         gate.set()
         compute.shutdown()
+
+    def test_end_waits_for_what_runs_but_not_for_ever(self):
+        compute, gate = ComputeThread("alice", 60, 1), threading.Event()
+        compute.submit(int).result(DEADLINE)
+        compute.end(DEADLINE)
+        assert compute.stuck == 0
+        compute, begun = ComputeThread("alice", 60, 1), threading.Event()
+        running = compute.submit(lambda: (begun.set(), gate.wait(DEADLINE)))
+        assert begun.wait(DEADLINE)
+        compute.end(0.05)
+        assert compute.stuck == 1
+        gate.set()
+        running.result(DEADLINE)
 
     def test_shutdown_forgets_what_waits(self):
         compute, gate, begun = ComputeThread("alice", 60, 1), threading.Event(), threading.Event()

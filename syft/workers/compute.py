@@ -26,24 +26,29 @@ class ComputeThread(Executor):
     Args:
         worker: the worker's id, for errors and the thread's name.
         seconds: how long one job may run.
-        stuck: how many jobs may be left alone; after that, none is taken any more.
+        most_stuck: how many jobs may be left alone; after that, none is taken any more.
+
+    Attributes:
+        stuck: how many jobs were left alone.
     """
 
-    def __init__(self, worker: str, seconds: float, stuck: int) -> None:
+    def __init__(self, worker: str, seconds: float, most_stuck: int) -> None:
         self._worker = worker
         self._seconds = seconds
-        self._left = stuck
+        self._most_stuck = most_stuck
         self._jobs: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._stuck = 0
+        self.stuck = 0
         self._thread = self._start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Return the future of fn(*args, **kwargs)."""
         future: Future[Any] = Future()
-        if self._stuck >= self._left:
+        if self.stuck >= self._most_stuck:
             future.set_exception(
-                LimitExceeded(self._worker, "the calls that never ended", self._stuck, self._left, "stuck_calls")
+                LimitExceeded(
+                    self._worker, "the calls that never ended", self.stuck + 1, self._most_stuck, "stuck_calls"
+                )
             )
         else:
             self._jobs.put((future, lambda: fn(*args, **kwargs)))
@@ -61,6 +66,13 @@ class ComputeThread(Executor):
         self._jobs.put(None)
         if wait:
             self._thread.join()
+
+    def end(self, seconds: float) -> None:
+        """Wait for the job that runs; leave it alone if it takes longer than `seconds`."""
+        self.shutdown(wait=False, cancel_futures=True)
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self.stuck += 1
 
     def _start(self) -> threading.Thread:
         thread = threading.Thread(target=self._work, name=f"compute-{self._worker}", daemon=True)
@@ -90,7 +102,7 @@ class ComputeThread(Executor):
         with self._lock:
             if future.done():
                 return
-            self._stuck += 1
+            self.stuck += 1
             future.set_exception(
                 LimitExceeded(self._worker, "the seconds of one call", self._seconds, self._seconds, "call_seconds")
             )

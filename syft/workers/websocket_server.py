@@ -80,6 +80,10 @@ class WebsocketServerWorker(VirtualWorker):
         limits: how much coordinators may use; None: as class Limits says.
         policy: what they may ask for; None: everything that the worker offers.
         audit_path: file to which a line is written for everything they ask (see syft/audit.py); None: no such file.
+
+    Attributes:
+        stuck_calls: once stopped: calls that ran beyond their time and cannot be ended (see Limits). Their threads
+            still run, so the process should end by os._exit: Python's way out aborts under them.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class WebsocketServerWorker(VirtualWorker):
         self.key_path = key_path
         self.client_ca_path = client_ca_path
         self._token = resolve_token(token)
+        self.stuck_calls = 0
         self._running: _Running | None = None
 
     @property
@@ -171,6 +176,7 @@ class WebsocketServerWorker(VirtualWorker):
         running, self._running = self._running, None
         if running is not None:
             running.stop()
+            self.stuck_calls += running.stuck_calls
 
 
 class _Running:
@@ -211,6 +217,12 @@ class _Running:
                 self._loop.call_soon_threadsafe(self._end.set)
             if threading.current_thread() is not self._thread:
                 self._thread.join(5 + CLOSE_TIMEOUT)
+        self._compute.end(CLOSE_TIMEOUT)
+
+    @property
+    def stuck_calls(self) -> int:
+        """How many calls cannot be ended."""
+        return self._compute.stuck
 
     def addresses(self) -> str:
         """Return the addresses that are listened on, as text."""

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 import syft as sy
 from syft import wire
-from syft.exceptions import MessageTooLarge, OperatorNotAllowed
+from syft.exceptions import LimitExceeded, MessageTooLarge, OperatorNotAllowed
 from tests.models import classifier, make_config, nll
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +57,19 @@ def same(one, other):
 class Saves(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         torch.save(x, "written-by-a-model")
+        return x
+
+
+class Endless(torch.nn.Module):
+    """Loops for ever."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while bool(self.weight.sum() > 0):
+            pass
         return x
 
 
@@ -210,6 +223,16 @@ def test_a_model_that_writes_a_file(worker, proxy):
         proxy.fit("blobs")
     assert not (ROOT / "written-by-a-model").exists()
     config.model_ptr.garbage_collect_data = False
+
+
+def test_a_model_that_loops_for_ever(worker, proxy):
+    """The call fails, the worker goes on; and it ends when it should, as the fixture checks."""
+    expected = train(proxy)
+    config = make_config(torch.jit.script(Endless())).send(proxy)
+    with pytest.raises(LimitExceeded, match="call_seconds"):
+        proxy.fit("blobs", timeout=DEADLINE)
+    assert same(train(proxy), expected)
+    del config
 
 
 def test_the_source_evaluates_nothing():
