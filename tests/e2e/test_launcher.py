@@ -1,0 +1,160 @@
+"""The launcher with its four real workers: what it prints, its exit status, and that it leaves nothing behind."""
+
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.programs import free_ports, is_free, run, running
+
+LAUNCHER = "start_websocket_servers.py"
+READY = "Ctrl-C stops the workers."
+SAMPLES = {
+    "alice": ("digits 0-3", "24,754 samples"),
+    "bob": ("digits 4-6", "17,181 samples"),
+    "charlie": ("digits 7-9", "18,065 samples"),
+    "testing": ("digits 0-9", "10,000 samples"),
+}
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals to process groups")
+
+
+def on(ports: list[int], *more: str) -> list[str]:
+    """The arguments of the launcher for these ports."""
+    return ["--ports", *map(str, ports), *more]
+
+
+def command(*statements: str) -> list[str]:
+    """Arguments that have the launcher run some Python, once the workers are ready."""
+    return [
+        "--",
+        sys.executable,
+        "-c",
+        "; ".join(["import os, signal, sys", "print('running', flush=True)", *statements]),
+    ]
+
+
+def assert_nothing_left(program, ports: list[int]) -> None:
+    assert program.left_behind() == []
+    assert [port for port in ports if not is_free(port)] == []
+
+
+def assert_shows_the_workers(lines: list[str], ports: list[int]) -> None:
+    assert len(lines) == len(SAMPLES)
+    for line, (worker, (digits, samples)), port in zip(lines, SAMPLES.items(), ports, strict=True):
+        assert re.split(r"\s{2,}", line.strip()) == [worker, f"ws://localhost:{port}", digits, samples]
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [("raise SystemExit(3)", 3), ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL)],
+    ids=["exits", "is killed"],
+)
+def test_command(tmp_path, ending, status):
+    ports = free_ports()
+    with running(LAUNCHER, *on(ports, *command("sys.stdin.read()", ending)), folder=tmp_path) as program:
+        *lines, _ = program.read_until("running")
+        assert_shows_the_workers(lines, ports)
+        assert program.finish() == (status, "", "")
+        assert_nothing_left(program, ports)
+    assert list(tmp_path.glob("websocket-workers-*")) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_workers_share_one_import_of_torch_from_any_current_directory(tmp_path):
+    """The fork server has imported torch, so the four processes forked from it need not."""
+    ports = free_ports()
+    with running(LAUNCHER, *on(ports), folder=tmp_path, cwd=tmp_path) as program:
+        program.read_until(READY)
+        assert len(program.maps("libtorch")) == 1 + len(SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "status"),
+    [(signal.SIGINT, True, 0), (signal.SIGTERM, False, 0), (signal.SIGKILL, False, -signal.SIGKILL)],
+    ids=["Ctrl-C", "SIGTERM", "SIGKILL"],
+)
+def test_signal_while_serving(tmp_path, number, group, status):
+    ports = free_ports()
+    with running(LAUNCHER, *on(ports), folder=tmp_path) as program:
+        lines = program.read_until(READY)
+        assert_shows_the_workers(lines[:4], ports)
+        assert lines[5] == "Now run, in another terminal: python run_websocket_client.py"
+        program.signal(number, group)
+        assert program.finish() == (status, "" if status else "stopping the workers\n", "")
+        assert_nothing_left(program, ports)
+
+
+def test_interrupt_while_a_command_runs(tmp_path):
+    """Ctrl-C reaches the command; what it does then is its own affair, and the launcher waits for it."""
+    ports = free_ports()
+    answer = "signal.signal(signal.SIGINT, lambda *_: os._exit(7))"
+    with running(LAUNCHER, *on(ports, *command(answer, "print('set')", "signal.pause()")), folder=tmp_path) as program:
+        program.read_until("set")
+        program.signal(signal.SIGINT, group=True)
+        assert program.finish() == (7, "", "")
+        assert_nothing_left(program, ports)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_interrupt_while_starting(tmp_path):
+    """No traceback of a half-imported module, and nothing left."""
+    ports = free_ports()
+    with running(LAUNCHER, *on(ports), folder=tmp_path) as program:
+        program.wait_until_a_child_maps("numpy")
+        program.signal(signal.SIGINT, group=True)
+        assert program.finish() == (0, "stopping the workers\n", "")
+        assert_nothing_left(program, ports)
+
+
+def test_port_in_use(tmp_path):
+    ports = free_ports()
+    with socket.create_server(("127.0.0.1", ports[1])), running(LAUNCHER, *on(ports), folder=tmp_path) as program:
+        status, out, err = program.finish()
+    assert (status, out) == (1, "")
+    first, *log = err.splitlines()
+    assert first.startswith(
+        f"error: worker 'bob' (ws://localhost:{ports[1]}) exited with status 1; its log: {tmp_path}"
+    )
+    assert any("cannot listen" in line and "address already in use" in line.lower() for line in log)
+    assert "Traceback" not in err
+    assert all(map(is_free, ports))
+
+
+def test_worker_that_is_killed(tmp_path):
+    ports = free_ports()
+    with running(LAUNCHER, *on(ports), folder=tmp_path) as program:
+        program.read_until(READY)
+        program.child_that_listens(ports[2]).kill()
+        status, out, err = program.finish()
+        assert (status, out) == (1, "")
+        assert err.startswith(f"error: worker 'charlie' (ws://localhost:{ports[2]}) was killed by SIGKILL; its log: ")
+        assert_nothing_left(program, ports)
+    log = re.search(r"its log: (\S+)", err)
+    assert log is not None and "number of true indices: 18065" in Path(log[1]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["--ports", "1", "2", "3"], "argument --ports: expected 4 arguments"),
+        (["--ports", "1", "2", "3", "x"], "argument --ports: invalid int value: 'x'"),
+        (["--ports", "1", "2", "3", "65536"], "argument --ports: 65536 is no port; expected numbers from 1 to 65535"),
+        (["--ports", "5", "6", "7", "7"], "argument --ports: [5, 6, 7, 7] are not all different"),
+        (["--nothing"], "unrecognized arguments: --nothing"),
+    ],
+)
+def test_wrong_arguments(tmp_path, args, complaint):
+    status, out, err = run(LAUNCHER, *args, folder=tmp_path)
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1] == f"{LAUNCHER}: error: {complaint}"
+    assert "Traceback" not in err
+
+
+def test_help(tmp_path):
+    status, out, err = run(LAUNCHER, "--help", folder=tmp_path)
+    assert (status, err) == (0, "")
+    assert "-- python run_websocket_client.py" in out

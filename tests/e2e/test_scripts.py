@@ -1,0 +1,99 @@
+"""One worker and the coordinator as processes of their own: what they say of wrong arguments, ports, absent workers."""
+
+import signal
+import socket
+
+import pytest
+
+import run_websocket_server
+import syft as sy
+from tests.e2e.programs import free_ports, is_free, run, running
+
+SERVER, CLIENT = "run_websocket_server.py", "run_websocket_client.py"
+TRAINING_IMAGES = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+"""Images of each digit in MNIST's training set; http://yann.lecun.com/exdb/mnist/."""
+TEST_IMAGES = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "counts"),
+    [
+        (["--id", "charlie"], "mnist", [0] * 7 + TRAINING_IMAGES[7:]),
+        (["--id", "testing", "--testing"], "mnist_testing", TEST_IMAGES),
+    ],
+    ids=["charlie", "testing"],
+)
+def test_one_worker(tmp_path, args, key, counts):
+    """It starts in any current directory, logs what it holds, serves, and ends on SIGTERM."""
+    (port,) = free_ports(1)
+    with running(SERVER, *args, "--port", str(port), folder=tmp_path, cwd=tmp_path, merge=True) as program:
+        log = program.read_until(f"serves at ws://localhost:{port}")
+        shown = [line.partition(" | ")[2] for line in log]
+        for digit, count in enumerate(counts):
+            assert f"      {digit}: {count}" in shown
+        assert f"len(datasets[{key}]): {sum(counts)}" in shown
+        if key == "mnist":
+            assert f"number of true indices: {sum(counts)}" in shown
+            assert f"after selection: torch.Size([{sum(counts)}, 28, 28])" in shown
+
+        proxy = sy.WebsocketClientWorker(None, "localhost", port, id=args[1], timeout=30)
+        assert proxy.call("label_counts", key).tolist() == counts
+        proxy.close()
+        program.signal(signal.SIGTERM)
+        status, out, _ = program.finish()
+    assert (status, "Traceback" in out) == (0, False)
+    assert is_free(port)
+
+
+def test_worker_whose_port_is_in_use(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        status, out, err = run(SERVER, "--id", "charlie", "--port", str(port), folder=tmp_path)
+    assert (status, out) == (2, "")
+    (error,) = [line for line in err.splitlines() if " | " not in line]
+    assert error.startswith(f"error: worker 'charlie' cannot listen at ws://localhost:{port}: ")
+    assert "address already in use" in error.lower()
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        ([], "the following arguments are required: --port/-p, --id"),
+        (["--id", "bob"], "the following arguments are required: --port/-p"),
+        (["--id", "bob", "-p", "x"], "argument --port/-p: invalid int value: 'x'"),
+        (["--id", "bob", "-p", "70000"], "argument --port/-p: 70000 is no port; expected a number from 0 to 65535"),
+    ],
+)
+def test_wrong_arguments_of_a_worker(capsys, args, complaint):
+    with pytest.raises(SystemExit) as info:
+        run_websocket_server.define_and_get_arguments(args)
+    assert info.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f": error: {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "complaint"),
+    [
+        (SERVER, ["--id", "dave", "-p", "1"], "argument --id: invalid choice: 'dave'"),
+        (CLIENT, ["--training_rounds", "0"], "argument --training_rounds: 0 is below 1"),
+    ],
+)
+def test_wrong_arguments(tmp_path, script, args, complaint):
+    status, out, err = run(script, *args, folder=tmp_path)
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"{script}: error: {complaint}")
+    assert "Traceback" not in err
+
+
+def test_coordinator_without_workers(tmp_path):
+    """One line that names a worker, its address and the command that starts the workers."""
+    ports = free_ports()
+    addresses = [
+        f"{name}=localhost:{port}" for name, port in zip(("alice", "bob", "charlie", "testing"), ports, strict=True)
+    ]
+    status, out, err = run(CLIENT, "--workers", *addresses, folder=tmp_path)
+    assert (status, out) == (1, "")
+    (error,) = err.splitlines()
+    assert error.startswith("error: worker '")
+    assert any(f"at ws://localhost:{port} within 10 s" in error for port in ports)
+    assert "python start_websocket_servers.py" in error

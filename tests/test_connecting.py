@@ -1,0 +1,211 @@
+"""What a proxy finds at its worker's address: a worker, nobody, or something else."""
+
+import http.server
+import socket
+import threading
+import time
+
+import pytest
+import websockets.exceptions
+
+import syft as sy
+from syft import wire
+from syft.exceptions import HandshakeFailed, VersionMismatch, WorkerUnreachable
+from syft.workers import websocket_link
+from tests.network import (
+    DEADLINE,
+    Server,
+    exchange,
+    false_worker,
+    free_port,
+    listener,
+    proxy_at,
+    proxy_of,
+    raw,
+    serving,
+)
+
+
+def test_nobody_listens():
+    port = free_port()
+    with pytest.raises(ConnectionRefusedError) as info, proxy_at("localhost", port, id="bob", connect_timeout=0.3):
+        pass
+    error = info.value
+    assert isinstance(error, WorkerUnreachable)
+    assert error.attempts > 1
+    assert str(error).startswith(
+        f"worker 'bob' did not accept a connection at ws://localhost:{port} within 0.3 s ({error.attempts} attempts; "
+    )
+    assert "python start_websocket_servers.py" in str(error)
+    assert "bob" not in sy.local_worker._known_workers
+
+
+def test_connects_by_itself_when_the_worker_starts_late(monkeypatch):
+    """The server starts when the proxy has failed to connect for the second time."""
+    server, attempts = Server(port=free_port()), threading.Semaphore(0)
+
+    async def counted(link, seconds, connect=websocket_link.Link._connect):
+        try:
+            return await connect(link, seconds)
+        except OSError:
+            attempts.release()
+            raise
+
+    def start_late() -> None:
+        assert attempts.acquire(timeout=DEADLINE) and attempts.acquire(timeout=DEADLINE)
+        server.start(block=False)
+
+    monkeypatch.setattr(websocket_link.Link, "_connect", counted)
+    starter = threading.Thread(target=start_late)
+    starter.start()
+    try:
+        with proxy_of(server, connect_timeout=DEADLINE) as proxy:
+            assert proxy.objects_count_remote() == 0
+    finally:
+        starter.join(DEADLINE)
+        server.stop()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "localhost", "127.0.0.1"])
+def test_addresses_of_this_machine(host):
+    with serving(Server(host="0.0.0.0")) as server, proxy_at(host, str(server.port)) as proxy:
+        assert proxy.url == f"ws://{host}:{server.port}"
+        assert proxy.objects_count_remote() == 0
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_addresses_of_ipv6(host):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with serving(Server(host="::1")) as server, proxy_at(host, server.port) as proxy:
+        assert proxy.objects_count_remote() == 0
+
+
+@pytest.mark.parametrize("port", ["eight", -1, 65536, None])
+def test_wrong_ports(port):
+    with pytest.raises(ValueError, match="not a port"), proxy_at("localhost", port):
+        pass
+
+
+def echo(connection: socket.socket) -> None:
+    while data := connection.recv(4096):
+        connection.sendall(data)
+
+
+def hang_up(connection: socket.socket) -> None:
+    connection.recv(1)
+
+
+def test_something_else_listens():
+    for handler in (echo, hang_up):
+        with (
+            listener(handler) as port,
+            pytest.raises(HandshakeFailed, match=f"no worker answers at ws://127.0.0.1:{port}"),
+            proxy_at("127.0.0.1", port),
+        ):
+            pass
+
+
+def test_a_web_server_listens():
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with pytest.raises(HandshakeFailed, match="HTTP"), proxy_at("127.0.0.1", server.server_port):
+            pass
+        server.shutdown()
+        thread.join(DEADLINE)
+
+
+def test_a_listener_that_never_answers():
+    started = time.monotonic()
+    with listener() as port, pytest.raises(ConnectionError, match="worker 'alice'"):  # noqa: SIM117
+        with proxy_at("127.0.0.1", port, connect_timeout=0.3):
+            pass
+    assert time.monotonic() - started < DEADLINE / 2
+
+
+def answer_with(frame):
+    """A false worker's handler that answers the greeting with `frame`."""
+
+    def handler(connection) -> None:
+        connection.recv(timeout=DEADLINE)
+        connection.send(frame)
+        connection.close()
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "hello",
+        b"hello",
+        wire.encode(wire.Reply(0, {"id": "alice"})),
+        wire.encode(wire.Reply(0, None)),
+        wire.encode(wire.Reply(0, {"max_message_bytes": "many"})),
+        wire.encode(wire.Reply(0, None))[:-1],
+        wire.encode(wire.Request(0, "hello", {"session": "x"})),
+    ],
+    ids=["text", "bytes", "no-limit", "no-map", "text-limit", "cut", "request"],
+)
+def test_a_websocket_server_that_is_no_worker(answer):
+    with false_worker(answer_with(answer)) as port, pytest.raises(HandshakeFailed), proxy_at("127.0.0.1", port):
+        pass
+
+
+def test_a_websocket_server_that_echoes():
+    def echo_messages(connection) -> None:
+        for message in connection:
+            connection.send(message)
+
+    with false_worker(echo_messages) as port, pytest.raises(HandshakeFailed), proxy_at("127.0.0.1", port):
+        pass
+
+
+def test_a_websocket_server_that_never_answers(monkeypatch):
+    monkeypatch.setattr(websocket_link, "HANDSHAKE_TIMEOUT", 0.2)
+    with (
+        false_worker(lambda connection: [*connection] and None) as port,
+        pytest.raises(HandshakeFailed, match=r"no answer to the greeting within 0\.2 s"),
+        proxy_at("127.0.0.1", port),
+    ):
+        pass
+
+
+def other_version(frame: bytes) -> bytes:
+    return frame[:4] + bytes([wire.VERSION + 1]) + frame[5:]
+
+
+def test_a_worker_of_another_version():
+    with (
+        false_worker(answer_with(other_version(wire.encode(wire.Reply(0, {}))))) as port,
+        pytest.raises(VersionMismatch) as info,
+        proxy_at("127.0.0.1", port),
+    ):
+        pass
+    assert (info.value.ours, info.value.theirs) == (wire.VERSION, wire.VERSION + 1)
+    assert f"speaks protocol version {wire.VERSION + 1}; this side speaks version {wire.VERSION}" in str(info.value)
+
+
+def test_a_coordinator_of_another_version():
+    """It gets an answer in the worker's version, so that it can name both, and the connection is closed."""
+    with serving(Server()) as server, raw(server, session=None) as connection:
+        connection.send(other_version(wire.encode(wire.Request(0, "hello", {"session": "x"}))))
+        answer = connection.recv(timeout=DEADLINE)
+        assert wire.peek_version(answer) == wire.VERSION
+        assert f"version {wire.VERSION + 1}" in wire.decode(answer).message
+        with pytest.raises(websockets.exceptions.ConnectionClosedError):
+            connection.recv(timeout=DEADLINE)
+
+
+def test_the_greeting_tells_the_workers_id_and_limit():
+    with serving(Server(id="bob", max_message_bytes=54321)) as server, raw(server, session=None) as connection:
+        reply = exchange(connection, wire.Request(0, "hello", {"session": "x"}))
+    assert reply.result == {"id": "bob", "max_message_bytes": 54321}

@@ -1,0 +1,112 @@
+"""Connections that are closed or break: nothing is lost but the call in progress, and the next call connects again."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import syft as sy
+from syft import wire
+from syft.exceptions import ConnectionLost
+from tests.models import classifier, make_config
+from tests.network import DEADLINE, Server, assert_usable, false_worker, proxy_at, proxy_of, serving, wait_until_held
+
+
+@pytest.fixture
+def server():
+    with serving(Server()) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server):
+    with proxy_of(server) as proxy:
+        yield proxy
+
+
+def test_objects_and_config_survive_a_closed_connection(proxy):
+    config = make_config(max_nr_batches=1)
+    config.send(proxy)
+    pointer = sy.local_worker.send(torch.ones(2), proxy)
+    assert proxy.objects_count_remote() == 3
+    proxy.close()
+    proxy.close()
+    proxy.connect()
+    proxy.connect()
+    assert proxy.fit("blobs").shape == ()
+    assert not torch.equal(config.model_ptr.get().obj.hidden.weight, classifier().hidden.weight)
+    assert pointer.get().tolist() == [1, 1]
+
+
+def test_close_waits_for_what_was_sent(proxy):
+    make_config().send(proxy)
+    proxy.close()
+    assert proxy.fit("blobs").shape == ()
+
+
+def test_call_in_progress_when_its_connection_is_closed(server, proxy):
+    with ThreadPoolExecutor() as pool:
+        job = pool.submit(proxy.call, "hold")
+        wait_until_held(server)
+        proxy.close()
+        with pytest.raises(ConnectionLost):
+            job.result(DEADLINE)
+    server.release.set()
+    assert_usable(proxy)
+
+
+def test_call_over_a_new_connection_while_the_old_one_is_being_closed(server, proxy):
+    gate, closing = threading.Event(), threading.Event()
+    connection = proxy._link._connection
+
+    async def slow_close(close=connection.close) -> None:
+        closing.set()
+        await asyncio.to_thread(gate.wait, DEADLINE)
+        await close()
+
+    connection.close = slow_close
+    with ThreadPoolExecutor() as pool:
+        close = pool.submit(proxy.close)
+        assert closing.wait(DEADLINE)
+        job = pool.submit(proxy.call, "hold", "done")
+        wait_until_held(server)
+        gate.set()
+        close.result(DEADLINE)
+        server.release.set()
+        assert job.result(DEADLINE) == "done"
+
+
+def test_reconnects_to_a_restarted_worker(server, proxy):
+    server.stop()
+    with serving(Server(port=server.port)):
+        assert_usable(proxy)
+
+
+def test_connection_lost_during_a_call(server, proxy):
+    def stop() -> None:
+        wait_until_held(server)
+        server.stop()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(ConnectionError) as info:
+        proxy.call("hold")
+    thread.join(DEADLINE)
+    assert isinstance(info.value, ConnectionLost)
+    assert f"the connection to worker 'alice' at {proxy.url} was lost during hold(): " in str(info.value)
+    assert "1001" in info.value.cause
+
+
+def test_connection_that_breaks_at_each_call():
+    def break_off(connection) -> None:
+        connection.recv(timeout=DEADLINE)
+        connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 1000})))
+        connection.recv(timeout=DEADLINE)
+        connection.socket.close()
+
+    with false_worker(break_off) as port, proxy_at("127.0.0.1", port) as proxy:
+        for _ in range(2):  # it connects again for each
+            with pytest.raises(ConnectionLost, match=r"lost during objects_count\(\)"):
+                proxy.objects_count_remote()
