@@ -4,6 +4,8 @@ PYTHON ?= python3
 NAMES ?= localhost 127.0.0.1 ::1
 BIN := .venv/bin
 STAMP := .venv/.installed
+# JupyterLab asks root for this, in containers most often.
+ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo notebook certificates test bench
@@ -17,7 +19,7 @@ demo: $(STAMP) ## start the four workers and train with them
 	$(BIN)/python start_websocket_servers.py -- $(BIN)/python run_websocket_client.py
 
 notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
-	$(BIN)/python start_websocket_servers.py -- $(BIN)/python -m jupyterlab federated_training.ipynb
+	$(BIN)/python start_websocket_servers.py -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_training.ipynb
 
 certificates: $(STAMP) ## make TLS certificates for tests in certificates/: make certificates NAMES="localhost 192.0.2.11"
 	@mkdir -p certificates && chmod 700 certificates
