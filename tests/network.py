@@ -55,7 +55,7 @@ class Server(RemoteMethods, sy.WebsocketServerWorker):
     """A worker with the dataset "blobs" and remote methods."""
 
     def __init__(self, id: str = "alice", host: str = "127.0.0.1", port: int | str = 0, **settings: Any) -> None:
-        super().__init__(None, host, port, id=id, **settings)  # type: ignore[call-arg]
+        super().__init__(None, host, port, id=id, **settings)
         self.add_dataset(blobs(), key="blobs")
         self.entered, self.release, self.order = threading.Semaphore(0), threading.Event(), []
 
@@ -146,7 +146,7 @@ def listener(handler: Callable[[socket.socket], None] | None = None) -> Iterator
                 while True:
                     connection, _ = server.accept()
                     with connection:
-                        handler(connection)  # type: ignore[misc]
+                        handler(connection)
 
         thread = threading.Thread(target=accept if handler else lambda: None)
         thread.start()

@@ -93,6 +93,7 @@ def test_connection_lost_during_a_call(server, proxy):
     thread.start()
     with pytest.raises(ConnectionError) as info:
         proxy.call("hold")
+    server.release.set()
     thread.join(DEADLINE)
     assert isinstance(info.value, ConnectionLost)
     assert f"the connection to worker 'alice' at {proxy.url} was lost during hold(): " in str(info.value)

@@ -18,7 +18,7 @@ class Virtual(RemoteMethods, sy.VirtualWorker):
     """The counterpart of `tests.network.Server` in this process."""
 
     def __init__(self) -> None:
-        super().__init__(id="alice", auto_add=False)  # type: ignore[call-arg]
+        super().__init__(id="alice", auto_add=False)
         self.add_dataset(blobs(), key="blobs")
 
 

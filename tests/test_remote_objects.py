@@ -13,7 +13,7 @@ from syft import wire
 from syft.workers import websocket_server
 from syft.workers.io_thread import IOThread
 from tests.models import make_config
-from tests.network import Server, call, eventually, exchange, free_port, proxy_of, raw, serving
+from tests.network import DEADLINE, Server, call, eventually, exchange, free_port, proxy_of, raw, serving
 
 
 @pytest.fixture
@@ -112,6 +112,39 @@ def test_objects_of_a_coordinator_that_came_back_over_a_second_connection(server
             send_tensor(first, "of a")
         for number in range(10):
             assert exchange(second, call("objects_count", request_id=number)).result == 1
+
+
+class Timer:
+    """Calls a function when the test says so."""
+
+    def __init__(self, function) -> None:
+        self.fire = function
+
+    def cancel(self) -> None:
+        self.fire = lambda: None
+
+
+@pytest.mark.xfail(strict=True, reason="the timer of the first absence also ends a later one")
+def test_a_second_absence_is_as_long_as_the_first(server, monkeypatch):
+    timers, loop = [], server._running._loop
+
+    def call_later(delay, function, *args, call_later=loop.call_later, **settings):
+        if delay != websocket_server.SESSION_GRACE:
+            return call_later(delay, function, *args, **settings)
+        timers.append(Timer(function))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    with raw(server, session="a") as connection:
+        send_tensor(connection, "of a")
+    assert eventually(lambda: len(timers) == 1)
+    with raw(server, session="a"):
+        pass
+    assert eventually(lambda: len(timers) == 2)
+    fired = threading.Event()
+    loop.call_soon_threadsafe(lambda: [timers[0].fire(), fired.set()])
+    assert fired.wait(DEADLINE)
+    assert server.objects_count() == 1
 
 
 def open_things() -> tuple[int, set[str]]:

@@ -1,0 +1,268 @@
+"""The helpers of the notebook, on small data: what a figure holds is compared with the numbers it was given."""
+
+import socket
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import BarContainer
+
+import syft as sy
+import tutorial
+from run_websocket_server import MnistWorker
+
+COUNTS = {"alice": [5, 3, 0, 0, 0, 0, 0, 0, 0, 0], "bob": [0, 0, 7, 1, 1, 1, 1, 1, 1, 2]}
+MATRIX = np.diag(np.arange(1, 11)) + np.eye(10, k=1, dtype=int)
+MATRIX[9, 0] = 1
+
+
+def evaluation(correct, predictions):
+    return {
+        "nr_correct_predictions": correct,
+        "nr_predictions": sum(predictions),
+        "histogram_predictions": np.array(predictions, dtype=float),
+        "histogram_target": np.full(10, sum(predictions) / 10),
+    }
+
+
+def history(numbers):
+    models = {"alice": evaluation(6, [20] + [0] * 9), "bob": evaluation(2, [0] * 9 + [20])}
+    models[tutorial.AVERAGE] = evaluation(18, [2] * 10)
+    losses = {"alice": 0.5, "bob": 0.25}
+    return [tutorial.Round(n, 2.0 * n, losses, models if n % 10 == 1 else {}) for n in numbers]
+
+
+def heights(ax):
+    """Return the heights of all bars of an axes, by set of bars."""
+    return [[bar.get_height() for bar in bars] for bars in ax.containers if isinstance(bars, BarContainer)]
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def drawn(figure):
+    """Return a figure's pixels in grey, 0 to 255; fails if drawing warns."""
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].mean(axis=2)
+
+
+# Figures
+
+
+def test_digits_are_shown_in_the_column_of_their_label():
+    labels = torch.arange(10).repeat_interleave(2)
+    images = torch.arange(20, dtype=torch.uint8).view(20, 1, 1).expand(20, 28, 28)
+    figure = tutorial.plot_digits(images, labels, each=2)
+    shown = np.array([ax.images[0].get_array()[0, 0] for ax in figure.axes]).reshape(2, 10)
+    np.testing.assert_array_equal(shown, [np.arange(0, 20, 2), np.arange(1, 20, 2)])
+    assert [ax.get_title() for ax in figure.axes[:10]] == [str(digit) for digit in range(10)]
+
+
+def test_label_counts_are_stacked_bars_and_named_with_their_sums():
+    (ax,) = tutorial.plot_label_counts(COUNTS | {"carol": [1] * 10}).axes
+    assert heights(ax) == [COUNTS["alice"], COUNTS["bob"], [1] * 10]
+    assert [bar.get_y() for bar in ax.containers[2]] == [5, 3, 7, 1, 1, 1, 1, 1, 1, 2]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["alice (8 images)", "bob (15 images)", "carol (10 images)"]
+
+
+def test_bytes_are_bars_in_megabytes():
+    (ax,) = tutorial.plot_bytes({"model": 1_734_719, "images": 19_407_136}, "Sizes").axes
+    assert [bar.get_width() for bars in ax.containers for bar in bars] == [1.734719, 19.407136]
+    assert texts(ax) == ["1.73 MB", "19.41 MB"]
+
+
+def test_predictions_are_bars_and_the_actual_digits_a_line():
+    (ax,) = tutorial.plot_predictions(COUNTS["alice"], COUNTS["bob"], "Alone").axes
+    assert heights(ax) == [COUNTS["alice"]]
+    (line,) = ax.patches[10:]
+    assert list(line.get_data().values) == COUNTS["bob"]
+
+
+def test_timelines_share_one_axis_of_time():
+    timelines = {"apart": tutorial.Timeline(), "together": tutorial.Timeline()}
+    timelines["apart"].spans = [("alice", "train", 0.0, 1.0), ("bob", "train", 1.0, 3.0), ("bob", "fetch", 3.0, 4.0)]
+    timelines["together"].spans = [("alice", "train", 0.0, 1.0), ("bob", "train", 0.5, 2.5)]
+    apart, together = tutorial.plot_timelines(timelines).axes
+    assert [(bar.get_x(), bar.get_width()) for bars in apart.containers for bar in bars] == [(0, 1), (1, 2), (3, 1)]
+    assert [(bar.get_x(), bar.get_width()) for bars in together.containers for bar in bars] == [(0, 1), (0.5, 2)]
+    assert apart.get_xlim() == together.get_xlim()
+    assert (apart.get_title(), together.get_title()) == ("apart: 4.00 s", "together: 2.50 s")
+
+
+def test_training_shows_progress_accuracies_and_losses():
+    progress, accuracy, loss = tutorial.plot_training(history(range(1, 13)), 40).axes
+    assert progress.get_title() == "Round 12 of 40: 24 s"
+    assert [list(line.get_xdata()) for line in accuracy.lines] == [[1, 11]] * 3
+    assert [list(line.get_ydata()) for line in accuracy.lines] == [[30, 30], [10, 10], [90, 90]]
+    assert [list(line.get_ydata()) for line in loss.lines] == [[0.5] * 12, [0.25] * 12]
+
+
+def test_training_can_be_drawn_before_the_first_round_and_after_the_last():
+    assert tutorial.plot_training([], 40).axes[0].get_title() == "Round 0 of 40: 0 s"
+    assert tutorial.plot_training(history([1, 2]), 2).axes[0].get_title() == "Round 2 of 2: 4 s"
+
+
+def test_prediction_histograms_have_a_row_for_each_evaluated_round():
+    figure = tutorial.plot_prediction_histograms(history(range(1, 13)))
+    axes = np.array(figure.axes).reshape(2, 3)
+    for row in axes:
+        assert [heights(ax) for ax in row] == [[[20] + [0] * 9], [[0] * 9 + [20]], [[2] * 10]]
+    assert [ax.get_ylabel().splitlines()[0] for ax in axes[:, 0]] == ["round 1", "round 11"]
+    assert axes[0, 2].get_title() == "average: 90.0 % correct"
+
+
+def test_confusion_matrix_shows_every_count_in_its_cell():
+    ax = tutorial.plot_confusion_matrix(torch.as_tensor(MATRIX), "Confusion").axes[0]
+    assert {tuple(map(int, text.get_position())): int(text.get_text()) for text in ax.texts} == {
+        (column, row): MATRIX[row, column] for row in range(10) for column in range(10)
+    }
+
+
+def test_recall_is_the_share_of_each_actual_digit():
+    ax = tutorial.plot_recall({"alice": torch.as_tensor(MATRIX), "bob": np.eye(10)}, "Recall").axes[0]
+    expected = [round(100 * n / (n + 1)) for n in range(1, 11)]
+    assert [int(text) for text in texts(ax)] == [*expected, *[100] * 10]
+
+
+def test_bias_changes_have_a_panel_for_each_worker():
+    changes = {"alice": torch.linspace(-1, 1, 10), "bob": torch.zeros(10)}
+    alice, bob = tutorial.plot_bias_changes(changes).axes
+    assert heights(alice) == [pytest.approx(np.linspace(-1, 1, 10))]
+    assert heights(bob) == [[0] * 10]
+
+
+def test_curves_are_percentages_with_the_last_in_the_legend():
+    figure = tutorial.plot_curves({"digits": [0.1, 0.25], "IID": [0.5, 0.875]}, "Ways")
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[10, 25], [50, 87.5]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["digits: 25.0 %", "IID: 87.5 %"]
+
+
+FIGURES = {
+    "digits": lambda: tutorial.plot_digits(torch.zeros(10, 28, 28), torch.arange(10), each=1),
+    "label counts": lambda: tutorial.plot_label_counts(COUNTS),
+    "bytes": lambda: tutorial.plot_bytes({"model": 10, "images": 20}, "Sizes"),
+    "predictions": lambda: tutorial.plot_predictions(COUNTS["alice"], COUNTS["bob"], "Alone"),
+    "timelines": lambda: tutorial.plot_timelines({"one": tutorial.Timeline([("alice", "train", 0.0, 1.0)])}),
+    "training": lambda: tutorial.plot_training(history(range(1, 13)), 40),
+    "histograms": lambda: tutorial.plot_prediction_histograms(history([1, 11])),
+    "confusion": lambda: tutorial.plot_confusion_matrix(MATRIX, "Confusion"),
+    "recall": lambda: tutorial.plot_recall({"alice": MATRIX}, "Recall"),
+    "bias": lambda: tutorial.plot_bias_changes({"alice": torch.ones(10)}),
+    "curves": lambda: tutorial.plot_curves({"one": [0.1, 0.2]}, "Ways"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_each_figure_can_be_drawn_without_a_warning_and_is_described(name):
+    figure = FIGURES[name]()
+    assert drawn(figure).std() > 0
+    assert any(ax.get_title() for ax in figure.axes) or figure.get_suptitle()
+    if name != "digits":
+        assert any(ax.get_xlabel() for ax in figure.axes)
+
+
+def test_workers_differ_without_colour():
+    styles = [{**tutorial._fill(index), "facecolor": None} for index in range(len(tutorial.COLORS))]
+    assert len({style["hatch"] for style in styles}) == len(styles)
+    lines = [tutorial._line(index) for index in range(len(tutorial.COLORS))]
+    assert len({line["marker"] for line in lines}) == len(lines)
+
+
+# Helpers
+
+
+def test_table_as_text_and_as_html():
+    table = tutorial.Table(("worker", "samples"), [("alice", 24754), ("<b>", 0)], "a note")
+    assert repr(table) == "worker  samples\nalice   24,754\n<b>     0\na note"
+    text = table._repr_html_()
+    assert '<td style="text-align: right">24,754</td>' in text
+    assert "&lt;b&gt;" in text and "<b>" not in text
+    assert text.endswith("<p>a note</p>")
+
+
+def test_timeline_notes_spans_in_their_order():
+    timeline = tutorial.Timeline()
+    assert timeline.seconds == 0
+    with timeline.span("alice", "send"):
+        pass
+    with timeline.span("alice", "train"):
+        pass
+    (worker, phase, begin, end), later = timeline.spans
+    assert (worker, phase) == ("alice", "send")
+    assert 0 <= begin <= end <= later[2] <= later[3] == timeline.seconds
+
+
+def test_layer_table_of_a_model_whose_numbers_are_known():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 5))
+    table = tutorial.layer_table(model, torch.zeros(6, 1, 4, 4))
+    assert table.rows == [
+        ("0", (6, 2, 2, 2), "(2, 1, 3, 3), (2,)", 20),
+        ("2", (6, 5), "(5, 8), (5,)", 45),
+        ("total", "", "", 65),
+    ]
+    assert not model[0]._forward_hooks
+
+
+def test_bytes_on_the_wire_grow_by_four_bytes_for_each_float():
+    small, large = (tutorial.bytes_on_the_wire(torch.zeros(n)) for n in (1000, 3000))
+    assert 4000 < small < 4400
+    assert abs(large - small - 8000) < 16
+
+
+def test_normalised_images_are_those_that_the_workers_use():
+    from torchvision import transforms
+
+    images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    expected = torch.stack([transform(image.numpy()) for image in images])
+    torch.testing.assert_close(tutorial.normalised(images), expected)
+
+
+def test_accuracy_is_the_share_of_correct_predictions():
+    class SaysThree(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores = torch.nn.Parameter(torch.eye(10)[3])
+
+        def forward(self, x):
+            return self.scores.expand(len(x), 10)
+
+    labels = torch.tensor([3, 3, 3, 1])
+    assert tutorial.accuracy(SaysThree(), torch.zeros(4, 28, 28, dtype=torch.uint8), labels) == 0.75
+
+
+def test_iid_workers_deal_out_every_sample_once():
+    dataset = sy.BaseDataset(torch.arange(10.0), torch.arange(10) % 3)
+    dataset.transform = None  # as torchvision's datasets have it: an attribute
+    workers = tutorial.iid_workers(dataset, ["dora", "emil", "frida"])
+    parts = [worker.datasets["mnist"] for worker in workers]
+    assert [len(part) for part in parts] == [4, 3, 3]
+    assert torch.cat([part.data for part in parts]).sort().values.tolist() == list(range(10))
+    assert all(int(value) % 3 == target for part in parts for value, target in part)
+    assert [worker.id for worker in workers] == ["dora", "emil", "frida"]
+
+
+def test_check_workers_tells_who_is_ready_and_what_to_start_else(monkeypatch):
+    monkeypatch.setattr(tutorial, "CHECK_SECONDS", 0.5)
+    worker = MnistWorker(hook=None, host="localhost", port=0, id="alice")
+    worker.add_dataset(sy.BaseDataset(torch.zeros(5, 2), torch.tensor([1, 2, 2, 4, 4])), key="mnist")
+    worker.start(block=False)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # not listening
+        port = nobody.getsockname()[1]
+        try:
+            table = tutorial.check_workers({"alice": worker.port, "bob": port})
+        finally:
+            worker.stop()
+    assert table.rows == [
+        ("alice", f"ws://localhost:{worker.port}", "ready", "1-4", 5),
+        ("bob", f"ws://localhost:{port}", "WorkerUnreachable", "", ""),
+    ]
+    assert table.note == "Not ready: bob. Run in a terminal: python start_websocket_servers.py"
