@@ -136,7 +136,7 @@ def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[list[Worker]]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["run_websocket_server"])
+        _start_fork_server(context)
     workers: list[Worker] = []
     try:
         for worker_id, port in zip(WORKERS, args.ports, strict=True):
@@ -152,6 +152,23 @@ def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[list[Worker]]:
         stop(workers)
 
 
+def _start_fork_server(context: Any) -> None:
+    """Start the process that imports torch for all workers: from any current directory, and deaf to Ctrl-C."""
+    from multiprocessing import forkserver  # not on every platform
+
+    context.set_forkserver_preload(["run_websocket_server"])
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads would spin while others need the cores
+    path, handler = os.environ.get("PYTHONPATH"), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent), path)))
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        os.environ.pop("PYTHONPATH")
+        if path is not None:
+            os.environ["PYTHONPATH"] = path
+
+
 def serve(
     worker_id: str, host: str, port: int, verbose: bool, log: Path | None, pipe: Connection, options: dict[str, Any]
 ) -> None:
@@ -159,7 +176,11 @@ def serve(
     for number in _stop_signals():
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     if log is not None:
-        with log.open("ab") as file:
+        try:
+            file = log.open("ab")
+        except FileNotFoundError:  # the launcher was stopped meanwhile, and took its logs away
+            return
+        with file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
 
@@ -189,8 +210,8 @@ def serve(
     if evaluates:
         server.evaluation_threads = _threads(worker_id)
     dataset = next(iter(server.datasets.values()))
-    pipe.send({"samples": len(dataset), "digits": sorted(set(dataset.targets.tolist()))})
     with contextlib.suppress(EOFError, OSError):
+        pipe.send({"samples": len(dataset), "digits": sorted(set(dataset.targets.tolist()))})
         pipe.recv()  # nothing is sent: it ends when the launcher does, even if that is killed
     server.stop()
     rws.leave_if_stuck(server)

@@ -82,6 +82,7 @@ class Session:
         max_message_bytes: the most bytes that the coordinator accepts in one message.
         who: where the coordinator is and how it showed who it is, for the audit log.
         queued: its calls that wait or run in the compute thread.
+        ending: the server's timer, while the coordinator is away, after which the session is forgotten.
         structures: the structures that the coordinator has sent.
     """
 
@@ -93,6 +94,7 @@ class Session:
     max_message_bytes: int = wire.MAX_MESSAGE_BYTES
     who: dict[str, Any] = field(default_factory=dict)
     queued: int = 0
+    ending: Any = None
     structures: Structures = field(default_factory=Structures)
 
     @property

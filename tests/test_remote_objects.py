@@ -124,7 +124,6 @@ class Timer:
         self.fire = lambda: None
 
 
-@pytest.mark.xfail(strict=True, reason="the timer of the first absence also ends a later one")
 def test_a_second_absence_is_as_long_as_the_first(server, monkeypatch):
     timers, loop = [], server._running._loop
 

@@ -310,6 +310,8 @@ class _Running:
             await connection.send(self._dispatcher.failure(0, "hello", error))
             raise MalformedMessage("there are too many coordinators") from None
         session.connections += 1
+        if session.ending is not None:
+            session.ending.cancel()
         session.max_message_bytes = limit
         session.who = identity(connection, self._worker._token)
         about = {
@@ -370,12 +372,14 @@ class _Running:
     def _disconnected(self, session: Session) -> None:
         """Keep the session for a while, in case its coordinator comes back."""
         session.connections -= 1
+        if session.connected:
+            return
 
         def end() -> None:
-            if not session.connected and self._dispatcher.sessions.get(session.name) is session:
+            if self._dispatcher.sessions.get(session.name) is session:
                 self._dispatcher.end_session(session)
 
-        self._loop.call_later(SESSION_GRACE, end)
+        session.ending = self._loop.call_later(SESSION_GRACE, end)
 
 
 def _binary(frame: str | bytes) -> bytes:

@@ -59,7 +59,6 @@ def test_command_that_is_killed(tmp_path):
     assert list(tmp_path.glob("websocket-workers-*")) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the fork server finds run_websocket_server in its own directory only")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_workers_share_one_import_of_torch_from_any_current_directory(tmp_path):
     """The fork server has imported torch, so the four processes forked from it need not."""
@@ -96,7 +95,6 @@ def test_interrupt_while_a_command_runs(tmp_path):
         assert_nothing_left(program, ports)
 
 
-@pytest.mark.xfail(strict=True, reason="the fork server or a worker prints a traceback")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_interrupt_while_starting(tmp_path):
     """No traceback of a half-imported module, and nothing left."""
