@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 
@@ -216,9 +217,11 @@ async def test_rounds_leave_memory_threads_and_files_where_they_were(processes):
         before = [measure(process) for process in watched]
         await rounds(300)
         after = [measure(process) for process in watched]
-        for (memory, *counts), (memory_after, *counts_after) in zip(before, after, strict=True):
+        pool = (os.cpu_count() or 1) + 4  # asyncio's threads for short work; there are so many once all were needed
+        for (memory, threads, files), (memory_after, threads_after, files_after) in zip(before, after, strict=True):
             assert memory_after - memory < 8 * 2**20
-            assert counts_after == counts
+            assert threads_after <= threads + pool
+            assert files_after == files
         assert proxies[0].objects_count_remote() <= objects
 
 
