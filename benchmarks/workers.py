@@ -59,7 +59,7 @@ class BenchmarkWorker(rws.MnistWorker):
         return {
             "ours": ours_seconds,
             "plain": plain_seconds,
-            "difference": max(float((a - b).abs().max()) for a, b in pairs),
+            "difference": max((a - b).abs().max().item() for a, b in pairs),
         }
 
     def compare_evaluate(self, dataset_key: str, model: Any, repeats: int) -> dict[str, Any]:

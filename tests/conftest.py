@@ -8,6 +8,7 @@ import torch
 import syft as sy
 from syft.objects import registry
 from tests.models import blobs
+from tests.network import Server, proxy_of, serving
 
 torch.set_num_threads(1)  # the models are tiny; threads only slow them down
 
@@ -32,3 +33,17 @@ def alice() -> sy.VirtualWorker:
     alice = sy.VirtualWorker(id="alice")
     alice.add_dataset(blobs(), key="blobs")
     return alice
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A worker behind a socket of this process."""
+    with serving(Server()) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[sy.WebsocketClientWorker]:
+    """A proxy of `server`, connected all the time."""
+    with proxy_of(server) as proxy:
+        yield proxy

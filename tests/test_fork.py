@@ -17,25 +17,13 @@ import torch
 import syft as sy
 from syft.exceptions import TrainConfigMissing
 from tests.models import blobs, make_config
-from tests.network import DEADLINE, Server, in_time, proxy_of, serving, wait_until_held
+from tests.network import DEADLINE, in_time, wait_until_held
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork"),
     # Python 3.12 warns whenever a process with threads forks; here this is meant.
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
-
-
-@pytest.fixture
-def server():
-    with serving(Server()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with proxy_of(server) as proxy:
-        yield proxy
 
 
 @contextlib.contextmanager

@@ -7,20 +7,7 @@ import websockets.exceptions
 from syft import wire
 from syft.exceptions import UnknownCommand
 from syft.limits import Limits
-from tests.network import DEADLINE, Server, call, exchange, proxy_of, raw, serving
-
-
-@pytest.fixture
-def server():
-    with serving(Server()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server):
-    """A coordinator that behaves well, connected all the time."""
-    with proxy_of(server) as proxy:
-        yield proxy
+from tests.network import DEADLINE, Server, call, exchange, raw, serving
 
 
 @pytest.mark.parametrize(

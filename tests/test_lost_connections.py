@@ -11,19 +11,7 @@ import syft as sy
 from syft import wire
 from syft.exceptions import ConnectionLost
 from tests.models import classifier, make_config
-from tests.network import DEADLINE, Server, assert_usable, false_worker, proxy_at, proxy_of, serving, wait_until_held
-
-
-@pytest.fixture
-def server():
-    with serving(Server()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with proxy_of(server) as proxy:
-        yield proxy
+from tests.network import DEADLINE, Server, assert_usable, false_worker, proxy_at, serving, wait_until_held
 
 
 def test_objects_and_config_survive_a_closed_connection(proxy):

@@ -16,18 +16,6 @@ from tests.models import make_config
 from tests.network import DEADLINE, Server, call, eventually, exchange, free_port, proxy_of, raw, serving
 
 
-@pytest.fixture
-def server():
-    with serving(Server()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with proxy_of(server) as proxy:
-        yield proxy
-
-
 def test_objects_go_when_their_pointers_go(proxy):
     pointers = [sy.local_worker.send(torch.ones(2), proxy) for _ in range(3)]
     assert proxy.objects_count_remote() == 3

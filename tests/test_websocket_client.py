@@ -22,19 +22,6 @@ from tests.network import (
     wait_until_held,
 )
 
-
-@pytest.fixture
-def server():
-    with serving(Server()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with proxy_of(server) as proxy:
-        yield proxy
-
-
 # Blocking and asynchronous calls
 
 

@@ -15,18 +15,6 @@ from tests.network import DEADLINE, Server, free_port, in_time, proxy_at, proxy_
 
 
 @pytest.fixture
-def server():
-    with serving(Server()) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with proxy_of(server) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def other(server):
     with proxy_of(server) as other:
         yield other
