@@ -141,6 +141,12 @@ def open_things() -> tuple[int, set[str]]:
     return psutil.Process().num_fds(), {name for name in names if not name.startswith(("asyncio_", "compute-"))}
 
 
+def no_more_than(before: tuple[int, set[str]]) -> bool:
+    """Whether nothing is open that was not; what earlier tests had left may be gone by now."""
+    files, threads = open_things()
+    return files <= before[0] and threads <= before[1]
+
+
 @pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="no file descriptors here")
 class TestNothingIsLeftOpen:
     def test_by_proxies_that_are_closed(self, server, proxy):
@@ -149,7 +155,7 @@ class TestNothingIsLeftOpen:
             with proxy_of(server, id="bob") as other:
                 make_config().send(other)
                 other.fit("blobs")
-        assert eventually(lambda: open_things() == before)
+        assert eventually(lambda: no_more_than(before))
 
     def test_by_proxies_that_are_dropped(self, server, proxy):
         before = open_things()
@@ -159,21 +165,21 @@ class TestNothingIsLeftOpen:
             other.remove_worker_from_local_worker_registry()
         assert open_things() != before
         del other
-        assert eventually(lambda: open_things() == before)
+        assert eventually(lambda: no_more_than(before))
 
     def test_by_servers_that_are_stopped(self, proxy):
         before, threads = open_things(), threading.active_count()
         for _ in range(5):
             with serving(Server()) as server, proxy_of(server, id="bob") as other:
                 other.call("scale", torch.ones(1))
-        assert eventually(lambda: open_things() == before and threading.active_count() == threads)
+        assert eventually(lambda: no_more_than(before) and threading.active_count() <= threads)
 
     def test_by_proxies_that_find_no_worker(self, proxy):
         before = open_things()
         for port in [free_port() for _ in range(3)]:
             with pytest.raises(ConnectionError):
                 sy.WebsocketClientWorker(None, "127.0.0.1", port, id="bob", connect_timeout=0.1)
-        assert eventually(lambda: open_things() == before)
+        assert eventually(lambda: no_more_than(before))
 
 
 def test_closing_ends_all_tasks(server):
