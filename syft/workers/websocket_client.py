@@ -10,10 +10,11 @@ Blocking calls therefore work inside a running event loop (Jupyter), and proxies
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -198,27 +199,28 @@ class WebsocketClientWorker(BaseWorker):
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
-        try:
+        with self._waiting(link, call, seconds):
             reply = link.io.run(link.request(request_id, call, frame, settle=command == "get"), seconds)
-        except BaseException as error:
-            link.give_up()
-            if isinstance(error, TIMEOUTS):
-                raise CallTimeout(str(self.id), call, seconds or 0) from None
-            raise
         return self._result(link, reply)
 
     async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
         future = link.io.submit(link.request(request_id, call, frame, settle=command == "get"))
-        try:
+        with self._waiting(link, call, seconds):
             reply = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+        return self._result(link, reply)
+
+    @contextlib.contextmanager
+    def _waiting(self, link: Link, call: str, seconds: float | None) -> Iterator[None]:
+        """Wait for a reply; have the link know when that is given up, for whatever reason."""
+        try:
+            yield
         except BaseException as error:
             link.give_up()
             if isinstance(error, TIMEOUTS):
                 raise CallTimeout(str(self.id), call, seconds or 0) from None
             raise
-        return self._result(link, reply)
 
     def _post(self, command: str, **arguments: Any) -> None:
         link, request_id, call, frame = self._prepare(command, arguments)
