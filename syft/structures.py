@@ -16,11 +16,7 @@ from typing import Any
 
 from syft import torchscript
 from syft.exceptions import MalformedMessage
-
-MAX_STRUCTURES = 32
-"""Structures that are remembered; any further one travels with its model each time."""
-MAX_STRUCTURE_BYTES = 256 * 1024
-"""A larger structure is not remembered either. That of the tutorial's network has 9,829 bytes."""
+from syft.torchscript import MAX_STRUCTURE_BYTES, MAX_STRUCTURES
 
 
 class Structures:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import io
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -24,6 +25,11 @@ from syft.exceptions import MalformedMessage, NotScriptable, SyftError
 from syft.vetting import load_vetted
 
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
+
+MAX_STRUCTURES = 32
+"""Structures that are remembered, for a connection and in all; any further one travels with its model each time."""
+MAX_STRUCTURE_BYTES = 256 * 1024
+"""A larger structure is not remembered either. That of the tutorial's network has 9,829 bytes."""
 
 ScriptModule = torch.jit.ScriptModule
 ScriptFunction = torch.jit.ScriptFunction
@@ -66,11 +72,7 @@ def dump(obj: nn.Module | Callable[..., Any]) -> tuple[bytes, dict[str, torch.Te
         if script not in _function_archives:
             _function_archives[script] = _archive_of_function(script)
         return _function_archives[script], {}
-    tensors = {name: tensor.detach() for name, tensor in _named_tensors(script)}
-    script = clone(script)
-    for _, tensor in _named_tensors(script):
-        tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return _archive(script), tensors
+    return _model_archives.of(script), {name: tensor.detach() for name, tensor in _named_tensors(script)}
 
 
 def clone(model: nn.Module) -> Any:
@@ -154,18 +156,81 @@ def operators(model: nn.Module) -> list[str]:
     return _operators(model.inlined_graph) if isinstance(model, ScriptModule) else []
 
 
-def call_loss(loss_fn: Callable[..., Any], pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return loss_fn of `pred` and `target`, by name where it names its arguments so, else in that order.
+def loss_of(loss_fn: Callable[..., Any]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return a function of predictions and targets, in this order, that calls `loss_fn`.
 
-    PySyft 0.2.4 called loss functions by name in fit() and by position in evaluate(); this works for both habits.
+    It calls by name where `loss_fn` names its arguments `pred` and `target`, else in that order: PySyft 0.2.4 called
+    by name in fit() and by position in evaluate(), and this works for both habits.
     """
     if {"pred", "target"} <= _argument_names(loss_fn):
-        return loss_fn(pred=pred, target=target)
-    return loss_fn(pred, target)
+        return lambda pred, target: loss_fn(pred=pred, target=target)
+    return loss_fn
 
 
 _function_archives: WeakKeyDictionary[ScriptFunction, bytes] = WeakKeyDictionary()
 """A function never changes, and a loss function goes to each worker in each round."""
+
+
+class _ModelArchives:
+    """Archives of models with empty tensors: a model that goes to many workers, round after round, is saved once.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[bytes, list[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, script: ScriptModule) -> bytes:
+        """Return the archive of a model with empty tensors."""
+        state, types = _state(script)
+        with self._lock:
+            known = self._known.get(state) if state is not None else None
+        if known is not None:
+            return known[0]
+        archive = self._made(script)
+        if state is not None and len(archive) <= MAX_STRUCTURE_BYTES:
+            with self._lock:
+                if len(self._known) >= MAX_STRUCTURES:
+                    self._known.pop(next(iter(self._known)))
+                self._known[state] = archive, types
+        return archive
+
+    @staticmethod
+    def _made(script: ScriptModule) -> bytes:
+        script = clone(script)
+        for _, tensor in _named_tensors(script):
+            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        return _archive(script)
+
+
+_model_archives = _ModelArchives()
+
+
+def _state(script: ScriptModule) -> tuple[tuple[Any, ...] | None, list[Any]]:
+    """Return what the archive of a model with empty tensors depends on, or None if that cannot be told; and its types.
+
+    The types of its modules hold the code and the constants; what is left are attributes. A type is told by its
+    id(), which is its own as long as it is kept.
+    """
+    types: list[Any] = []
+    tensors = dict(_named_tensors(script))
+    places: dict[int, int] = {}  # tells which of them are the same tensor
+    state: list[Any] = [
+        (name, tensor.dtype, tensor.device, tensor.requires_grad, places.setdefault(id(tensor), len(places)))
+        for name, tensor in tensors.items()
+    ]
+    module: Any
+    for path, module in script.named_modules(remove_duplicate=False):
+        types.append(module._c._type())
+        state.append((path, id(types[-1]), *module._c._method_names()))
+        for name in sorted(module._concrete_type.get_attributes()):
+            if f"{path}.{name}".lstrip(".") not in tensors:
+                value = module._c.getattr(name)
+                if not isinstance(value, (bool, int, float, str, type(None))):
+                    return None, types
+                state.append((name, repr(value)))
+    return tuple(state), types
 
 
 def _archive_of_function(script: ScriptFunction) -> bytes:

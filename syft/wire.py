@@ -42,6 +42,7 @@ Anything else, and any unknown version, kind, field or code, is refused with an 
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -206,6 +207,10 @@ def _split(frame: bytes) -> tuple[int, int, list[memoryview]]:
     return kind, request_id, parts
 
 
+_digest = functools.lru_cache(64)(structure_digest)
+"""A structure goes to many workers, round after round."""
+
+
 class _Packer:
     """Packs one envelope and gathers the tensors and archives that its values refer to."""
 
@@ -262,8 +267,8 @@ class _Packer:
     def _script(self, value: nn.Module | Callable[..., Any]) -> msgpack.ExtType:
         structure, named = torchscript.dump(value)
         places = {name: self._add(tensor) for name, tensor in named.items()}
-        if self._structures is not None:
-            key = structure_digest(structure)
+        if self._structures is not None and len(structure) <= self._structures.max_bytes:
+            key = _digest(structure)
             if self._structures.add(key, structure) if self._learns else key in self._structures:
                 return msgpack.ExtType(_KNOWN_SCRIPT, msgpack.packb([key, places]))
         self._archives.append(structure)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from syft import torchscript
+from syft.archive import structure_digest
 from syft.exceptions import MalformedMessage, NotScriptable
 from tests.models import CLASSES, FEATURES, Classifier, blobs, classifier, nll
 
@@ -95,6 +96,111 @@ def test_the_structure_holds_no_weights():
     large, _ = torchscript.dump(nn.Linear(1000, 1000))
     assert abs(len(large) - len(small)) < 1000
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {"weight": (4, 4), "bias": (4,)}
+
+
+class Attributes(nn.Module):
+    """Attributes of the kinds that a structure holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 3
+        self.share = 0.0
+        self.text = "a"
+        self.linear = nn.Linear(2, 2)
+        self.other = nn.Linear(2, 2)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.text == "a":
+            x = x * self.share
+        return self.dropout(self.other(self.linear(x))) * self.number
+
+
+class WithList(Attributes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = [1, 2]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.sizes[0]
+
+
+class WithTensor(Attributes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.ones(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+def digest_of_a_saved(model: nn.Module) -> str:
+    return structure_digest(torchscript._ModelArchives._made(model))
+
+
+@pytest.mark.parametrize("kind", [Attributes, WithList, WithTensor])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "number", 4),
+        lambda model: setattr(model, "share", -0.0),
+        lambda model: setattr(model, "text", "b"),
+        lambda model: model.dropout.eval(),
+        lambda model: model.linear.weight.requires_grad_(False),
+        lambda model: setattr(model.linear.weight, "data", model.linear.weight.data.double()),
+        lambda model: setattr(model.linear, "weight", model.other.weight),
+        lambda model: model.define("def more(self, x):\n    return x + 1\n"),
+    ],
+    ids=["integer", "sign of a zero", "text", "mode inside", "frozen", "dtype", "tied", "method"],
+)
+def test_what_changes_in_a_model_changes_its_structure(kind, change):
+    model = torch.jit.script(kind())
+    before = structure_digest(torchscript.dump(model)[0])
+    assert before == digest_of_a_saved(model)
+    change(model)
+    assert before != structure_digest(torchscript.dump(model)[0]) == digest_of_a_saved(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (WithList, lambda model: setattr(model, "sizes", [3, 2])),
+        (WithTensor, lambda model: model.factor.add_(1)),
+    ],
+    ids=["list", "tensor that is no buffer"],
+)
+def test_what_cannot_be_compared_is_saved_each_time(kind, change):
+    model, x = torch.jit.script(kind()), torch.ones(1, 2)
+    before = there_and_back(model)(x)
+    change(model)
+    assert torch.equal(there_and_back(model)(x), model(x))
+    assert not torch.equal(model(x), before)
+
+
+def test_a_structure_is_saved_once_for_all_copies_of_a_model(monkeypatch):
+    saved = []
+    monkeypatch.setattr(
+        torchscript, "_archive", lambda script, save=torchscript._archive: saved.append(1) or save(script)
+    )
+    model = torch.jit.trace(Classifier(), X)
+    archives = {torchscript.dump(each)[0] for each in (model, model, torchscript.clone(model))}
+    assert (len(archives), len(saved)) == (1, 1)
+    arrived = there_and_back(model)
+    saved.clear()
+    for _ in range(3):
+        torchscript.dump(torchscript.clone(arrived))
+    assert len(saved) == 1
+
+
+def test_few_structures_are_remembered(monkeypatch):
+    archives = torchscript._ModelArchives()
+    models = [torch.jit.script(nn.Linear(1, 1)) for _ in range(torchscript.MAX_STRUCTURES + 1)]
+    for model in models:
+        torchscript.to_script(model)
+        archives.of(model.train(model is not models[0]))
+    monkeypatch.setattr(torchscript, "MAX_STRUCTURE_BYTES", 10)
+    archives.of(torch.jit.script(nn.Bilinear(1, 1, 1)))
+    assert len(archives._known) <= torchscript.MAX_STRUCTURES
 
 
 @pytest.mark.parametrize(
@@ -238,13 +344,13 @@ LOSSES = [by_name, by_position, lambda pred, target: pred - target, lambda *, ta
     [*LOSSES, torch.jit.script(by_name), torch.jit.script(by_position), torch.jit.script(ByName())],
 )
 def test_losses_are_called_by_name_where_they_name_pred_and_target_else_in_order(loss_fn):
-    assert torchscript.call_loss(loss_fn, PRED, TARGET).item() == 2
+    assert torchscript.loss_of(loss_fn)(PRED, TARGET).item() == 2
 
 
 def test_losses_of_torch_are_called_in_order():
     pred, target = X.log_softmax(1), blobs().targets
     for loss_fn in (F.nll_loss, nn.NLLLoss(), nn.functional.cross_entropy):
-        assert torch.equal(torchscript.call_loss(loss_fn, pred, target), loss_fn(pred, target))
+        assert torch.equal(torchscript.loss_of(loss_fn)(pred, target), loss_fn(pred, target))
 
 
 def test_is_script():

@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from syft.dispatch import Session, TrainingState, running_call
 from syft.exceptions import (
@@ -25,8 +26,9 @@ from syft.exceptions import (
     UnknownOptimizer,
 )
 from syft.federated.train_config import TrainConfig
+from syft.frameworks.torch.fl.dataset import Batches
 from syft.objects import ObjectId, ObjectStorage
-from syft.torchscript import call_loss, for_inference
+from syft.torchscript import for_inference, loss_of
 
 
 class FederatedClient(ObjectStorage):
@@ -162,36 +164,41 @@ class FederatedClient(ObjectStorage):
         model, loss_fn = self._model_and_loss(dataset_key)
         device = self._device(device)
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=False)
+        counts = np.zeros((2, max(nr_bins, 0)))
         total_loss, correct, count = 0.0, 0, 0
-        histograms = np.zeros((2, max(nr_bins, 0)))
 
-        def outcome(batch: Any) -> tuple[float, torch.Tensor | None, torch.Tensor]:
-            """Return the summed loss of a batch, the predictions and the targets, where they are asked for."""
+        def outcome(batch: Any) -> tuple[int, float, int, np.ndarray]:
+            """Return a batch's size, summed loss, correct predictions and histograms, 0 where not asked for."""
             *inputs, target = batch
+            loss, right, histograms = 0.0, 0, np.zeros_like(counts)
             with torch.inference_mode():
                 output, target = frozen(*(_to(each, device) for each in inputs)), target.to(device)
-                loss = call_loss(loss_fn, output, target).item() * len(target) if return_loss else 0.0
-                return loss, output.argmax(dim=1) if return_raw_accuracy or return_histograms else None, target
+                if return_loss:
+                    loss = loss_fn(output, target).item() * len(target)
+                if return_raw_accuracy or return_histograms:
+                    pred = output.argmax(dim=1)
+                    right = int((pred == target.view_as(pred)).sum())
+                    if return_histograms:
+                        histograms += [_histogram(pred, nr_bins), _histogram(target, nr_bins)]
+            return len(target), loss, right, histograms
 
         model.eval()
         with _on_device(model, device):
             frozen = for_inference(model)
             # A model that cannot be frozen may change while it computes; its batches take turns.
             threads = self.evaluation_threads if frozen is not model else 1
-            for loss, pred, target in _in_threads(threads, outcome, map(_used, self._until_abandoned(loader))):
+            for size, loss, right, histograms in _in_threads(threads, outcome, self._until_abandoned(loader)):
+                count += size
                 total_loss += loss
-                count += len(target)
-                if pred is not None:
-                    correct += int((pred == target.view_as(pred)).sum())
-                if return_histograms and pred is not None:
-                    histograms += [_histogram(pred, nr_bins), _histogram(target, nr_bins)]
+                correct += right
+                counts += histograms
         result: dict[str, Any] = {}
         if return_loss:
             result["loss"] = total_loss / count
         if return_raw_accuracy:
             result |= {"nr_correct_predictions": correct, "nr_predictions": count}
         if return_histograms:
-            result |= {"histogram_predictions": histograms[0], "histogram_target": histograms[1]}
+            result |= {"histogram_predictions": counts[0], "histogram_target": counts[1]}
         return result
 
     def train_config_from(self, fields: Mapping[str, Any]) -> TrainConfig:
@@ -215,8 +222,9 @@ class FederatedClient(ObjectStorage):
         config, dataset = self._config(), self.datasets[dataset_key]
         generator = torch.Generator().manual_seed(getattr(config, "seed", None) or 0)
         sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+        batches = BatchSampler(sampler, config.batch_size, drop_last=False)
         # With a generator of its own, the loader leaves torch's global one alone.
-        return DataLoader(dataset, batch_size=config.batch_size, sampler=sampler, generator=torch.Generator())
+        return DataLoader(Batches(dataset), batch_size=None, sampler=batches, generator=torch.Generator())
 
     def _fit(
         self, model: Any, dataset_key: str, loss_fn: Any, device: str | torch.device = "cpu"
@@ -231,7 +239,7 @@ class FederatedClient(ObjectStorage):
 
                 def closure(inputs: list[Any] = inputs, target: torch.Tensor = target) -> torch.Tensor:
                     self.optimizer.zero_grad()
-                    loss = call_loss(loss_fn, model(*inputs), target)
+                    loss = loss_fn(model(*inputs), target)
                     loss.backward()
                     return loss
 
@@ -239,24 +247,23 @@ class FederatedClient(ObjectStorage):
         return None if loss is None else loss.detach().cpu()
 
     def _batches(self, loader: DataLoader, config: TrainConfig) -> Iterator[Any]:
-        """Yield the batches of all epochs, at most `max_nr_batches` of them in all."""
-        left = config.max_nr_batches if config.max_nr_batches >= 0 else float("inf")
+        """Return the batches of all epochs, at most `max_nr_batches` of them in all."""
+        limit = config.max_nr_batches if config.max_nr_batches >= 0 else None
         call = running_call.get()
         if call is not None:
-            call.budget.check_steps(min(left, config.epochs * len(loader)))
-        for _ in range(config.epochs):
-            for batch in self._until_abandoned(loader):
-                if left <= 0:
-                    return
-                left -= 1
-                yield _used(batch)
+            steps = config.epochs * len(loader)
+            call.budget.check_steps(steps if limit is None else min(limit, steps))
+        epochs = (self._until_abandoned(loader) for _ in range(config.epochs))
+        return islice(chain.from_iterable(epochs), limit)
 
     def _until_abandoned(self, loader: DataLoader) -> Iterator[Any]:
-        """Yield batches for as long as somebody waits for the result."""
+        """Yield batches for as long as somebody waits for the result; enter them in the account of the call."""
         call = running_call.get()
         for batch in loader:
-            if call is not None and call.abandoned.is_set():
-                raise CallAbandoned(self._name())
+            if call is not None:
+                if call.abandoned.is_set():
+                    raise CallAbandoned(self._name())
+                call.budget.spend(len(batch[-1]))
             yield batch
 
     def _model_and_loss(self, dataset_key: str) -> tuple[Any, Any]:
@@ -266,8 +273,7 @@ class FederatedClient(ObjectStorage):
         if len(self.datasets[dataset_key]) == 0:
             raise DatasetEmpty(self._name(), dataset_key)
         config = self._config()
-        model, loss_fn = (self._wrapped(obj_id) for obj_id in (config._model_id, config._loss_fn_id))
-        return model, loss_fn
+        return self._wrapped(config._model_id), loss_of(self._wrapped(config._loss_fn_id))
 
     def _wrapped(self, obj_id: ObjectId | None) -> Any:
         """Return what is in the ObjectWrapper with this id; a config without a model sent None."""
@@ -296,14 +302,6 @@ class FederatedClient(ObjectStorage):
 
     def _name(self) -> str:
         return str(getattr(self, "id", type(self).__name__))
-
-
-def _used(batch: Any) -> Any:
-    """Return a batch; enter it in the account of the call that runs, if one does."""
-    call = running_call.get()
-    if call is not None:
-        call.budget.spend(len(batch[-1]))
-    return batch
 
 
 def optimizer_names() -> list[str]:
@@ -359,4 +357,4 @@ def _in_threads(threads: int, function: Callable[[Any], Any], items: Iterable[An
 
 
 def _histogram(classes: torch.Tensor, nr_bins: int) -> np.ndarray:
-    return np.histogram(classes.cpu().numpy(), bins=nr_bins, range=(0, nr_bins))[0]
+    return torch.histc(classes.double(), bins=nr_bins, min=0, max=nr_bins).cpu().numpy()

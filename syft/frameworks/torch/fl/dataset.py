@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 
 class BaseDataset(Dataset):
@@ -49,14 +49,21 @@ class BaseDataset(Dataset):
         return sample, self.targets[index]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Any, Any]]:
-        """Return the samples with these indices; DataLoader calls this for each batch.
+        """Return the samples with these indices; DataLoader calls this for each batch."""
+        batch = self.batch(indices)
+        return [self[index] for index in indices] if batch is None else list(zip(*batch, strict=True))
 
-        Images that are only converted and normalised are transformed all at once, with the same result to the bit.
+    def batch(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the samples with these indices as one batch of inputs and one of targets; None if that cannot be.
+
+        It can be where inputs and targets are tensors, and images that are transformed are only converted and
+        normalised: all of them at once then, with the same result to the bit.
         """
-        batched = _batched(self.transform_, self.data)
-        if batched is None or type(self).__getitem__ is not BaseDataset.__getitem__:
-            return [self[index] for index in indices]
-        return list(zip(batched(self.data[indices]), (self.targets[index] for index in indices), strict=True))
+        convert = _batched(self.transform_, self.data)
+        in_tensors = isinstance(self.data, torch.Tensor) and isinstance(self.targets, torch.Tensor)
+        if convert is None or not in_tensors or type(self).__getitem__ is not BaseDataset.__getitem__:
+            return None
+        return convert(self.data[indices]), self.targets[indices]
 
     def transform(self, transform: Callable[[Any], Any]) -> None:
         """Replace all inputs by `transform` of them, at once.
@@ -80,11 +87,33 @@ class BaseDataset(Dataset):
         return f"{type(self).__name__}({len(self)} samples)"
 
 
+class Batches(Dataset):
+    """A dataset whose samples, by lists of indices, are the batches that a DataLoader would make of another's.
+
+    Args:
+        dataset: the other: any map-style dataset.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, indices: list[int]) -> Any:
+        """Return the samples with these indices as a batch."""
+        dataset = self._dataset
+        batch = dataset.batch(indices) if isinstance(dataset, BaseDataset) else None
+        if batch is not None:
+            return batch
+        samples = getattr(dataset, "__getitems__", None) or (lambda chosen: [dataset[index] for index in chosen])
+        return default_collate(samples(indices))
+
+
 def _batched(transform: Any, data: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """Return what does to a batch of images what torchvision's ToTensor (and Normalize) do to each; None if unknown.
 
     Image by image, these two cost a third as much as training on the image.
     """
+    if transform is None:
+        return lambda inputs: inputs
     steps = getattr(transform, "transforms", [transform])
     names = [type(step).__name__ for step in steps if type(step).__module__ == "torchvision.transforms.transforms"]
     is_images = isinstance(data, torch.Tensor) and data.dtype == torch.uint8 and data.dim() == 3
