@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -51,8 +50,11 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
     with torch.no_grad():
         for name, target in _named_tensors(average):
             if target.is_floating_point() or target.is_complex():
-                weighted = (share * _wide(tensors[model_id][name]) for model_id, share in shares.items())
-                target.copy_(functools.reduce(torch.add, weighted))
+                (model_id, share), *others = shares.items()
+                mean = share * _wide(tensors[model_id][name])
+                for model_id, share in others:
+                    mean.add_(tensors[model_id][name].detach().cpu(), alpha=share)
+                target.copy_(mean)
     return average
 
 
