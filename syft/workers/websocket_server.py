@@ -346,7 +346,9 @@ class _Running:
             jobs[task] = job
             task.add_done_callback(lambda done: self._finished(session, jobs, done))
         else:
-            await connection.send(fragments(await asyncio.to_thread(self._dispatcher.run, job)))
+            run = self._dispatcher.run  # at once; another thread costs more, but for a large object to be encoded
+            reply = await asyncio.to_thread(run, job) if request.command == "get" else run(job)
+            await connection.send(fragments(reply))
 
     async def _decode(self, data: bytes, session: Session) -> wire.Request:
         decode = self._dispatcher.decode
