@@ -22,10 +22,12 @@ def run(smoke: bool = False) -> Report:
     ids = list(TRAINERS)
     with processes(ids) as ports, proxies(ids, ports) as workers:
         model = traced_model()
-        for _ in range(2):
-            one_round(workers, model)
-        fits = lambda: _fits_alone(workers, model, rounds)  # noqa: E731
-        ours, alone = in_turn(lambda: [one_round(workers, model) for _ in range(rounds)], fits, repeats)
+        asyncio.run(run_rounds(workers, model, 2))
+        ours, alone = in_turn(
+            lambda: asyncio.run(run_rounds(workers, model, rounds)),
+            lambda: asyncio.run(_fits_alone(workers, model, rounds)),
+            repeats,
+        )
         spans = _recorded_round(workers, model)
     row = ratio_row(2, f"{rounds} rounds of ten batches on three workers", ours, alone, LIMIT, "the fits alone")
     return Report([row], spans)
@@ -37,25 +39,20 @@ def traced_model() -> Any:
     return torch.jit.trace(rwc.Net(), torch.zeros(1, 1, 28, 28))
 
 
-def one_round(workers: list[Any], model: Any) -> Any:
-    """Train on all workers, as the tutorial does, and return the average."""
-
-    async def fit_all() -> Any:
+async def run_rounds(workers: list[Any], model: Any, rounds: int = 1) -> Any:
+    """Train on all workers, as the tutorial does, so many times; return the last average."""
+    average = model
+    for _ in range(rounds):
         fits = (rwc.fit_model_on_worker(worker, model, 32, 1, 10, 0.1) for worker in workers)
-        return await asyncio.gather(*fits)
+        average = utils.federated_avg({name: trained for name, trained, _ in await asyncio.gather(*fits)})
+    return average
 
-    return utils.federated_avg({name: trained for name, trained, _ in asyncio.run(fit_all())})
 
-
-def _fits_alone(workers: list[Any], model: Any, times: int) -> None:
+async def _fits_alone(workers: list[Any], model: Any, times: int) -> None:
     """Have every worker train `times` times over, all at once; only one request and one reply a worker travel."""
-
-    async def fit_all() -> None:
-        await asyncio.gather(*(worker.async_call("fit_alone", "mnist", times) for worker in workers))
-
     for worker in workers:
         config(model).send(worker)
-    asyncio.run(fit_all())
+    await asyncio.gather(*(worker.async_call("fit_alone", "mnist", times) for worker in workers))
 
 
 def config(model: Any) -> sy.TrainConfig:
@@ -67,7 +64,7 @@ def _recorded_round(workers: list[Any], model: Any) -> list[Span]:
     for worker in workers:
         worker.call("record")
     recorder.start("coordinator")
-    one_round(workers, model)
+    asyncio.run(run_rounds(workers, model))
     spans = list(recorder.stop())
     for worker in workers:
         spans += [Span(*values) for values in worker.call("recorded")]

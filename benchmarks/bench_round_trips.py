@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.bench_round import one_round, traced_model
+from benchmarks.bench_round import run_rounds, traced_model
 from benchmarks.harness import Report, Row, in_turn
 from benchmarks.workers import processes, proxies
 
@@ -23,14 +23,17 @@ def run(smoke: bool = False) -> Report:
     model = traced_model()
     with (
         processes(["alice"]) as ports,
-        delaying_proxy(ports[0], ROUND_TRIP) as proxy,
-        proxies(["alice"], ports) as near,
-        proxies(["alice"], [proxy.port]) as far,
+        delaying_proxy(ports[0], 0) as no_delay,
+        delaying_proxy(ports[0], ROUND_TRIP) as delay,
+        proxies(["alice"], [no_delay.port]) as near,
+        proxies(["alice"], [delay.port]) as far,
     ):
-        one_round(near, model)
-        first = _counted(proxy, far, model)
-        later = _counted(proxy, far, model)
-        delayed, direct = in_turn(lambda: one_round(far, model), lambda: one_round(near, model), repeats)
+        asyncio.run(run_rounds(near, model))
+        first = _counted(delay, far, model)
+        later = _counted(delay, far, model)
+        delayed, direct = in_turn(
+            lambda: asyncio.run(run_rounds(far, model)), lambda: asyncio.run(run_rounds(near, model)), repeats
+        )
     extra = [a - b for a, b in zip(delayed, direct, strict=True)]
     parameters = sum(4 * p.numel() for p in model.parameters())
     return Report(
@@ -135,6 +138,6 @@ def delaying_proxy(target: int, round_trip: float) -> Iterator[DelayingProxy]:
 def _counted(proxy: DelayingProxy, workers: list[Any], model: Any) -> Traffic:
     """Return the traffic of one round."""
     proxy.traffic = traffic = Traffic()
-    one_round(workers, model)
+    asyncio.run(run_rounds(workers, model))
     proxy.traffic = Traffic()
     return traffic
