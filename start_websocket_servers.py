@@ -9,6 +9,7 @@
         └─ its end, when the launcher ends          └─> testing  the test images
 
 Nothing here imports torch: the workers' processes are forked from one that has imported it, where the platform can.
+A command starts together with the workers, so that it has imported torch when they have; its proxies wait for them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from typing import Any
 import script_options
 from data.mnist import DamagedArchiveError, unpack_mnist
 
+Command = subprocess.Popen[bytes]
+
 WORKERS = ("alice", "bob", "charlie", "testing")
 FIRST_PORT = 8777
 START_TIMEOUT = 120.0
@@ -42,6 +45,12 @@ START_TIMEOUT = 120.0
 STOP_TIMEOUT = 5.0
 """Seconds a worker has to end by itself when it is told to."""
 TAIL_LINES = 8
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "passive",  # torch's threads would spin while others need the cores
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # glibc keeps freed memory for the next batch, rather than
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),  # return it to the system and fault its pages in again
+}
+"""What makes torch faster in processes that share the cores; a variable that is set already stays as it is."""
 
 
 @dataclass
@@ -88,10 +97,11 @@ def main() -> int:
     keep_logs = False
     try:
         unpack_mnist()
-        with run_workers(args, logs) as workers:
-            wait_until_ready(workers)
-            if args.command:
-                return run_command(args.command, workers)
+        set_environment()
+        with run_workers(args, logs) as (workers, command):
+            wait_until_ready(workers, command)
+            if command is not None:
+                return wait_for_command(command, workers)
             print("\nNow run, in another terminal: python run_websocket_client.py")
             print("or open federated_training.ipynb. Ctrl-C stops the workers.", flush=True)
             wait_for_failure(workers)
@@ -119,7 +129,7 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     ports = list(range(FIRST_PORT, FIRST_PORT + len(WORKERS)))
     parser.add_argument("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
     parser.add_argument("--verbose", "-v", action="store_true", help="show the workers' logs, each request included")
-    parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="command to run once all workers are ready")
+    parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it")
     arguments = parser.parse_args(args)
     for port in arguments.ports:
         if not 1 <= port <= 65535:
@@ -130,13 +140,20 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     return arguments
 
 
+def set_environment() -> None:
+    """Set for all processes that are started from here what makes them fast."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 @contextlib.contextmanager
-def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[list[Worker]]:
-    """Start all workers; stop them at the end, however that comes."""
+def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[tuple[list[Worker], Command | None]]:
+    """Start all workers, and the command if there is one; stop the workers at the end, however that comes."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
         _start_fork_server(context)
+    command = start_command(args.command) if args.command else None
     workers: list[Worker] = []
     try:
         for worker_id, port in zip(WORKERS, args.ports, strict=True):
@@ -147,17 +164,33 @@ def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[list[Worker]]:
             process.start()
             theirs.close()
             workers.append(Worker(worker_id, args.host, port, log, process, ours, tls=args.cert_file is not None))
-        yield workers
+        yield workers, command
+    except BaseException:
+        if command is not None:
+            end(command)
+        raise
     finally:
         stop(workers)
+
+
+def start_command(command: list[str]) -> Command:
+    """Start a command. Its proxies give the workers as long to be ready as the launcher does.
+
+    Raises:
+        SystemExit: there is no such command.
+    """
+    try:
+        return subprocess.Popen(command, env={"SYFT_CONNECT_TIMEOUT": f"{START_TIMEOUT:g}"} | os.environ)
+    except OSError as error:
+        print(f"error: cannot run {command[0]!r}: {error.strerror}", file=sys.stderr)
+        sys.exit(127)
 
 
 def _start_fork_server(context: Any) -> None:
     """Start the process that imports torch for all workers: from any current directory, and deaf to Ctrl-C."""
     from multiprocessing import forkserver  # not on every platform
 
-    context.set_forkserver_preload(["run_websocket_server"])
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads would spin while others need the cores
+    context.set_forkserver_preload(["fork_server"])
     path, handler = os.environ.get("PYTHONPATH"), signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent), path)))
     try:
@@ -217,8 +250,8 @@ def serve(
     rws.leave_if_stuck(server)
 
 
-def wait_until_ready(workers: list[Worker]) -> None:
-    """Wait until every worker answers; print a line for each.
+def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
+    """Wait until every worker answers, and print a line for each; or until the command has ended.
 
     Raises:
         WorkerFailed: one of them ended, or they are not ready in time.
@@ -227,6 +260,8 @@ def wait_until_ready(workers: list[Worker]) -> None:
     starting = list(workers)
     while starting:
         left = deadline - time.monotonic()
+        if command is not None and command.poll() is not None:
+            return
         ready = wait([*(w.pipe for w in starting), *(w.process.sentinel for w in workers)], max(left, 0))
         if not ready:
             names = ", ".join(f"{w.id!r} (log: {w.log})" for w in starting)
@@ -251,36 +286,42 @@ def wait_for_failure(workers: list[Worker]) -> None:
     _raise_if_ended(workers)
 
 
-def run_command(command: list[str], workers: list[Worker]) -> int:
-    """Run a command to its end and return its exit status.
+def wait_for_command(command: Command, workers: list[Worker]) -> int:
+    """Wait until the command ends and return its exit status.
 
     Raises:
         WorkerFailed: a worker ended first; the command is stopped then.
     """
-    try:
-        process = subprocess.Popen(command)
-    except OSError as error:
-        print(f"error: cannot run {command[0]!r}: {error.strerror}", file=sys.stderr)
-        return 127
     failed: list[WorkerFailed] = []
 
     def watch() -> None:
         try:
             wait_for_failure(workers)
         except WorkerFailed as error:
-            if process.poll() is None:
+            if command.poll() is None:
                 failed.append(error)
-                process.terminate()
+                command.terminate()
 
     threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command directly; what it does then is up to it
     try:
-        status = _wait_through_ctrl_c(process)
+        status = command.wait()
     except Stopped:
-        process.terminate()
-        status = process.wait()
+        command.terminate()
+        status = command.wait()
     if failed:
         raise failed[0]
     return 128 - status if status < 0 else status
+
+
+def end(command: Command) -> None:
+    """End the command; kill it if it does not end in time."""
+    command.terminate()
+    try:
+        command.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        command.kill()
+        command.wait()
 
 
 def stop(workers: list[Worker]) -> None:
@@ -301,12 +342,6 @@ def _raise_if_ended(workers: list[Worker]) -> None:
     for worker in workers:
         if not worker.process.is_alive():
             raise WorkerFailed(worker.failure())
-
-
-def _wait_through_ctrl_c(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a command; Ctrl-C reaches it directly, and what it does then is up to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return process.wait()
 
 
 def _threads(worker_id: str) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds a proxy waits, by default, for its worker to accept a connection."""
+CONNECT_TIMEOUT_VARIABLE = "SYFT_CONNECT_TIMEOUT"
+"""The environment variable with another default; the launcher sets it, since the command it runs may be the first."""
 GARBAGE_DELAY = 0.5
 """Seconds until a worker is told of objects to delete, unless another request goes there first."""
 
@@ -57,7 +60,8 @@ class WebsocketClientWorker(BaseWorker):
         data: tensors to store in the proxy itself.
         timeout: seconds that blocking and asynchronous calls wait for their result, unless they say otherwise.
             None: as long as the worker answers pings; training may take hours.
-        connect_timeout: seconds to wait for the worker to accept a connection.
+        connect_timeout: seconds to wait for the worker to accept a connection. None: those of the environment
+            variable SYFT_CONNECT_TIMEOUT if it is set, else 10.
         max_message_bytes: upper bound on one message, sent or received.
         ca_path: file of the certificate authority that signed the worker's certificate; None: the system's.
         verify: False turns the verification of the certificate off.
@@ -89,7 +93,7 @@ class WebsocketClientWorker(BaseWorker):
         data: Iterable[torch.Tensor] | None = None,
         *,
         timeout: float | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
+        connect_timeout: float | None = None,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         ca_path: FilePath | None = None,
         verify: bool = True,
@@ -103,7 +107,7 @@ class WebsocketClientWorker(BaseWorker):
         self.port = parse_port(port)
         self.secure = secure
         self.timeout = timeout
-        self.connect_timeout = connect_timeout
+        self.connect_timeout = _connect_timeout() if connect_timeout is None else connect_timeout
         self.max_message_bytes = max_message_bytes
         self._tls = client_tls(ca_path, verify, cert_path, key_path) if secure else None
         self._token = resolve_token(token)
@@ -298,3 +302,11 @@ class WebsocketClientWorker(BaseWorker):
         link = getattr(self, "_link", None)
         if link is not None and link.io.alive:
             link.io.start_soon(link.close)
+
+
+def _connect_timeout() -> float:
+    text = os.environ.get(CONNECT_TIMEOUT_VARIABLE) or str(CONNECT_TIMEOUT)
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{CONNECT_TIMEOUT_VARIABLE} is {text!r}; expected a number of seconds.") from None
