@@ -26,7 +26,7 @@ def run(smoke: bool = False) -> Report:
 
 def _evaluate(testing: Any, model: Any, repeats: int) -> list[Row]:
     model.eval()
-    config(model).send(testing)
+    config(model, batch_size=128).send(testing)
     testing.evaluate("mnist_testing")
     found = testing.call("compare_evaluate", "mnist_testing", model, repeats)
     (loss, correct), (plain_loss, plain_correct) = found["ours"], found["plain"]

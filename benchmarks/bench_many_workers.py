@@ -36,7 +36,7 @@ def _virtual(count: int, rounds: int) -> Row:
     for worker in workers:
         worker.add_dataset(_samples(), key="data")
     with _not_counting_workers() as theirs:
-        milliseconds = _milliseconds_a_worker(workers, rounds, theirs)
+        milliseconds = asyncio.run(_milliseconds_a_worker(workers, rounds, theirs))
     return Row(6, f"{count} virtual workers: coordinator", milliseconds, "ms", LIMIT_MILLISECONDS, _each(count))
 
 
@@ -51,7 +51,7 @@ def _processes(count: int, rounds: int) -> Row:
     with processes(ids) as ports, proxies(ids, ports) as workers:
         for worker in workers:
             worker.call("hold_samples", _samples().data, _samples().targets)
-        milliseconds = _milliseconds_a_worker(workers, rounds)
+        milliseconds = asyncio.run(_milliseconds_a_worker(workers, rounds))
     return Row(6, f"{count} worker processes: coordinator", milliseconds, "ms", LIMIT_MILLISECONDS, _each(count))
 
 
@@ -95,30 +95,27 @@ def _not_counting_workers() -> Iterator[list[float]]:
             setattr(Dispatcher, name, original)
 
 
-def _milliseconds_a_worker(workers: list[Any], rounds: int, theirs: Sequence[float] = ()) -> list[float]:
+async def _milliseconds_a_worker(workers: list[Any], rounds: int, theirs: Sequence[float] = ()) -> list[float]:
     """Return the processor time of a round for each worker, without the seconds that are `theirs`."""
     model = torch.jit.script(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.LogSoftmax(dim=1)))
     loss_fn = torch.jit.script(_nll)
-    model = _round(workers, model, loss_fn)
+    model = await _round(workers, model, loss_fn)
     milliseconds = []
     for _ in range(rounds):
         start = time.process_time() - sum(theirs)
-        model = _round(workers, model, loss_fn)
+        model = await _round(workers, model, loss_fn)
         milliseconds.append(1000 * (time.process_time() - sum(theirs) - start) / len(workers))
     return milliseconds
 
 
-def _round(workers: list[Any], model: Any, loss_fn: Any) -> Any:
+async def _round(workers: list[Any], model: Any, loss_fn: Any) -> Any:
     async def fit(worker: Any) -> Any:
         config = sy.TrainConfig(model, loss_fn, batch_size=4, max_nr_batches=1, seed=1)
         config.send(worker)
         await worker.async_fit("data")
         return (await config.model_ptr.async_get()).obj
 
-    async def fit_all() -> list[Any]:
-        return await asyncio.gather(*(fit(worker) for worker in workers))
-
-    return utils.federated_avg(asyncio.run(fit_all()))
+    return utils.federated_avg(await asyncio.gather(*(fit(worker) for worker in workers)))
 
 
 def _nll(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -55,9 +55,10 @@ async def _fits_alone(workers: list[Any], model: Any, times: int) -> None:
     await asyncio.gather(*(worker.async_call("fit_alone", "mnist", times) for worker in workers))
 
 
-def config(model: Any) -> sy.TrainConfig:
-    """Return the tutorial's settings of one fit: ten batches of 32."""
-    return sy.TrainConfig(model, rwc.loss_fn, batch_size=32, max_nr_batches=10, optimizer_args={"lr": 0.1}, seed=1)
+def config(model: Any, batch_size: int = 32) -> sy.TrainConfig:
+    """Return the tutorial's settings of one fit: ten batches of 32. It evaluates in batches of 128."""
+    settings = {"batch_size": batch_size, "max_nr_batches": 10, "optimizer_args": {"lr": 0.1}, "seed": 1}
+    return sy.TrainConfig(model, rwc.loss_fn, **settings)
 
 
 def _recorded_round(workers: list[Any], model: Any) -> list[Span]:

@@ -53,7 +53,7 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
                 (model_id, share), *others = shares.items()
                 mean = share * _wide(tensors[model_id][name])
                 for model_id, share in others:
-                    mean.add_(tensors[model_id][name].detach().cpu(), alpha=share)
+                    mean += share * _wide(tensors[model_id][name])
                 target.copy_(mean)
     return average
 
