@@ -40,6 +40,22 @@ def test_nobody_listens():
     assert "bob" not in sy.local_worker._known_workers
 
 
+@pytest.mark.parametrize(("text", "seconds"), [(None, 10), ("", 10), ("0.2", 0.2)])
+def test_the_environment_tells_how_long_to_wait(monkeypatch, text, seconds):
+    monkeypatch.delenv("SYFT_CONNECT_TIMEOUT", raising=False)
+    if text is not None:
+        monkeypatch.setenv("SYFT_CONNECT_TIMEOUT", text)
+    for given, expected in ((None, seconds), (3, 3)):
+        with proxy_at("localhost", free_port(), connect=False, connect_timeout=given) as proxy:
+            assert proxy.connect_timeout == expected
+
+
+def test_an_environment_without_a_number_is_refused(monkeypatch):
+    monkeypatch.setenv("SYFT_CONNECT_TIMEOUT", "soon")
+    with pytest.raises(ValueError, match=r"^SYFT_CONNECT_TIMEOUT is 'soon'; expected a number of seconds\.$"):
+        sy.WebsocketClientWorker(None, "localhost", free_port(), connect=False)
+
+
 def test_connects_by_itself_when_the_worker_starts_late(monkeypatch):
     """The server starts when the proxy has failed to connect for the second time."""
     server, attempts = Server(port=free_port()), threading.Semaphore(0)

@@ -12,6 +12,7 @@ from tests.e2e.programs import free_ports, is_free, run, running
 
 LAUNCHER = "start_websocket_servers.py"
 READY = "Ctrl-C stops the workers."
+LAST_WORKER = "10,000 samples"
 SAMPLES = {
     "alice": ("digits 0-3", "24,754 samples"),
     "bob": ("digits 4-6", "17,181 samples"),
@@ -28,7 +29,7 @@ def on(ports: list[int], *more: str) -> list[str]:
 
 
 def command(*statements: str) -> list[str]:
-    """Arguments that have the launcher run some Python, once the workers are ready."""
+    """Arguments that have the launcher run some Python while the workers serve."""
     return [
         "--",
         sys.executable,
@@ -52,11 +53,27 @@ def test_command_that_is_killed(tmp_path):
     ports = free_ports()
     killed = command("sys.stdin.read()", "os.kill(os.getpid(), signal.SIGKILL)")
     with running(LAUNCHER, *on(ports, *killed), folder=tmp_path) as program:
-        *lines, _ = program.read_until("running")
+        first, *lines = program.read_until(LAST_WORKER)
+        assert first == "running"
         assert_shows_the_workers(lines, ports)
         assert program.finish() == (128 + signal.SIGKILL, "", "")
         assert_nothing_left(program, ports)
     assert list(tmp_path.glob("websocket-workers-*")) == []
+
+
+def test_command_that_ends_before_the_workers_are_ready(tmp_path):
+    ports = free_ports()
+    with running(LAUNCHER, *on(ports, *command("sys.exit(3)")), folder=tmp_path) as program:
+        program.read_until("running")
+        assert program.finish() == (3, "", "")
+        assert_nothing_left(program, ports)
+
+
+def test_command_that_does_not_exist(tmp_path):
+    ports = free_ports()
+    status, out, err = run(LAUNCHER, *on(ports, "--", "no-such-command"), folder=tmp_path)
+    assert (status, out, err) == (127, "", "error: cannot run 'no-such-command': No such file or directory\n")
+    assert all(map(is_free, ports))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -89,7 +106,7 @@ def test_interrupt_while_a_command_runs(tmp_path):
     ports = free_ports()
     answer = "signal.signal(signal.SIGINT, lambda *_: os._exit(7))"
     with running(LAUNCHER, *on(ports, *command(answer, "print('set')", "signal.pause()")), folder=tmp_path) as program:
-        program.read_until("set")
+        program.read_until(LAST_WORKER)
         program.signal(signal.SIGINT, group=True)
         assert program.finish() == (7, "", "")
         assert_nothing_left(program, ports)
@@ -106,11 +123,15 @@ def test_interrupt_while_starting(tmp_path):
         assert_nothing_left(program, ports)
 
 
-def test_port_in_use(tmp_path):
+@pytest.mark.parametrize("more", [[], command("sys.stdin.read()", "signal.pause()")], ids=["", "with a command"])
+def test_port_in_use(tmp_path, more):
     ports = free_ports()
-    with socket.create_server(("127.0.0.1", ports[1])), running(LAUNCHER, *on(ports), folder=tmp_path) as program:
+    with (
+        socket.create_server(("127.0.0.1", ports[1])),
+        running(LAUNCHER, *on(ports, *more), folder=tmp_path) as program,
+    ):
         status, out, err = program.finish()
-    assert (status, out) == (1, "")
+    assert (status, out) == (1, "running\n" if more else "")
     first, *log = err.splitlines()
     assert first.startswith(
         f"error: worker 'bob' (ws://localhost:{ports[1]}) exited with status 1; its log: {tmp_path}"
