@@ -219,8 +219,9 @@ async def train(workers, model, first, last, path=None):
 
 
 async def test_a_resumed_run_equals_one_without_a_break(tmp_path):
-    workers = [sy.VirtualWorker(id="alice")]  # two in one process would share torch's generator
-    workers[0].add_dataset(blobs(), key="blobs")
+    workers = [sy.VirtualWorker(id=name) for name in ("alice", "bob")]
+    for worker in workers:
+        worker.add_dataset(blobs(), key="blobs")
     torch.manual_seed(5)
     whole = await train(workers, classifier(), 1, 6)
 

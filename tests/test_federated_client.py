@@ -22,6 +22,7 @@ from syft.exceptions import (
 )
 from syft.federated import FederatedClient
 from syft.objects import ObjectWrapper
+from syft.torchscript import clone
 from tests.models import CLASSES, FEATURES, Classifier, Regressor, blobs, train_locally
 
 MODEL, LOSS = 0, 1  # ids of the objects that the configs name
@@ -60,6 +61,18 @@ def test_fit_is_plain_local_training_bit_for_bit(epochs, shuffle, max_nr_batches
     expected = train_locally(local, F.nll_loss, blobs(), client.train_config)
     assert equal(client.get_obj(MODEL).obj, local)
     assert torch.equal(loss, expected) and loss.shape == () and not loss.requires_grad
+
+
+@pytest.mark.parametrize("kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data)])
+def test_copies_of_a_model_train_alike_although_they_share_its_compiled_code(kind):
+    """The first passes run as they are, and are recorded; later ones run code that was optimised for what they saw."""
+    model, trained = kind(Classifier()), []
+    for _ in range(5):
+        client = client_with(clone(model), epochs=2)
+        client.fit("blobs")
+        trained.append(client.get_obj(MODEL).obj)
+    assert all(equal(each, trained[0]) for each in trained)
+    assert not equal(model, trained[0])
 
 
 def test_no_batches_no_step():

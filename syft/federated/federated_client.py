@@ -25,6 +25,7 @@ from syft.exceptions import (
     TrainConfigMissing,
     UnknownOptimizer,
 )
+from syft.federated.seeding import seeded
 from syft.federated.train_config import TrainConfig
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.objects import ObjectId, ObjectStorage
@@ -233,7 +234,7 @@ class FederatedClient(ObjectStorage):
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
         loss = None
         model.train()
-        with _seeded(getattr(config, "seed", None)):
+        with seeded(getattr(config, "seed", None)):
             for *inputs, target in self._batches(loader, config):
                 inputs, target = [_to(each, device) for each in inputs], target.to(device)
 
@@ -324,17 +325,6 @@ def _on_device(model: Any, device: torch.device | str) -> Iterator[None]:
     finally:
         if moved:
             model.to("cpu")
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Seed torch's generators for a while, so that random layers are reproducible; leave them as they were."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def _to(value: Any, device: torch.device | str) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
+from syft.federated.seeding import draw_seed
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectWrapper, registry
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class TrainConfig:
 
     Source: PySyft 0.2.4, `syft.federated.train_config.TrainConfig`. `seed` is new: it makes the worker's shuffling
     and its random layers (dropout) reproducible to the bit, given the same worker, data and number of threads.
-    Workers that train in one process at the same time share torch's generator; such runs are not reproducible.
+    Random layers of workers that train in one process at the same time share torch's generator; they are not.
 
     Args:
         model: a traced or scripted model; a plain one is compiled by torch.jit.script when it is sent. None if the
@@ -77,7 +77,7 @@ class TrainConfig:
         self.optimizer_args = None if optimizer_args is None else dict(optimizer_args)
         self.max_nr_batches = max_nr_batches
         self.shuffle = shuffle
-        self.seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
+        self.seed = draw_seed() if seed is None else seed
         self.model_ptr: Any = None
         self.loss_fn_ptr: Any = None
         self._model_id = model_id

@@ -1,0 +1,71 @@
+"""Seeds of trainings, and the one generator that torch has for all of a process.
+
+Random layers draw from torch's generator, so a training with a seed of its own sets it, and puts it back afterwards.
+Several may train at once in one process (virtual workers). So the program's state is kept aside as long as one of
+them does, and the program draws its next seeds from there: a program that calls torch.manual_seed gets the same seeds
+whatever trains beside it.
+
+What random layers of trainings that run at once draw depends on who comes first; nothing here changes that.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class _Kept:
+    """The state of the program's generators, while trainings use those of torch."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all trainings: in the child of a fork, none goes on."""
+        self.lock = threading.Lock()
+        self.trainings = 0
+        self.cpu = torch.Generator()
+        self.cuda: list[torch.Tensor] = []
+
+
+_kept = _Kept()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_kept.reset)
+
+
+def draw_seed() -> int:
+    """Return a seed from the program's generator, in [0, 2**62)."""
+    with _kept.lock:
+        generator = _kept.cpu if _kept.trainings else torch.default_generator
+        return int(torch.randint(2**62, (), generator=generator).item())
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Seed torch's generators, so that random layers are reproducible; put them back when no training uses them.
+
+    Args:
+        seed: None: leave them alone.
+    """
+    if seed is None:
+        yield
+        return
+    with _kept.lock:
+        if not _kept.trainings:
+            _kept.cpu.set_state(torch.get_rng_state())
+            _kept.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        _kept.trainings += 1
+        torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        with _kept.lock:
+            _kept.trainings -= 1
+            if not _kept.trainings:
+                torch.set_rng_state(_kept.cpu.get_state())
+                if _kept.cuda:
+                    torch.cuda.set_rng_state_all(_kept.cuda)
