@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -11,38 +12,42 @@ from collections.abc import Mapping
 from benchmarks.harness import Report, Row, free_ports, in_turn, ratio_row
 
 LIMIT = 0.75
-_RESULT = re.compile(r"(?:Federated model|Model update \w+): Average loss: ([0-9.]+), Accuracy: (\d+)/10000")
+_CORRECT = re.compile(r"(?:Federated model|Model update \w+): Average loss: [0-9.]+, Accuracy: (\d+)/10000")
 
 
 def run(smoke: bool = False) -> Report:
-    """Measure it."""
+    """Measure it; where Flower is installed, against the job on its simulation engine too."""
     rounds, repeats = (1, 1) if smoke else (40, 3)
+    rows = _compare(rounds, repeats, "plain_loop", "one plain process", LIMIT, smoke)
+    if all(map(importlib.util.find_spec, ("flwr", "ray"))):
+        rows += _compare(rounds, repeats, "flower_job", "Flower", None, smoke)
+    return Report(rows)
+
+
+def _compare(rounds: int, repeats: int, module: str, name: str, limit: float | None, smoke: bool) -> list[Row]:
+    """Return the rows of our job beside that of another module of the benchmarks."""
     outputs: dict[str, str] = {}
 
     # Threads of a process that shares its cores wait for each other; a smoke test shares them with whatever runs.
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if smoke else {})
-    plain_loop = [sys.executable, "-m", "benchmarks.plain_loop", "--training_rounds", str(rounds)]
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--training_rounds", str(rounds)]
 
     def ours() -> None:
         outputs["ours"] = _output(_federated_command(rounds), environment)
 
-    def plain() -> None:
-        outputs["plain"] = _output(plain_loop, environment)
+    def other() -> None:
+        outputs["other"] = _output(command, environment)
 
-    ours_seconds, plain_seconds = in_turn(ours, plain, repeats)
-    what = f"the job of {rounds} rounds, start included"
-    results = {name: _RESULT.findall(output) for name, output in outputs.items()}
-    pairs = list(zip(results["ours"], results["plain"], strict=True))
-    loss = max(abs(float(a[0]) - float(b[0])) for a, b in pairs)
-    count = max(abs(int(a[1]) - int(b[1])) for a, b in pairs)
-    final = f"final accuracy {int(results['ours'][-1][1]) / 100:.2f} % and {int(results['plain'][-1][1]) / 100:.2f} %"
-    return Report(
-        [
-            ratio_row(1, what, ours_seconds, plain_seconds, LIMIT, "one plain process"),
-            Row(1, f"{what}: largest difference of a loss", [loss], "", None, f"{len(pairs)} evaluations"),
-            Row(1, f"{what}: largest difference of a count", [count], "", None, final),
-        ]
-    )
+    ours_seconds, other_seconds = in_turn(ours, other, repeats)
+    what = f"the job of {rounds} rounds, start included, beside {name}"
+    correct = {which: [int(count) for count in _CORRECT.findall(output)] for which, output in outputs.items()}
+    assert len(correct["ours"]) == len(correct["other"]) > 0
+    last, other_last = correct["ours"][-1], correct["other"][-1]
+    note = f"of 10,000; {last / 100:.2f} % and {other_last / 100:.2f} % are right; {len(correct['ours'])} evaluations"
+    return [
+        ratio_row(1, what, ours_seconds, other_seconds, limit, name),
+        Row(1, f"{what}: difference of the last count", [abs(last - other_last)], "", None, note),
+    ]
 
 
 def _federated_command(rounds: int) -> list[str]:
