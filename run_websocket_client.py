@@ -324,7 +324,7 @@ async def main():
     torch.manual_seed(args.seed)
     model = Net().to(device)
     example = torch.zeros([1, 1, 28, 28], dtype=torch.float).to(device)
-    traced_model = torch.jit.trace(model, example, check_trace=False)  # the check imports for a second
+    traced_model = torch.jit.trace(model, example, check_trace=False)  # the check takes a second
     last_round, learning_rate = resume(args, traced_model)
 
     with contextlib.ExitStack() as stack:

@@ -85,7 +85,7 @@ def draw(spans: list[Span], path: Path) -> None:
     from matplotlib import pyplot
 
     parties = list(dict.fromkeys(span.party for span in spans))
-    colours = {"serialise": "#d95f02", "compute": "#1b9e77", "average": "#7570b3"}
+    colours = {"serialise": "#d95f02", "transfer": "#e6ab02", "compute": "#1b9e77", "average": "#7570b3"}
     start = min(span.start for span in spans)
     figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(parties) + 1.4), layout="constrained")
     for kind, colour in colours.items():
@@ -97,7 +97,7 @@ def draw(spans: list[Span], path: Path) -> None:
         axes.barh(0, 0, color=colour, label=f"{kind}: {total:.0f} ms in all")
     axes.set_yticks(range(len(parties)), parties)
     axes.invert_yaxis()
-    axes.set_xlabel("milliseconds since the round began; white: transfer and waiting")
+    axes.set_xlabel("milliseconds since the round began; white: waiting")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=len(colours), frameon=False)
     figure.savefig(path, dpi=110)

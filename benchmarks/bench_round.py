@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import torch
@@ -69,4 +70,15 @@ def _recorded_round(workers: list[Any], model: Any) -> list[Span]:
     spans = list(recorder.stop())
     for worker in workers:
         spans += [Span(*values) for values in worker.call("recorded")]
-    return spans
+    end = max(span.end for span in spans if span.kind == "average")
+    return [span for span in spans + _transfers(spans) if span.end <= end]
+
+
+def _transfers(spans: list[Span]) -> list[Span]:
+    """Return when a model was on its way: from the end of its encoding until its decoding; on the worker's row."""
+    ways = []
+    for encoded, decoded in itertools.permutations((span for span in spans if span.model), 2):
+        if encoded.model == decoded.model and encoded.end <= decoded.start:
+            worker = decoded.party if encoded.party == "coordinator" else encoded.party
+            ways.append(Span(worker, "transfer", encoded.end, decoded.start))
+    return ways

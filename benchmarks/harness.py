@@ -56,12 +56,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time in which a party did something. Times in seconds of the machine's monotonic clock."""
+    """A stretch of time in which a party did something. Times in seconds of the machine's monotonic clock.
+
+    Attributes:
+        model: what tells the model that was encoded or decoded; 0: none was.
+    """
 
     party: str
     kind: str
     start: float
     end: float
+    model: int = 0
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
