@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import gc
 import logging
 import os
 import signal
@@ -405,16 +404,20 @@ def _interrupt(*_):
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what is imported stays until the end, which takes a second less if nothing looks for garbage in it
     logging.basicConfig(format="%(asctime)s | %(message)s", level=logging.INFO)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    status = 0
     try:
         with logging_redirect_tqdm():
             asyncio.run(main())
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        os._exit(130)  # at once: the end of an interpreter that has torch in it takes longer than the user waits
+        print("interrupted", file=sys.stderr)
+        status = 130
     except (SyftError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1)
+        status = 2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # at once: taking an interpreter apart that has torch in it takes longer than the user waits

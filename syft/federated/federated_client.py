@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader
 
 from syft.dispatch import Session, TrainingState, running_call
 from syft.exceptions import (
@@ -222,8 +222,8 @@ class FederatedClient(ObjectStorage):
     def _create_data_loader(self, dataset_key: str, shuffle: bool = False) -> DataLoader:
         config, dataset = self._config(), self.datasets[dataset_key]
         generator = torch.Generator().manual_seed(getattr(config, "seed", None) or 0)
-        sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-        batches = BatchSampler(sampler, config.batch_size, drop_last=False)
+        order = torch.randperm(len(dataset), generator=generator) if shuffle else torch.arange(len(dataset))
+        batches = order.split(config.batch_size)
         # With a generator of its own, the loader leaves torch's global one alone.
         return DataLoader(Batches(dataset), batch_size=None, sampler=batches, generator=torch.Generator())
 

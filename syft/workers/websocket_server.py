@@ -44,7 +44,7 @@ SESSION_GRACE = 600.0
 
 _LONGEST_NAME = 64
 _LARGE = 64 * 1024
-"""Frames of more bytes are decoded outside the event loop."""
+"""Frames of more bytes are handled outside the event loop."""
 
 
 class WebsocketServerWorker(VirtualWorker):
@@ -346,9 +346,9 @@ class _Running:
             jobs[task] = job
             task.add_done_callback(lambda done: self._finished(session, jobs, done))
         else:
-            run = self._dispatcher.run  # at once; another thread costs more, but for a large object to be encoded
-            reply = await asyncio.to_thread(run, job) if request.command == "get" else run(job)
-            await connection.send(fragments(reply))
+            # A thread costs more than a request takes, but for large objects: to be digested, or to be encoded.
+            large, run = len(data) > _LARGE or request.command == "get", self._dispatcher.run
+            await connection.send(fragments(await asyncio.to_thread(run, job) if large else run(job)))
 
     async def _decode(self, data: bytes, session: Session) -> wire.Request:
         decode = self._dispatcher.decode

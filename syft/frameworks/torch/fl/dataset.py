@@ -53,7 +53,7 @@ class BaseDataset(Dataset):
         batch = self.batch(indices)
         return [self[index] for index in indices] if batch is None else list(zip(*batch, strict=True))
 
-    def batch(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def batch(self, indices: list[int] | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return the samples with these indices as one batch of inputs and one of targets; None if that cannot be.
 
         It can be where inputs and targets are tensors, and images that are transformed are only converted and
@@ -88,7 +88,7 @@ class BaseDataset(Dataset):
 
 
 class Batches(Dataset):
-    """A dataset whose samples, by lists of indices, are the batches that a DataLoader would make of another's.
+    """A dataset whose samples are batches of another's, as a DataLoader would make them.
 
     Args:
         dataset: the other: any map-style dataset.
@@ -97,14 +97,15 @@ class Batches(Dataset):
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, indices: list[int]) -> Any:
-        """Return the samples with these indices as a batch."""
+    def __getitem__(self, indices: torch.Tensor) -> Any:
+        """Return the samples with these indices, (n,) int64, as a batch."""
         dataset = self._dataset
         batch = dataset.batch(indices) if isinstance(dataset, BaseDataset) else None
         if batch is not None:
             return batch
-        samples = getattr(dataset, "__getitems__", None) or (lambda chosen: [dataset[index] for index in chosen])
-        return default_collate(samples(indices))
+        numbers = indices.tolist()
+        many = hasattr(dataset, "__getitems__")
+        return default_collate(dataset.__getitems__(numbers) if many else [dataset[number] for number in numbers])
 
 
 def _batched(transform: Any, data: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
