@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -42,6 +44,10 @@ WORKERS = ("alice", "bob", "charlie", "testing")
 FIRST_PORT = 8777
 START_TIMEOUT = 120.0
 """Seconds in which all workers must be ready."""
+COMMAND_CONNECT_TIMEOUT = 30.0
+"""Seconds that the proxies of the command wait for a worker. The workers import a little more than it does."""
+LOOK_INTERVAL = 0.2
+"""Seconds between two looks at whether the command has ended, while workers start."""
 STOP_TIMEOUT = 5.0
 """Seconds a worker has to end by itself when it is told to."""
 TAIL_LINES = 8
@@ -50,7 +56,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # glibc keeps freed memory for the next batch, rather than
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),  # return it to the system and fault its pages in again
 }
-"""What makes torch faster in processes that share the cores; a variable that is set already stays as it is."""
+"""What makes torch faster in processes that share the cores: the workers and the command. What is set already stays."""
 
 
 @dataclass
@@ -98,6 +104,7 @@ def main() -> int:
     try:
         unpack_mnist()
         set_environment()
+        check_ports(args.host, args.ports)
         with run_workers(args, logs) as (workers, command):
             wait_until_ready(workers, command)
             if command is not None:
@@ -110,7 +117,7 @@ def main() -> int:
         print("stopping the workers")
         return 0
     except (WorkerFailed, DamagedArchiveError) as error:
-        keep_logs = True
+        keep_logs = any(logs.iterdir())
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
@@ -146,6 +153,19 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def check_ports(host: str, ports: Sequence[int]) -> None:
+    """Raise WorkerFailed if something listens on a worker's port; the command would take that for the worker."""
+    for worker_id, port in zip(WORKERS, ports, strict=True):
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:  # of anything else, the worker itself tells more
+                raise WorkerFailed(
+                    f"worker {worker_id!r} cannot listen at {host}:{port}: address already in use. "
+                    "Stop what listens there (an earlier launcher?), or choose --ports."
+                ) from None
+
+
 @contextlib.contextmanager
 def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[tuple[list[Worker], Command | None]]:
     """Start all workers, and the command if there is one; stop the workers at the end, however that comes."""
@@ -167,20 +187,22 @@ def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[tuple[list[Wor
         yield workers, command
     except BaseException:
         if command is not None:
-            end(command)
+            end_command(command)
         raise
     finally:
         stop(workers)
 
 
 def start_command(command: list[str]) -> Command:
-    """Start a command. Its proxies give the workers as long to be ready as the launcher does.
+    """Start a command.
 
     Raises:
         SystemExit: there is no such command.
     """
+    # The variable's name is CONNECT_TIMEOUT_VARIABLE in the package, which would import torch.
+    environment = {"SYFT_CONNECT_TIMEOUT": f"{COMMAND_CONNECT_TIMEOUT:g}"} | os.environ
     try:
-        return subprocess.Popen(command, env={"SYFT_CONNECT_TIMEOUT": f"{START_TIMEOUT:g}"} | os.environ)
+        return subprocess.Popen(command, env=environment)
     except OSError as error:
         print(f"error: cannot run {command[0]!r}: {error.strerror}", file=sys.stderr)
         sys.exit(127)
@@ -190,7 +212,7 @@ def _start_fork_server(context: Any) -> None:
     """Start the process that imports torch for all workers: from any current directory, and deaf to Ctrl-C."""
     from multiprocessing import forkserver  # not on every platform
 
-    context.set_forkserver_preload(["fork_server"])
+    context.set_forkserver_preload(["preload"])
     path, handler = os.environ.get("PYTHONPATH"), signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent), path)))
     try:
@@ -259,11 +281,10 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     starting = list(workers)
     while starting:
-        left = deadline - time.monotonic()
         if command is not None and command.poll() is not None:
             return
-        ready = wait([*(w.pipe for w in starting), *(w.process.sentinel for w in workers)], max(left, 0))
-        if not ready:
+        ready = wait([*(w.pipe for w in starting), *(w.process.sentinel for w in workers)], LOOK_INTERVAL)
+        if time.monotonic() > deadline:
             names = ", ".join(f"{w.id!r} (log: {w.log})" for w in starting)
             raise WorkerFailed(f"not ready within {START_TIMEOUT:g} s: {names}")
         for worker in [w for w in starting if w.pipe in ready]:
@@ -314,8 +335,9 @@ def wait_for_command(command: Command, workers: list[Worker]) -> int:
     return 128 - status if status < 0 else status
 
 
-def end(command: Command) -> None:
+def end_command(command: Command) -> None:
     """End the command; kill it if it does not end in time."""
+    _ignore_stop_signals()
     command.terminate()
     try:
         command.wait(STOP_TIMEOUT)
@@ -326,8 +348,7 @@ def end(command: Command) -> None:
 
 def stop(workers: list[Worker]) -> None:
     """End all workers: let them end by themselves first, and kill those that do not in time."""
-    for number in _stop_signals():
-        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them behind
+    _ignore_stop_signals()
     for worker in workers:
         worker.pipe.close()
     deadline = time.monotonic() + STOP_TIMEOUT
@@ -348,6 +369,12 @@ def _threads(worker_id: str) -> int:
     """Return how many threads a worker computes with: the trainers share the cores, the evaluator has all."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if worker_id == "testing" else max(1, cores // (len(WORKERS) - 1))
+
+
+def _ignore_stop_signals() -> None:
+    """Have no second Ctrl-C leave half of the processes behind."""
+    for number in _stop_signals():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _stop_signals() -> list[signal.Signals]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import io
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,12 +21,12 @@ import torch
 from torch import nn
 
 from syft.exceptions import MalformedMessage, NotScriptable, SyftError
-from syft.vetting import load_vetted
+from syft.vetting import Memory, load_vetted
 
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
 
 MAX_STRUCTURES = 32
-"""Structures that are remembered, for a connection and in all; any further one travels with its model each time."""
+"""Structures that are remembered: for a connection (any further one travels with its model each time), and in all."""
 MAX_STRUCTURE_BYTES = 256 * 1024
 """A larger structure is not remembered either. That of the tutorial's network has 9,829 bytes."""
 
@@ -72,7 +71,7 @@ def dump(obj: nn.Module | Callable[..., Any]) -> tuple[bytes, dict[str, torch.Te
         if script not in _function_archives:
             _function_archives[script] = _archive_of_function(script)
         return _function_archives[script], {}
-    return _model_archives.of(script), {name: tensor.detach() for name, tensor in _named_tensors(script)}
+    return _archive_of_model(script), {name: tensor.detach() for name, tensor in _named_tensors(script)}
 
 
 def clone(model: nn.Module) -> Any:
@@ -171,66 +170,61 @@ _function_archives: WeakKeyDictionary[ScriptFunction, bytes] = WeakKeyDictionary
 """A function never changes, and a loss function goes to each worker in each round."""
 
 
-class _ModelArchives:
-    """Archives of models with empty tensors: a model that goes to many workers, round after round, is saved once.
-
-    Safe to use from several threads.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], tuple[bytes, list[Any]]] = {}
-        self._lock = threading.Lock()
-
-    def of(self, script: ScriptModule) -> bytes:
-        """Return the archive of a model with empty tensors."""
-        state, types = _state(script)
-        with self._lock:
-            known = self._known.get(state) if state is not None else None
-        if known is not None:
-            return known[0]
-        archive = self._made(script)
-        if state is not None and len(archive) <= MAX_STRUCTURE_BYTES:
-            with self._lock:
-                if len(self._known) >= MAX_STRUCTURES:
-                    self._known.pop(next(iter(self._known)))
-                self._known[state] = archive, types
-        return archive
-
-    @staticmethod
-    def _made(script: ScriptModule) -> bytes:
-        script = clone(script)
-        for _, tensor in _named_tensors(script):
-            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return _archive(script)
+_model_archives: Memory[tuple[bytes, list[Any]]] = Memory(MAX_STRUCTURES)
+"""A model goes to many workers, round after round. With each archive: the types that its key tells by their id()."""
 
 
-_model_archives = _ModelArchives()
+def _archive_of_model(script: ScriptModule) -> bytes:
+    """Return the archive of a model with empty tensors."""
+    key, types = _structure_key(script)
+    known = _model_archives.get(key) if key is not None else None
+    if known is not None:
+        return known[0]
+    archive = _saved_empty(script)
+    unchanged = _structure_key(script)[0] == key  # by another thread, meanwhile
+    if key is not None and unchanged and len(archive) <= MAX_STRUCTURE_BYTES:
+        _model_archives.add(key, (archive, types))
+    return archive
 
 
-def _state(script: ScriptModule) -> tuple[tuple[Any, ...] | None, list[Any]]:
-    """Return what the archive of a model with empty tensors depends on, or None if that cannot be told; and its types.
+def _saved_empty(script: ScriptModule) -> bytes:
+    script = clone(script)
+    for _, tensor in _named_tensors(script):
+        tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return _archive(script)
+
+
+def _structure_key(script: ScriptModule) -> tuple[tuple[Any, ...] | None, list[Any]]:
+    """Return what the archive of a model with empty tensors depends on, to be compared; None if that cannot be told.
 
     The types of its modules hold the code and the constants; what is left are attributes. A type is told by its
-    id(), which is its own as long as it is kept.
+    id(), which is its own as long as the type is kept: so keep the types, which are returned too, with the key.
     """
     types: list[Any] = []
     tensors = dict(_named_tensors(script))
     places: dict[int, int] = {}  # tells which of them are the same tensor
-    state: list[Any] = [
+    key: list[Any] = [
         (name, tensor.dtype, tensor.device, tensor.requires_grad, places.setdefault(id(tensor), len(places)))
         for name, tensor in tensors.items()
     ]
     module: Any
     for path, module in script.named_modules(remove_duplicate=False):
         types.append(module._c._type())
-        state.append((path, id(types[-1]), *module._c._method_names()))
+        key.append((path, id(types[-1]), *module._c._method_names()))
         for name in sorted(module._concrete_type.get_attributes()):
             if f"{path}.{name}".lstrip(".") not in tensors:
                 value = module._c.getattr(name)
-                if not isinstance(value, (bool, int, float, str, type(None))):
+                if not _is_plain(value):
                     return None, types
-                state.append((name, repr(value)))
-    return tuple(state), types
+                key.append((name, repr(value)))
+    return tuple(key), types
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether repr() tells all of a value."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (bool, int, float, str, type(None)))
 
 
 def _archive_of_function(script: ScriptFunction) -> bytes:

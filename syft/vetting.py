@@ -11,7 +11,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -21,31 +21,41 @@ from syft.operators import is_allowed
 
 _REMEMBERED = 256
 
+Value = TypeVar("Value")
 
-class Memory:
-    """Archives that passed, by digest and by the operators that the owner allowed in addition."""
+
+class Memory(Generic[Value]):
+    """Remembers values by key, and forgets what was not asked for longest. Safe to use from several threads.
+
+    Args:
+        size: how many are remembered.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._passed: OrderedDict[tuple[bytes, frozenset[str]], str] = OrderedDict()
+        self._values: OrderedDict[Any, Value] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[bytes, frozenset[str]]) -> str | None:
-        """Return the structure_digest of an archive that passed before, else None."""
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Any) -> Value | None:
+        """Return the value, else None."""
         with self._lock:
-            if key in self._passed:
-                self._passed.move_to_end(key)
-            return self._passed.get(key)
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
 
-    def add(self, key: tuple[bytes, frozenset[str]], digest: str) -> None:
-        """Remember an archive; forget the one that was not asked for longest, if there are too many."""
+    def add(self, key: Any, value: Value) -> None:
+        """Remember a value."""
         with self._lock:
-            self._passed[key] = digest
-            while len(self._passed) > self._size:
-                self._passed.popitem(last=False)
+            self._values[key] = value
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
 
 
-_memory = Memory(_REMEMBERED)
+_memory: Memory[str] = Memory(_REMEMBERED)
+"""The structure_digest of archives that passed, by digest and by the operators that the owner allowed in addition."""
 
 
 def load_vetted(structure: bytes, more: Iterable[str] = ()) -> Any:

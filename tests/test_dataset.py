@@ -5,10 +5,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.transforms import Compose, Grayscale, Normalize, ToTensor
 
 import syft as sy
+from syft.frameworks.torch.fl.dataset import Batches
 
 MNIST = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
 
@@ -93,3 +94,55 @@ def test_a_data_loader_makes_batches_of_it():
     assert [target.tolist() for _, target in batches] == [[0, 1], [2, 3], [4]]
     assert torch.equal(torch.cat([data for data, _ in batches]), dataset.data)
     assert dataset.owner == "alice" and repr(dataset) == "BaseDataset(5 samples)"
+
+
+class Flipping(sy.BaseDataset):
+    """Reads many samples in its own way."""
+
+    batch = 32  # a name like any other
+
+    def __getitems__(self, indices):
+        return [(-data, target) for data, target in map(self.__getitem__, indices)]
+
+
+class Counted(sy.BaseDataset):
+    """Reads one sample in its own way, and has no targets beside."""
+
+    def __init__(self, data):
+        self.data, self.transform_ = data, None
+
+    def __getitem__(self, index):
+        return self.data[index], index
+
+
+DATA, TARGETS = torch.rand(5, 2), torch.arange(5)
+DATASETS = {
+    "tensors": lambda: sy.BaseDataset(DATA, TARGETS),
+    "list of targets": lambda: sy.BaseDataset(DATA, TARGETS.tolist()),
+    "array of targets": lambda: sy.BaseDataset(DATA, TARGETS.numpy()),
+    "arrays": lambda: sy.BaseDataset(DATA.numpy(), TARGETS.numpy()),
+    "own way to read many": lambda: Flipping(DATA, TARGETS),
+    "own way to read one": lambda: Counted(DATA),
+    "subset": lambda: Subset(sy.BaseDataset(DATA, TARGETS), [4, 0, 2]),
+    "subset by a tensor": lambda: Subset(sy.BaseDataset(DATA, TARGETS), torch.tensor([4, 0, 2])),
+    "torch's own": lambda: TensorDataset(DATA, DATA, TARGETS),
+    "list of pairs": lambda: list(zip(DATA, TARGETS.tolist(), strict=True)),
+}
+
+
+@pytest.mark.parametrize("make", DATASETS.values(), ids=DATASETS)
+def test_whole_batches_are_those_of_a_data_loader(make):
+    dataset = make()
+    whole = DataLoader(Batches(dataset), batch_size=2, collate_fn=Batches.collate)
+    assert len(whole.dataset) == len(dataset) and whole.batch_size == 2
+    for batch, expected in zip(whole, DataLoader(dataset, batch_size=2), strict=True):
+        assert all(map(torch.equal, batch, expected))
+        assert [each.dtype for each in batch] == [each.dtype for each in expected]
+
+
+def test_whole_batches_have_the_attributes_of_the_dataset():
+    batches = Batches(sy.BaseDataset(DATA, TARGETS))
+    assert batches.targets is TARGETS
+    assert torch.equal(batches[3][0], DATA[3])
+    with pytest.raises(AttributeError, match="nothing"):
+        batches.nothing  # noqa: B018

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import syft as sy
-from syft.federated.seeding import draw_seed, seeded
+from syft.federated.seeding import draw_seed, program_state, seeded, set_program_state
 from syft.frameworks.torch.fl.utils import federated_avg
 from tests.models import blobs, classifier, make_config
 
@@ -40,6 +40,16 @@ def test_the_programs_seeds_are_the_same_beside_trainings_that_end_in_any_order(
     for number in order:
         trainings[number].close()
     assert [*seeds, draw_seed()] == expected
+
+
+def test_a_checkpoint_beside_a_training_has_the_programs_state():
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    with seeded(1):
+        assert torch.equal(program_state(), state)
+        set_program_state(torch.Generator().manual_seed(9).get_state())
+        assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(9)))
 
 
 def test_a_training_that_fails_leaves_the_generator_as_it_was():

@@ -11,6 +11,7 @@ from torch import nn
 from syft import torchscript
 from syft.archive import structure_digest
 from syft.exceptions import MalformedMessage, NotScriptable
+from syft.vetting import Memory
 from tests.models import CLASSES, FEATURES, Classifier, blobs, classifier, nll
 
 X = blobs().data
@@ -135,7 +136,7 @@ class WithTensor(Attributes):
 
 
 def digest_of_a_saved(model: nn.Module) -> str:
-    return structure_digest(torchscript._ModelArchives._made(model))
+    return structure_digest(torchscript._saved_empty(model))
 
 
 @pytest.mark.parametrize("kind", [Attributes, WithList, WithTensor])
@@ -169,7 +170,7 @@ def test_what_changes_in_a_model_changes_its_structure(kind, change):
     ],
     ids=["list", "tensor that is no buffer"],
 )
-def test_what_cannot_be_compared_is_saved_each_time(kind, change):
+def test_a_list_and_a_tensor_that_is_no_buffer_arrive_as_they_are_now(kind, change):
     model, x = torch.jit.script(kind()), torch.ones(1, 2)
     before = there_and_back(model)(x)
     change(model)
@@ -192,15 +193,35 @@ def test_a_structure_is_saved_once_for_all_copies_of_a_model(monkeypatch):
     assert len(saved) == 1
 
 
-def test_few_structures_are_remembered(monkeypatch):
-    archives = torchscript._ModelArchives()
-    models = [torch.jit.script(nn.Linear(1, 1)) for _ in range(torchscript.MAX_STRUCTURES + 1)]
-    for model in models:
-        torchscript.to_script(model)
-        archives.of(model.train(model is not models[0]))
+def test_few_structures_are_remembered_and_no_large_ones(monkeypatch):
+    for _ in range(torchscript.MAX_STRUCTURES + 1):
+        torchscript.dump(torch.jit.script(nn.Linear(1, 1)).train(False))
+    assert len(torchscript._model_archives) <= torchscript.MAX_STRUCTURES
     monkeypatch.setattr(torchscript, "MAX_STRUCTURE_BYTES", 10)
-    archives.of(torch.jit.script(nn.Bilinear(1, 1, 1)))
-    assert len(archives._known) <= torchscript.MAX_STRUCTURES
+    monkeypatch.setattr(torchscript, "_model_archives", Memory(4))
+    torchscript.dump(torch.jit.script(nn.Bilinear(1, 1, 1)))
+    assert len(torchscript._model_archives) == 0
+
+
+def test_a_model_that_changes_while_it_is_saved_is_not_remembered(monkeypatch):
+    model = torch.jit.script(Attributes())
+
+    def saved_while_another_thread_evaluates(script, save=torchscript._saved_empty):
+        model.eval()
+        return save(script)
+
+    monkeypatch.setattr(torchscript, "_saved_empty", saved_while_another_thread_evaluates)
+    torchscript.dump(model)
+    monkeypatch.undo()
+    assert there_and_back(model.train()).training
+
+
+def test_a_scripted_convolution_is_remembered(monkeypatch):
+    """It has a tuple among its attributes."""
+    model = torch.jit.script(nn.Conv2d(1, 1, 3))
+    torchscript.dump(model)
+    monkeypatch.setattr(torchscript, "_saved_empty", pytest.fail)
+    torchscript.dump(torchscript.clone(model))
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from torch import nn
 
 from syft import torchscript
 from syft.exceptions import CheckpointDamaged, CheckpointMismatch
+from syft.federated.seeding import program_state, set_program_state
 
 FORMAT = 1
 
@@ -75,7 +76,7 @@ class Checkpoint:
         """Return a checkpoint of this moment: it copies the model's state and that of torch's generator."""
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
         operators = torchscript.operators(model)
-        return cls(round, learning_rate, dict(arguments), operators, state, torch.get_rng_state())
+        return cls(round, learning_rate, dict(arguments), operators, state, program_state())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -142,7 +143,7 @@ class Checkpoint:
             observed, expected = (", ".join(names) or "unknown" for names in (self.operators, operators))
             raise CheckpointMismatch(self.path, "model's forward()", observed, expected)
         model.load_state_dict(self.state)
-        torch.set_rng_state(self.generator)
+        set_program_state(self.generator)
 
     def _expect_same(self, kind: str, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         for name in {**expected, **saved}:

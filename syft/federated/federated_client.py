@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from syft.dispatch import Session, TrainingState, running_call
 from syft.exceptions import (
@@ -165,6 +166,7 @@ class FederatedClient(ObjectStorage):
         model, loss_fn = self._model_and_loss(dataset_key)
         device = self._device(device)
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=False)
+        loss_fn = loss_of(loss_fn)
         counts = np.zeros((2, max(nr_bins, 0)))
         total_loss, correct, count = 0.0, 0, 0
 
@@ -188,7 +190,7 @@ class FederatedClient(ObjectStorage):
             frozen = for_inference(model)
             # A model that cannot be frozen may change while it computes; its batches take turns.
             threads = self.evaluation_threads if frozen is not model else 1
-            for size, loss, right, histograms in _in_threads(threads, outcome, self._until_abandoned(loader)):
+            for size, loss, right, histograms in _in_threads(threads, outcome, self._accounted(loader)):
                 count += size
                 total_loss += loss
                 correct += right
@@ -222,17 +224,22 @@ class FederatedClient(ObjectStorage):
     def _create_data_loader(self, dataset_key: str, shuffle: bool = False) -> DataLoader:
         config, dataset = self._config(), self.datasets[dataset_key]
         generator = torch.Generator().manual_seed(getattr(config, "seed", None) or 0)
-        order = torch.randperm(len(dataset), generator=generator) if shuffle else torch.arange(len(dataset))
-        batches = order.split(config.batch_size)
+        sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         # With a generator of its own, the loader leaves torch's global one alone.
-        return DataLoader(Batches(dataset), batch_size=None, sampler=batches, generator=torch.Generator())
+        return DataLoader(
+            Batches(dataset),
+            batch_size=config.batch_size,
+            sampler=sampler,
+            collate_fn=Batches.collate,
+            generator=torch.Generator(),
+        )
 
     def _fit(
         self, model: Any, dataset_key: str, loss_fn: Any, device: str | torch.device = "cpu"
     ) -> torch.Tensor | None:
         config = self._config()
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
-        loss = None
+        loss_fn, loss = loss_of(loss_fn), None
         model.train()
         with seeded(getattr(config, "seed", None)):
             for *inputs, target in self._batches(loader, config):
@@ -248,16 +255,20 @@ class FederatedClient(ObjectStorage):
         return None if loss is None else loss.detach().cpu()
 
     def _batches(self, loader: DataLoader, config: TrainConfig) -> Iterator[Any]:
-        """Return the batches of all epochs, at most `max_nr_batches` of them in all."""
-        limit = config.max_nr_batches if config.max_nr_batches >= 0 else None
+        """Return the batches of all epochs, at most `max_nr_batches` of them in all.
+
+        Raises:
+            LimitExceeded: these are more than this worker's owner allows.
+        """
+        limit = math.ceil(config.max_nr_batches) if config.max_nr_batches >= 0 else None
         call = running_call.get()
         if call is not None:
             steps = config.epochs * len(loader)
             call.budget.check_steps(steps if limit is None else min(limit, steps))
-        epochs = (self._until_abandoned(loader) for _ in range(config.epochs))
+        epochs = (self._accounted(loader) for _ in range(config.epochs))
         return islice(chain.from_iterable(epochs), limit)
 
-    def _until_abandoned(self, loader: DataLoader) -> Iterator[Any]:
+    def _accounted(self, loader: DataLoader) -> Iterator[Any]:
         """Yield batches for as long as somebody waits for the result; enter them in the account of the call."""
         call = running_call.get()
         for batch in loader:
@@ -274,7 +285,8 @@ class FederatedClient(ObjectStorage):
         if len(self.datasets[dataset_key]) == 0:
             raise DatasetEmpty(self._name(), dataset_key)
         config = self._config()
-        return self._wrapped(config._model_id), loss_of(self._wrapped(config._loss_fn_id))
+        model, loss_fn = (self._wrapped(obj_id) for obj_id in (config._model_id, config._loss_fn_id))
+        return model, loss_fn
 
     def _wrapped(self, obj_id: ObjectId | None) -> Any:
         """Return what is in the ObjectWrapper with this id; a config without a model sent None."""
@@ -347,4 +359,4 @@ def _in_threads(threads: int, function: Callable[[Any], Any], items: Iterable[An
 
 
 def _histogram(classes: torch.Tensor, nr_bins: int) -> np.ndarray:
-    return torch.histc(classes.double(), bins=nr_bins, min=0, max=nr_bins).cpu().numpy()
+    return torch.histc(classes.cpu().double(), bins=nr_bins, min=0, max=nr_bins).numpy()

@@ -2,8 +2,8 @@
 
 Random layers draw from torch's generator, so a training with a seed of its own sets it, and puts it back afterwards.
 Several may train at once in one process (virtual workers). So the program's state is kept aside as long as one of
-them does, and the program draws its next seeds from there: a program that calls torch.manual_seed gets the same seeds
-whatever trains beside it.
+them does, and the program draws its next seeds from there: after torch.manual_seed, called while nothing trains, it
+gets the same seeds whatever trains beside it.
 
 What random layers of trainings that run at once draw depends on who comes first; nothing here changes that.
 """
@@ -44,6 +44,18 @@ def draw_seed() -> int:
         return int(torch.randint(2**62, (), generator=generator).item())
 
 
+def program_state() -> torch.Tensor:
+    """Return the state of the program's generator on the CPU, (n,) uint8."""
+    with _kept.lock:
+        return _kept.cpu.get_state() if _kept.trainings else torch.get_rng_state()
+
+
+def set_program_state(state: torch.Tensor) -> None:
+    """Give the program's generator on the CPU a state."""
+    with _kept.lock:
+        _kept.cpu.set_state(state) if _kept.trainings else torch.set_rng_state(state)
+
+
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """Seed torch's generators, so that random layers are reproducible; put them back when no training uses them.
@@ -59,8 +71,8 @@ def seeded(seed: int | None) -> Iterator[None]:
             _kept.cpu.set_state(torch.get_rng_state())
             _kept.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         _kept.trainings += 1
-        torch.manual_seed(seed)
     try:
+        torch.manual_seed(seed)
         yield
     finally:
         with _kept.lock:

@@ -19,7 +19,7 @@ class TrainConfig:
 
     Source: PySyft 0.2.4, `syft.federated.train_config.TrainConfig`. `seed` is new: it makes the worker's shuffling
     and its random layers (dropout) reproducible to the bit, given the same worker, data and number of threads.
-    Random layers of workers that train in one process at the same time share torch's generator; they are not.
+    Random layers of workers that train at once in one process share torch's generator, and are not reproducible.
 
     Args:
         model: a traced or scripted model; a plain one is compiled by torch.jit.script when it is sent. None if the

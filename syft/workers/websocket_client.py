@@ -306,7 +306,7 @@ class WebsocketClientWorker(BaseWorker):
 
 def _connect_timeout() -> float:
     text = os.environ.get(CONNECT_TIMEOUT_VARIABLE) or str(CONNECT_TIMEOUT)
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{CONNECT_TIMEOUT_VARIABLE} is {text!r}; expected a number of seconds.") from None
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise ValueError(f"{CONNECT_TIMEOUT_VARIABLE} is {text!r}; expected a number of seconds.")

@@ -29,7 +29,8 @@ from syft.exceptions import (
     VersionMismatch,
     WorkerUnreachable,
 )
-from syft.structures import MAX_STRUCTURE_BYTES, Structures
+from syft.structures import Structures
+from syft.torchscript import MAX_STRUCTURE_BYTES
 from syft.workers.io_thread import IOThread
 from syft.workers.websocket_access import authorization, refusal
 from syft.workers.websocket_keepalive import KeptAliveClient

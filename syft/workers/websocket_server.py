@@ -43,6 +43,8 @@ SESSION_GRACE = 600.0
 """Seconds for which a worker keeps the objects of a coordinator that is not connected any more."""
 
 _LONGEST_NAME = 64
+_SHORT = frozenset({"set", "delete", "train_config", "cancel", "learn"})
+"""Commands that take no longer than reading them did."""
 _LARGE = 64 * 1024
 """Frames of more bytes are handled outside the event loop."""
 
@@ -346,9 +348,9 @@ class _Running:
             jobs[task] = job
             task.add_done_callback(lambda done: self._finished(session, jobs, done))
         else:
-            # A thread costs more than a request takes, but for large objects: to be digested, or to be encoded.
-            large, run = len(data) > _LARGE or request.command == "get", self._dispatcher.run
-            await connection.send(fragments(await asyncio.to_thread(run, job) if large else run(job)))
+            run = self._dispatcher.run
+            at_once = request.command in _SHORT and len(data) <= _LARGE  # another thread would cost more
+            await connection.send(fragments(run(job) if at_once else await asyncio.to_thread(run, job)))
 
     async def _decode(self, data: bytes, session: Session) -> wire.Request:
         decode = self._dispatcher.decode

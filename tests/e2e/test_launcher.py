@@ -123,22 +123,34 @@ def test_interrupt_while_starting(tmp_path):
         assert_nothing_left(program, ports)
 
 
-@pytest.mark.parametrize("more", [[], command("sys.stdin.read()", "signal.pause()")], ids=["", "with a command"])
+@pytest.mark.parametrize("more", [[], command()], ids=["", "with a command"])
 def test_port_in_use(tmp_path, more):
+    """The command does not begin: it would take what listens there for the worker."""
     ports = free_ports()
-    with (
-        socket.create_server(("127.0.0.1", ports[1])),
-        running(LAUNCHER, *on(ports, *more), folder=tmp_path) as program,
-    ):
-        status, out, err = program.finish()
-    assert (status, out) == (1, "running\n" if more else "")
-    first, *log = err.splitlines()
-    assert first.startswith(
-        f"error: worker 'bob' (ws://localhost:{ports[1]}) exited with status 1; its log: {tmp_path}"
-    )
-    assert any("cannot listen" in line and "address already in use" in line.lower() for line in log)
-    assert "Traceback" not in err
+    with socket.create_server(("127.0.0.1", ports[1])):
+        status, out, err = run(LAUNCHER, *on(ports, *more), folder=tmp_path)
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        f"error: worker 'bob' cannot listen at localhost:{ports[1]}: address already in use. "
+        "Stop what listens there (an earlier launcher?), or choose --ports."
+    ]
+    assert list(tmp_path.glob("websocket-workers-*")) == []
     assert all(map(is_free, ports))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the address is one of this machine on Linux only")
+def test_worker_that_cannot_start_ends_the_command(tmp_path):
+    ports = free_ports()
+    more = command("signal.signal(signal.SIGTERM, lambda *_: os._exit(0))", "signal.pause()")
+    with running(LAUNCHER, "--host", "192.0.2.1", "--insecure", *on(ports, *more), folder=tmp_path) as program:
+        program.read_until("running")
+        status, out, err = program.finish()
+        assert (status, out) == (1, "")
+        assert_nothing_left(program, ports)
+    first, *log = err.splitlines()
+    assert first.startswith("error: worker ") and f"exited with status 1; its log: {tmp_path}" in first
+    assert any("cannot listen" in line for line in log)
+    assert "Traceback" not in err
 
 
 def test_worker_that_is_killed(tmp_path):

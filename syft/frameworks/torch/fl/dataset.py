@@ -50,20 +50,8 @@ class BaseDataset(Dataset):
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Any, Any]]:
         """Return the samples with these indices; DataLoader calls this for each batch."""
-        batch = self.batch(indices)
+        batch = _whole_batch(self, indices)
         return [self[index] for index in indices] if batch is None else list(zip(*batch, strict=True))
-
-    def batch(self, indices: list[int] | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return the samples with these indices as one batch of inputs and one of targets; None if that cannot be.
-
-        It can be where inputs and targets are tensors, and images that are transformed are only converted and
-        normalised: all of them at once then, with the same result to the bit.
-        """
-        convert = _batched(self.transform_, self.data)
-        in_tensors = isinstance(self.data, torch.Tensor) and isinstance(self.targets, torch.Tensor)
-        if convert is None or not in_tensors or type(self).__getitem__ is not BaseDataset.__getitem__:
-            return None
-        return convert(self.data[indices]), self.targets[indices]
 
     def transform(self, transform: Callable[[Any], Any]) -> None:
         """Replace all inputs by `transform` of them, at once.
@@ -88,24 +76,56 @@ class BaseDataset(Dataset):
 
 
 class Batches(Dataset):
-    """A dataset whose samples are batches of another's, as a DataLoader would make them.
+    """A dataset that hands out samples in whole batches, to a DataLoader with `collate_fn=Batches.collate`.
 
     Args:
-        dataset: the other: any map-style dataset.
+        dataset: where the samples come from: any map-style dataset. Its attributes are this one's too.
     """
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, indices: torch.Tensor) -> Any:
-        """Return the samples with these indices, (n,) int64, as a batch."""
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_dataset":  # it is not set yet
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._dataset[index]
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """Return the samples with these indices as a batch."""
         dataset = self._dataset
-        batch = dataset.batch(indices) if isinstance(dataset, BaseDataset) else None
+        batch = _whole_batch(dataset, indices) if isinstance(dataset, BaseDataset) else None
         if batch is not None:
-            return batch
-        numbers = indices.tolist()
+            inputs, targets = batch
+            return inputs, targets if isinstance(targets, torch.Tensor) else default_collate(targets)
         many = hasattr(dataset, "__getitems__")
-        return default_collate(dataset.__getitems__(numbers) if many else [dataset[number] for number in numbers])
+        return default_collate(dataset.__getitems__(indices) if many else [dataset[index] for index in indices])
+
+    @staticmethod
+    def collate(batch: Any) -> Any:
+        """Return what is a batch already."""
+        return batch
+
+
+def _whole_batch(dataset: BaseDataset, indices: list[int]) -> tuple[torch.Tensor, Any] | None:
+    """Return samples as one batch of inputs and one of targets; None if that cannot be.
+
+    It can be where the inputs are a tensor, and images that are transformed are only converted and normalised: all of
+    them at once then, with the same result to the bit.
+    """
+    cls = type(dataset)
+    is_ours = cls.__getitem__ is BaseDataset.__getitem__ and cls.__getitems__ is BaseDataset.__getitems__
+    convert = _batched(dataset.transform_, dataset.data) if is_ours else None
+    if convert is None or not isinstance(dataset.data, torch.Tensor):
+        return None
+    chosen, targets = torch.as_tensor(indices), dataset.targets
+    is_tensor = isinstance(targets, torch.Tensor)
+    return convert(dataset.data[chosen]), targets[chosen] if is_tensor else [targets[index] for index in indices]
 
 
 def _batched(transform: Any, data: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -50,10 +50,9 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
     with torch.no_grad():
         for name, target in _named_tensors(average):
             if target.is_floating_point() or target.is_complex():
-                (model_id, share), *others = shares.items()
-                mean = share * _wide(tensors[model_id][name])
-                for model_id, share in others:
-                    mean += share * _wide(tensors[model_id][name])
+                mean = shares[first] * _wide(tensors[first][name])
+                for model_id in list(named)[1:]:
+                    mean += shares[model_id] * _wide(tensors[model_id][name])
                 target.copy_(mean)
     return average
 

@@ -1,6 +1,6 @@
 """What the launcher's fork server imports before it forks the workers.
 
-The collector of garbage need not look at what is imported: neither meanwhile, nor in the workers, where it would copy
+The garbage collector need not look at what is imported: neither meanwhile, nor in the workers, where it would copy
 the memory that they share.
 """
 
