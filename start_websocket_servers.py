@@ -51,6 +51,8 @@ LOOK_INTERVAL = 0.2
 STOP_TIMEOUT = 5.0
 """Seconds a worker has to end by itself when it is told to."""
 TAIL_LINES = 8
+INTERRUPTED = 130
+"""Exit status when Ctrl-C or another signal came before the workers were ready for the command."""
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",  # torch's threads would spin while others need the cores
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # glibc keeps freed memory for the next batch, rather than
@@ -115,7 +117,7 @@ def main() -> int:
         return 0
     except Stopped:
         print("stopping the workers")
-        return 0
+        return INTERRUPTED if args.command else 0  # the command has not done what it should
     except (WorkerFailed, DamagedArchiveError) as error:
         keep_logs = any(logs.iterdir())
         print(f"error: {error}", file=sys.stderr)

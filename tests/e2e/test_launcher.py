@@ -113,13 +113,14 @@ def test_interrupt_while_a_command_runs(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_interrupt_while_starting(tmp_path):
+@pytest.mark.parametrize(("more", "status"), [([], 0), (["--", "sleep", "1000"], 130)], ids=["", "with a command"])
+def test_interrupt_while_starting(tmp_path, more, status):
     """No traceback of a half-imported module, and nothing left."""
     ports = free_ports()
-    with running(LAUNCHER, *on(ports), folder=tmp_path) as program:
+    with running(LAUNCHER, *on(ports, *more), folder=tmp_path) as program:
         program.wait_until_a_child_maps("numpy")
         program.signal(signal.SIGINT, group=True)
-        assert program.finish() == (0, "stopping the workers\n", "")
+        assert program.finish() == (status, "stopping the workers\n", "")
         assert_nothing_left(program, ports)
 
 
