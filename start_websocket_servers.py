@@ -294,6 +294,8 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
                 worker.about = worker.pipe.recv()
                 starting.remove(worker)
         _raise_if_ended(workers)
+    if command is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command; from now on, the rest is up to that
     for worker in workers:
         digits, samples = worker.about["digits"], worker.about["samples"]
         print(f"{worker.id:8} {worker.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples", flush=True)
@@ -326,7 +328,6 @@ def wait_for_command(command: Command, workers: list[Worker]) -> int:
                 command.terminate()
 
     threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command directly; what it does then is up to it
     try:
         status = command.wait()
     except Stopped:
