@@ -13,7 +13,7 @@ LIMIT_EVALUATE, LIMIT_FIT, LIMIT_DIFFERENCE = 0.6, 1.0, 1e-6
 
 def run(smoke: bool = False) -> Report:
     """Measure it."""
-    repeats = 1 if smoke else 7
+    repeats = 1 if smoke else 15
     ids = ["testing", "alice"]
     model = traced_model()
     with (  # threads as the launcher has them

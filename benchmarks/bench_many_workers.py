@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -59,6 +60,8 @@ def _memory(count: int, parameters: int) -> Row:
     """Averaging: the memory beyond that of the models, in models."""
     models = {index: _model(parameters) for index in range(count)}
     utils.federated_avg({0: models[0]})
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not be there for it
     before = reset_peak_memory()
     utils.federated_avg(models)
     used = (peak_memory() - before) / (4 * parameters)

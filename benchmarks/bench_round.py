@@ -19,7 +19,7 @@ LIMIT = 1.10
 
 def run(smoke: bool = False) -> Report:
     """Measure it."""
-    repeats, rounds = (1, 1) if smoke else (7, 3)
+    repeats, rounds = (1, 1) if smoke else (15, 3)
     ids = list(TRAINERS)
     with processes(ids) as ports, proxies(ids, ports) as workers:
         model = traced_model()

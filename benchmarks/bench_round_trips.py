@@ -19,7 +19,7 @@ ROUND_TRIP = 0.1
 
 def run(smoke: bool = False) -> Report:
     """Measure it."""
-    repeats = 1 if smoke else 7
+    repeats = 1 if smoke else 15
     model = traced_model()
     with (
         processes(["alice"]) as ports,
