@@ -168,8 +168,6 @@ def loss_of(loss_fn: Callable[..., Any]) -> Callable[[torch.Tensor, torch.Tensor
 
 _function_archives: WeakKeyDictionary[ScriptFunction, bytes] = WeakKeyDictionary()
 """A function never changes, and a loss function goes to each worker in each round."""
-
-
 _model_archives: Memory[tuple[bytes, list[Any]]] = Memory(MAX_STRUCTURES)
 """A model goes to many workers, round after round. With each archive: the types that its key tells by their id()."""
 

@@ -43,7 +43,7 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
         raise EmptyRoundError
     shares = _shares(list(named), weights)
     tensors = {model_id: dict(_named_tensors(model)) for model_id, model in named.items()}
-    first = next(iter(tensors))
+    first, *others = tensors
     for model_id in named:
         _check_same_structure(str(model_id), tensors[model_id], tensors[first])
     average = clone(named[first]).cpu()
@@ -51,7 +51,7 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
         for name, target in _named_tensors(average):
             if target.is_floating_point() or target.is_complex():
                 mean = shares[first] * _wide(tensors[first][name])
-                for model_id in list(named)[1:]:
+                for model_id in others:
                     mean += shares[model_id] * _wide(tensors[model_id][name])
                 target.copy_(mean)
     return average
