@@ -13,4 +13,4 @@ import run_websocket_server  # noqa: E402, F401
 
 gc.freeze()
 gc.enable()
-atexit.register(os._exit, 0)  # nothing is left to do then, and taking the imports apart takes a second
+atexit.register(os._exit, 0)  # nothing is left to do then, and taking the imports apart takes time

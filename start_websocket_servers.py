@@ -286,7 +286,7 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
         if command is not None and command.poll() is not None:
             return
         ready = wait([*(w.pipe for w in starting), *(w.process.sentinel for w in workers)], LOOK_INTERVAL)
-        if time.monotonic() > deadline:
+        if not ready and time.monotonic() > deadline:
             names = ", ".join(f"{w.id!r} (log: {w.log})" for w in starting)
             raise WorkerFailed(f"not ready within {START_TIMEOUT:g} s: {names}")
         for worker in [w for w in starting if w.pipe in ready]:
