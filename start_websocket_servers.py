@@ -211,19 +211,21 @@ def start_command(command: list[str]) -> Command:
 
 
 def _start_fork_server(context: Any) -> None:
-    """Start the process that imports torch for all workers: from any current directory, and deaf to Ctrl-C."""
+    """Start the process that imports torch for all workers, deaf to Ctrl-C.
+
+    It looks for modules in its current directory first, so that must be the one with the workers' own files. The
+    workers change to the launcher's before they serve.
+    """
     from multiprocessing import forkserver  # not on every platform
 
     context.set_forkserver_preload(["preload"])
-    path, handler = os.environ.get("PYTHONPATH"), signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent), path)))
+    folder, handler = os.getcwd(), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir(Path(__file__).resolve().parent)
     try:
         forkserver.ensure_running()
     finally:
+        os.chdir(folder)
         signal.signal(signal.SIGINT, handler)
-        os.environ.pop("PYTHONPATH")
-        if path is not None:
-            os.environ["PYTHONPATH"] = path
 
 
 def serve(

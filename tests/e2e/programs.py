@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -30,13 +31,22 @@ class Program:
         folder: the place for temporary files.
         cwd: the current directory.
         merge: whether standard error goes into standard output.
+        environment: variables beside those of this process.
     """
 
-    def __init__(self, script: str, *args: str, folder: Path, cwd: Path = REPOSITORY, merge: bool = False) -> None:
+    def __init__(
+        self,
+        script: str,
+        *args: str,
+        folder: Path,
+        cwd: Path = REPOSITORY,
+        merge: bool = False,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(REPOSITORY / script), *args],
             cwd=cwd,
-            env=os.environ | ENVIRONMENT | {"TMPDIR": str(folder)},
+            env=os.environ | ENVIRONMENT | {"TMPDIR": str(folder)} | environment,
             stdin=subprocess.PIPE,  # finish() closes it
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE,
@@ -126,6 +136,15 @@ def run(script: str, *args: str, **settings: Any) -> tuple[int, str, str]:
     """Run a script to its end; return its exit status, standard output and standard error."""
     with running(script, *args, **settings) as program:
         return program.finish()
+
+
+def write_namesakes(folder: Path) -> None:
+    """Put modules into a folder that have the names of the project's own, and end whatever imports them."""
+    scripts = {path.name for path in REPOSITORY.glob("*.py")}
+    packages = {f"{path.parent.name}/__init__.py" for path in REPOSITORY.glob("*/*.py")}
+    for name in scripts | packages:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"raise SystemExit('this is another {name}')")
 
 
 def is_zombie(process: psutil.Process) -> bool:

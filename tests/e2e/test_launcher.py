@@ -1,5 +1,6 @@
 """The launcher with its four real workers: what it prints, its exit status, and that it leaves nothing behind."""
 
+import os
 import re
 import signal
 import socket
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import free_ports, is_free, run, running
+from tests.e2e.programs import free_ports, is_free, run, running, write_namesakes
 
 LAUNCHER = "start_websocket_servers.py"
 READY = "Ctrl-C stops the workers."
@@ -83,6 +84,23 @@ def test_workers_share_one_import_of_torch_from_any_current_directory(tmp_path):
     with running(LAUNCHER, *on(ports), folder=tmp_path, cwd=tmp_path) as program:
         program.read_until(READY)
         assert len(program.maps("libtorch")) == 1 + len(SAMPLES)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("place", ["current directory", "PYTHONPATH"])
+def test_the_launcher_uses_its_own_files_where_others_have_their_names(tmp_path, method, place):
+    ports, others, settings = free_ports(), tmp_path / "others", tmp_path / "settings"
+    write_namesakes(others)
+    settings.mkdir()
+    choice = f"import multiprocessing; multiprocessing.get_all_start_methods = lambda: [{method!r}]"
+    (settings / "sitecustomize.py").write_text(choice)
+    cwd, path = (others, [settings]) if place == "current directory" else (tmp_path, [settings, others])
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    waiting = command("sys.stdin.read()")
+    with running(LAUNCHER, *on(ports, *waiting), folder=tmp_path, cwd=cwd, environment=environment) as program:
+        program.read_until(LAST_WORKER)
+        assert program.finish() == (0, "", "")
+        assert_nothing_left(program, ports)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 import run_websocket_server
 import syft as sy
-from tests.e2e.programs import free_ports, is_free, run, running
+from tests.e2e.programs import free_ports, is_free, run, running, write_namesakes
 
 SERVER, CLIENT = "run_websocket_server.py", "run_websocket_client.py"
 TRAINING_IMAGES = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -43,6 +43,15 @@ def test_one_worker(tmp_path, args, key, counts):
         status, out, _ = program.finish()
     assert (status, "Traceback" in out) == (0, False)
     assert is_free(port)
+
+
+@pytest.mark.parametrize("script", [SERVER, CLIENT])
+def test_a_script_uses_its_own_files_where_others_have_their_names(tmp_path, script):
+    write_namesakes(tmp_path)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    status, out, err = run(script, "--help", folder=tmp_path, cwd=tmp_path, environment=environment)
+    assert (status, err) == (0, "")
+    assert "--token_file" in out
 
 
 def test_worker_whose_port_is_in_use(tmp_path):
