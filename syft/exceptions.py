@@ -17,6 +17,7 @@ SyftError
 │   └── UnknownCommand          a command or remote method that the worker does not offer
 ├── NotSerializable             (also TypeError)  a value that cannot travel
 │   └── NotScriptable           a model or function that TorchScript cannot compile
+├── WorkerNotFoundException     (also KeyError)  an id that no worker of this process has
 ├── ObjectNotFoundError         (also KeyError)
 ├── GetNotPermittedError        an object that its owner marked as private
 ├── DatasetNotFound             (also ValueError)
@@ -275,6 +276,20 @@ class NotScriptable(NotSerializable):
         return (
             f"{self.what} cannot be sent: torch.jit.script refused it ({self.reason}). "
             "Trace it, torch.jit.trace(model, example_input), or write it so that torch.jit.script compiles it."
+        )
+
+
+@dataclass(eq=False)
+class WorkerNotFoundException(SyftError, KeyError):
+    """No worker is known by an id in this process."""
+
+    worker: Any
+    known: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"no worker {self.worker!r} is known here; known are: {_listed(self.known)}. "
+            "Create its proxy first, or make it known with add_worker()."
         )
 
 

@@ -27,6 +27,7 @@ EXAMPLES = [
     exceptions.UnknownCommand("alice", "add_dataset", ["evaluate", "fit"]),
     exceptions.NotSerializable("a value of type builtins.set", "unknown type"),
     exceptions.NotScriptable("function 'loss_fn'", "RuntimeError: not supported"),
+    exceptions.WorkerNotFoundException("dave", ["alice", "me"]),
     exceptions.ObjectNotFoundError("alice", 17),
     exceptions.GetNotPermittedError("alice", 17),
     exceptions.DatasetNotFound("alice", "mnist_testing", ["mnist"]),
@@ -60,6 +61,8 @@ TEXTS = {
     "WorkerUnreachable": "worker 'bob' did not accept a connection at ws://127.0.0.1:8778 within 10 s (4 attempts; the "
     "last one: ConnectionRefusedError). Is the server running at ws://127.0.0.1:8778? Start the workers first: python "
     "start_websocket_servers.py",
+    "WorkerNotFoundException": "no worker 'dave' is known here; known are: 'alice', 'me'. Create its proxy first, or "
+    "make it known with add_worker().",
     "DatasetNotFound": "worker 'alice' has no dataset 'mnist_testing' (unknown dataset); it has: 'mnist'.",
     "MessageTooLarge": "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
     "Raise max_message_bytes on the client and on the server.",

@@ -74,6 +74,14 @@ def test_send_returns_the_config_with_its_pointers(alice):
     assert config.model_ptr.location is alice
 
 
+@pytest.mark.parametrize("by_id", [False, True], ids=["worker", "id"])
+def test_the_local_worker_sends_it_too(alice, by_id):
+    config = make_config()
+    assert sy.local_worker.send(config, "alice" if by_id else alice) is config
+    assert alice.train_config.to_fields() == config.to_fields()
+    assert config.get_model() is not None
+
+
 def test_all_settings_arrive(alice):
     config = make_config(
         batch_size=3, epochs=2, optimizer="Adam", optimizer_args={"betas": (0.8, 0.99), "lr": 1e-3},

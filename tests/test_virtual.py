@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 
 import syft as sy
-from syft.exceptions import CallTimeout, DatasetNotFound, ObjectNotFoundError, RemoteError, UnknownCommand
+from syft.exceptions import (
+    CallTimeout,
+    DatasetNotFound,
+    ObjectNotFoundError,
+    RemoteError,
+    UnknownCommand,
+    WorkerNotFoundException,
+)
 from syft.objects import ObjectWrapper
 from tests.models import Classifier, blobs, classifier, make_config, nll, train_locally
 
@@ -225,6 +232,23 @@ def test_workers_find_each_other_by_id(alice):
     hidden.remove_worker_from_local_worker_registry()
     with pytest.raises(KeyError):
         sy.local_worker.get_worker("hidden")
+
+
+def test_a_worker_that_is_not_known_is_an_error_unless_its_id_will_do(caplog):
+    with pytest.raises(WorkerNotFoundException) as refused:
+        sy.local_worker.get_worker("dave", fail_hard=True)
+    assert isinstance(refused.value, KeyError) and "'me'" in str(refused.value)
+    assert sy.local_worker.get_worker("dave", fail_hard=False) == "dave"
+    assert caplog.messages == ["worker me: no worker 'dave' is known here"]
+
+
+def test_an_id_that_a_worker_of_another_class_takes_is_logged(alice, caplog):
+    again = sy.VirtualWorker(id="alice")
+    assert sy.local_worker.get_worker("alice") is again and caplog.messages == []
+    proxy = sy.WebsocketClientWorker(None, "localhost", 1, id="alice", connect=False)
+    assert sy.local_worker.get_worker("alice") is proxy
+    expected = "worker alice: this id now means a WebsocketClientWorker; the VirtualWorker that had it is forgotten"
+    assert caplog.messages == [expected]
 
 
 def test_an_object_can_be_fetched_from_another_worker_by_id(alice):

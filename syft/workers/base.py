@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from syft.exceptions import WorkerNotFoundException
+from syft.federated.train_config import TrainConfig
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectStorage, ObjectWrapper, PointerTensor, registry
+
+logger = logging.getLogger(__name__)
 
 
 class BaseWorker(ObjectStorage):
@@ -90,11 +95,12 @@ class BaseWorker(ObjectStorage):
         garbage_collect_data: bool | None = None,
         create_pointer: bool = True,
         **kwargs: Any,
-    ) -> ObjectPointer | None:
+    ) -> ObjectPointer | TrainConfig | None:
         """Send an object from this worker to another one, and return a pointer to it.
 
         Args:
-            obj: a tensor or an ObjectWrapper.
+            obj: a tensor or an ObjectWrapper; or a TrainConfig, which is sent with its model and loss function as
+                its own `send` does, and returned. The other arguments are for objects with a pointer.
             workers: the receiving worker, its id, or a list of one of them.
             ptr_id: id of the pointer; None: a new one.
             garbage_collect_data: whether the object goes when the pointer goes. None: yes.
@@ -102,14 +108,18 @@ class BaseWorker(ObjectStorage):
             **kwargs: accepted for PySyft 0.2 programs and ignored.
 
         Raises:
-            TypeError: `obj` is neither a tensor nor an ObjectWrapper.
+            TypeError: `obj` is nothing of these.
+            WorkerNotFoundException: no worker of this id was made in this process (also a KeyError).
             NotImplementedError: there is more than one receiver.
         """
         receivers = workers if isinstance(workers, (list, tuple)) else [workers]
         if len(receivers) != 1:
             raise NotImplementedError(f"send() takes one receiving worker; got {len(receivers)}. Send to each in turn.")
+        receiver = self.get_worker(receivers[0])
+        if isinstance(obj, TrainConfig):
+            return obj.send(receiver)
         collect = create_pointer and garbage_collect_data is not False
-        pointer = self.get_worker(receivers[0])._send_object(obj, owner=self, ptr_id=ptr_id, collect=collect)
+        pointer = receiver._send_object(obj, owner=self, ptr_id=ptr_id, collect=collect)
         return pointer if create_pointer else None
 
     def _send_object(
@@ -260,21 +270,33 @@ class BaseWorker(ObjectStorage):
     def _known_workers(self) -> dict[ObjectId, BaseWorker]:
         return registry.workers
 
-    def get_worker(self, worker: BaseWorker | ObjectId) -> BaseWorker:
+    def get_worker(self, worker: BaseWorker | ObjectId, fail_hard: bool = True) -> Any:
         """Return the worker with this id, or `worker` itself if it is one.
 
+        Args:
+            worker: a worker or its id.
+            fail_hard: False: return an id that is not known as it is, and log a warning. PySyft 0.2.4's default.
+
         Raises:
-            KeyError: no worker of this id was made in this process.
+            WorkerNotFoundException: no worker of this id was made in this process (also a KeyError).
         """
         if isinstance(worker, BaseWorker):
             return worker
         if worker not in self._known_workers:
-            known = sorted(map(str, self._known_workers))
-            raise KeyError(f"no worker {worker!r} is known here; known are {known}. Create its proxy first.")
-        return self._known_workers[worker]
+            if fail_hard:
+                raise WorkerNotFoundException(worker, sorted(map(str, self._known_workers)))
+            logger.warning("worker %s: no worker %r is known here", self.id, worker)
+        return self._known_workers.get(worker, worker)
 
     def add_worker(self, worker: BaseWorker) -> BaseWorker:
-        """Make a worker known by its id; a former one of that id is forgotten. Return this worker."""
+        """Make a worker known by its id; a former one of that id is forgotten. Return this worker.
+
+        A former one of another class is named in a warning on the log.
+        """
+        former = self._known_workers.get(worker.id)
+        names = type(worker).__name__, type(former).__name__
+        if former is not None and names[0] != names[1]:  # a class defined anew, in a notebook, is no other one
+            logger.warning("worker %s: this id now means a %s; the %s that had it is forgotten", worker.id, *names)
         self._known_workers[worker.id] = worker
         return self
 
