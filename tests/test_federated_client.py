@@ -75,9 +75,10 @@ def test_copies_of_a_model_train_alike_although_they_share_its_compiled_code(kin
     assert not equal(model, trained[0])
 
 
-def test_no_batches_no_step():
+@pytest.mark.parametrize("settings", [{"max_nr_batches": 0, "epochs": 3}, {"epochs": 0}], ids=str)
+def test_no_batches_no_step(settings):
     model = Classifier()
-    client = client_with(copy.deepcopy(model), max_nr_batches=0, epochs=3)
+    client = client_with(copy.deepcopy(model), **settings)
     assert client.fit("blobs") is None
     assert equal(client.get_obj(MODEL).obj, model)
 

@@ -44,8 +44,9 @@ def trained(worker: Any, **settings: Any) -> tuple[Any, dict[str, torch.Tensor]]
         {"shuffle": False, "optimizer": "Adam", "optimizer_args": {"betas": (0.8, 0.99)}},
         {"model": classifier(dropout=0.5), "epochs": 3},
         {"max_nr_batches": 0},
+        {"epochs": 0},
     ],
-    ids=["default", "epochs", "adam", "dropout", "no-batch"],
+    ids=["default", "epochs", "adam", "dropout", "no-batch", "no-epoch"],
 )
 def test_training_is_equal_to_the_bit(settings):
     with both() as workers:

@@ -51,9 +51,9 @@ def test_a_seed_that_is_given_leaves_torchs_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(("name", "number"), [("batch_size", 0), ("epochs", 0), ("epochs", -1)])
-def test_numbers_below_one_are_refused(name, number):
-    with pytest.raises(ValueError, match=f"{name} is {number}; expected an integer of at least 1"):
+@pytest.mark.parametrize(("name", "number", "least"), [("batch_size", 0, 1), ("epochs", -1, 0)])
+def test_numbers_that_are_too_small_are_refused(name, number, least):
+    with pytest.raises(ValueError, match=f"{name} is {number}; expected an integer of at least {least}"):
         sy.TrainConfig(None, None, **{name: number})
 
 

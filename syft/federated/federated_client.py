@@ -117,7 +117,7 @@ class FederatedClient(ObjectStorage):
             **kwargs: ignored, as in PySyft 0.2.
 
         Returns:
-            The loss on the last batch, a scalar on the CPU; None if `max_nr_batches` is 0.
+            The loss on the last batch, a scalar on the CPU; None if `epochs` or `max_nr_batches` is 0.
 
         Raises:
             TrainConfigMissing: no TrainConfig was sent.

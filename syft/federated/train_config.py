@@ -28,7 +28,7 @@ class TrainConfig:
             that order); traced, scripted or plain. None if the worker has it already, under `loss_fn_id`.
         owner: the worker this config belongs to; None: the local worker.
         batch_size: samples a batch, for training and evaluation.
-        epochs: passes over the worker's dataset.
+        epochs: passes over the worker's dataset; 0: none, and fit() returns None.
         optimizer: name of any optimizer of torch.optim.
         optimizer_args: its arguments. Not modified. None: torch's defaults, or nothing is trained.
         id: id of this config; None: a new one.
@@ -44,7 +44,7 @@ class TrainConfig:
         loss_fn_ptr: pointer to the loss function on the worker, once sent.
 
     Raises:
-        ValueError: `batch_size` or `epochs` is below 1.
+        ValueError: `batch_size` is below 1, or `epochs` below 0.
     """
 
     def __init__(
@@ -63,9 +63,11 @@ class TrainConfig:
         model_id: ObjectId | None = None,
         seed: int | None = None,
     ) -> None:
-        for name, number in (("batch_size", batch_size), ("epochs", epochs)):
-            if number < 1:
-                raise ValueError(f"TrainConfig cannot be made: {name} is {number}; expected an integer of at least 1.")
+        for name, number, least in (("batch_size", batch_size, 1), ("epochs", epochs, 0)):
+            if number < least:
+                raise ValueError(
+                    f"TrainConfig cannot be made: {name} is {number}; expected an integer of at least {least}."
+                )
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
         self.location: BaseWorker | None = None
