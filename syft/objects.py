@@ -13,7 +13,7 @@ import os
 import random
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -198,6 +198,17 @@ class ObjectPointer:
         obj = await self.location.async_request_obj(self.id_at_location)
         self.garbage_collect_data = False
         return obj
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise an error: models are called where they are.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            f"cannot call {self!r}: it is a pointer; its object is on worker {self.location.id!r}. "
+            "To call it here, call .get() first: pointer.get()(...)."
+        )
 
     def __repr__(self) -> str:
         owner = getattr(self.owner, "id", self.owner)

@@ -43,6 +43,7 @@ Anything else, and any unknown version, kind, field or code, is refused with an 
 from __future__ import annotations
 
 import functools
+import inspect
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -242,7 +243,7 @@ class _Packer:
         for cls, convert in self._conversions:
             if isinstance(value, cls):
                 return convert(self, value)
-        if callable(value) and not isinstance(value, type):
+        if inspect.isroutine(value):
             return self._script(value)
         raise NotSerializable(f"a value of type {type(value).__module__}.{type(value).__qualname__}", "unknown type")
 

@@ -178,6 +178,16 @@ def test_a_pointer_of_another_process_deletes_nothing():
     assert location.forgotten == []
 
 
+def test_a_pointer_is_not_called_as_its_object_is():
+    pointer = ObjectPointer(Location(), 7, owner="me", id=3)
+    with pytest.raises(TypeError) as refused:
+        pointer(torch.ones(1))
+    assert str(refused.value) == (
+        "cannot call [ObjectPointer | me:3 -> bob:7]: it is a pointer; its object is on worker 'bob'. To call it here, "
+        "call .get() first: pointer.get()(...)."
+    )
+
+
 def test_a_pointer_shows_both_ends():
     pointer = PointerTensor(Location(), 7, owner="me", id=3, shape=[2, 3], tags=["#y", "#x"])
     assert repr(pointer) == "[PointerTensor | me:3 -> bob:7] #x #y"

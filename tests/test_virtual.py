@@ -12,6 +12,7 @@ import syft as sy
 from syft.exceptions import (
     CallTimeout,
     DatasetNotFound,
+    NotSerializable,
     ObjectNotFoundError,
     RemoteError,
     UnknownCommand,
@@ -259,6 +260,11 @@ def test_an_object_can_be_fetched_from_another_worker_by_id(alice):
 def test_only_tensors_and_wrappers_are_sent(alice):
     with pytest.raises(TypeError, match="cannot send a list; expected a tensor or an ObjectWrapper"):
         sy.local_worker.send([1], alice)
+
+
+def test_a_pointer_is_not_sent_as_a_function(alice):
+    with pytest.raises(NotSerializable, match=r"a value of type syft\.objects\.PointerTensor cannot be sent"):
+        alice.call("fit", sy.local_worker.send(torch.ones(1), alice))
 
 
 def test_calls_are_noted_if_asked_for():
