@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 import syft as sy
 from syft.exceptions import ObjectNotFoundError
+from syft.objects import registry
 
 
 def test_the_hook_is_known_afterwards():
@@ -19,6 +20,15 @@ def test_another_local_worker_can_be_chosen():
     assert sy.TorchHook(torch, local_worker=mine).local_worker is mine
     assert sy.local_worker is mine
     assert "owner:mine" in str(sy.TrainConfig(model=None, loss_fn=None))
+
+
+@pytest.mark.parametrize("is_client", [True, False])
+def test_the_first_hook_says_what_the_local_worker_is(monkeypatch, is_client):
+    monkeypatch.setattr(registry, "hook", None)
+    monkeypatch.setattr(sy.local_worker, "is_client_worker", None)
+    sy.TorchHook(torch, is_client=is_client)
+    sy.TorchHook(torch, is_client=not is_client)
+    assert sy.local_worker.is_client_worker is is_client
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool], ids=str)

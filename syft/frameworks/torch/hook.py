@@ -22,7 +22,8 @@ class TorchHook:
     Args:
         torch: the module torch.
         local_worker: the worker that stands for this process; None: `syft.local_worker`.
-        is_client: accepted for PySyft 0.2 programs and ignored.
+        is_client: the attribute `is_client_worker` of the local worker, set by the first hook if `local_worker` is
+            None. Nothing depends on it.
         verbose: accepted and ignored.
         seed: accepted and ignored.
 
@@ -42,6 +43,8 @@ class TorchHook:
         self.torch = self.framework = torch
         if local_worker is not None:
             registry.local_worker = local_worker
+        elif registry.hook is None:
+            registry.local_worker.is_client_worker = is_client
         self.local_worker = registry.local_worker
         registry.hook = self
         if not hasattr(torch, "native_masked_select"):
