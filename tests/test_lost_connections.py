@@ -14,6 +14,15 @@ from tests.models import classifier, make_config
 from tests.network import DEADLINE, Server, assert_usable, false_worker, proxy_at, serving, wait_until_held
 
 
+@pytest.mark.parametrize("end", ["close", "shutdown"])
+def test_the_connection_can_be_closed_by_its_name_in_pysyft(proxy, end):
+    assert proxy.ws and proxy.ws.connected
+    getattr(proxy.ws, end)()
+    assert not proxy.ws.connected
+    assert_usable(proxy)
+    assert proxy.ws.connected
+
+
 def test_objects_and_config_survive_a_closed_connection(proxy):
     config = make_config(max_nr_batches=1)
     config.send(proxy)

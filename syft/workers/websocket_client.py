@@ -129,6 +129,11 @@ class WebsocketClientWorker(BaseWorker):
         return f"{'wss' if self.secure else 'ws'}://{self.host}:{self.port}"
 
     @property
+    def ws(self) -> _Socket:
+        """The connection, for PySyft 0.2 programs that close it or ask whether it is open."""
+        return _Socket(self)
+
+    @property
     def connection_attempts(self) -> int:
         """How often it was tried to connect since there was a connection; 0 if there is one."""
         return self._link.attempts if self._link is not None else 0
@@ -302,6 +307,25 @@ class WebsocketClientWorker(BaseWorker):
         link = getattr(self, "_link", None)
         if link is not None and link.io.alive:
             link.io.start_soon(link.close)
+
+
+class _Socket:
+    """What PySyft 0.2 programs use of the connection of a proxy."""
+
+    def __init__(self, proxy: WebsocketClientWorker) -> None:
+        self._proxy = proxy
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is open."""
+        link = self._proxy._link
+        return link is not None and link.open
+
+    def close(self) -> None:
+        """Close the connection; the proxy's next call connects again."""
+        self._proxy.close()
+
+    shutdown = close
 
 
 def _connect_timeout() -> float:
