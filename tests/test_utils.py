@@ -1,5 +1,8 @@
 """Federated averaging against numpy, and the helpers around it."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from syft.frameworks.torch.fl.utils import (
     accuracy,
     add_model,
     create_gaussian_mixture_toy_data,
+    extract_batches_per_worker,
     federated_avg,
     iris_data_partial,
     scale_model,
@@ -216,6 +220,31 @@ def test_scale_model_scales_and_changes_nothing_else(kind):
         assert torch.equal(new, old * 0.5) and new.requires_grad == old.requires_grad and new.is_leaf
     assert bits(model) == before
     assert all(map(torch.equal, scaled.buffers(), model.buffers()))
+
+
+class Loader(list[Any]):
+    """Batches that lie on workers, as PySyft 0.2's FederatedDataLoader has them."""
+
+    workers = ("bob", "alice", "charlie")
+    federated_dataset = SimpleNamespace(datasets={name: SimpleNamespace(location=name) for name in workers})
+
+
+def batch(location: str) -> tuple[SimpleNamespace, SimpleNamespace]:
+    return SimpleNamespace(location=location), SimpleNamespace(location=location)
+
+
+def test_batches_are_sorted_by_the_workers_that_hold_them():
+    batches = [batch("alice"), batch("bob"), batch("alice")]
+    expected = {"alice": [batches[0], batches[2]], "bob": [batches[1]]}
+    found = extract_batches_per_worker(iter(batches))
+    assert found == expected and list(found) == ["alice", "bob"]
+    found = extract_batches_per_worker(Loader(batches))
+    assert found == expected | {"charlie": []} and list(found) == ["bob", "alice", "charlie"]
+
+
+def test_batches_that_lie_on_no_worker_are_refused():
+    with pytest.raises(TypeError, match=r"^batch 1 belongs to no worker: its data are a Tensor; expected a pointer"):
+        extract_batches_per_worker([batch("alice"), (torch.ones(1), torch.ones(1))])
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +78,35 @@ def scale_model(model: nn.Module, scale: float) -> nn.Module:
         for parameter in result.parameters():
             parameter.mul_(scale)
     return result
+
+
+def extract_batches_per_worker(federated_train_loader: Iterable[tuple[Any, Any]]) -> dict[Any, list[tuple[Any, Any]]]:
+    """Return worker -> its batches, in the order of the loader.
+
+    Source: PySyft 0.2.4, where the argument is a FederatedDataLoader; here any iterable of batches will do.
+
+    Args:
+        federated_train_loader: batches of data and target; `data.location` is the worker that holds them. Where it
+            has `workers`, ids in `federated_dataset.datasets`, their order is that of the result, and a worker
+            without a batch has an empty list. Otherwise the workers come in the order of their first batches.
+
+    Raises:
+        TypeError: the data of a batch have no location.
+    """
+    ids = getattr(federated_train_loader, "workers", ())
+    batches: dict[Any, list[tuple[Any, Any]]] = {
+        federated_train_loader.federated_dataset.datasets[worker_id].location: []  # type: ignore[attr-defined]
+        for worker_id in ids
+    }
+    for number, (data, target) in enumerate(federated_train_loader):
+        location = getattr(data, "location", None)
+        if location is None:
+            raise TypeError(
+                f"batch {number} belongs to no worker: its data are a {type(data).__name__}; expected a pointer, which "
+                "has a location. Send the data to a worker first."
+            )
+        batches.setdefault(location, []).append((data, target))
+    return batches
 
 
 def accuracy(pred_softmax: torch.Tensor, target: torch.Tensor) -> float:
