@@ -59,6 +59,13 @@ def test_training_is_equal_to_the_bit(settings):
     assert all(torch.equal(state[name], other_state[name]) for name in state)
 
 
+def test_the_loss_is_a_plain_number_in_a_tensor():
+    with both() as workers:
+        for loss in (trained(worker)[0] for worker in workers):
+            assert not loss.requires_grad and loss.is_leaf
+            assert loss.detach().item() == loss.item() > 0
+
+
 def test_training_changes_the_model():
     with serving(Server()) as server, proxy_of(server) as proxy:
         _, state = trained(proxy)
