@@ -7,7 +7,9 @@ with the same import paths, names and arguments. It is not OpenMined's `syft`.
 import logging
 from typing import Any
 
-from syft import exceptions, federated, frameworks, workers
+import torch as torch  # programs written for PySyft 0.2 use `sy.torch`
+
+from syft import exceptions, federated, frameworks, serde, workers
 from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
 from syft.frameworks.torch.fl import BaseDataset
@@ -33,6 +35,7 @@ __all__ = [
     "frameworks",
     "hook",
     "local_worker",
+    "serde",
     "workers",
 ]
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 import syft
 
@@ -22,7 +23,7 @@ PATHS = sorted(ROOT.rglob("*.py"))
 NAMES = {
     "syft": "TorchHook local_worker hook ID_PROVIDER TrainConfig BaseDataset VirtualWorker WebsocketClientWorker "
     "WebsocketServerWorker workers.websocket_client.WebsocketClientWorker frameworks.torch.fl.utils.federated_avg "
-    "federated.FederatedClient exceptions.RemoteError __version__",
+    "federated.FederatedClient exceptions.RemoteError torch serde.serialize __version__",
     "syft.workers": "WebsocketClientWorker WebsocketServerWorker VirtualWorker",
     "syft.workers.abstract": "AbstractWorker",
     "syft.workers.base": "BaseWorker",
@@ -36,15 +37,21 @@ NAMES = {
     "syft.frameworks.torch.fl": "BaseDataset utils",
     "syft.frameworks.torch.fl.dataset": "BaseDataset",
     "syft.frameworks.torch.fl.utils": "federated_avg add_model scale_model accuracy create_gaussian_mixture_toy_data "
-    "iris_data_partial",
+    "iris_data_partial extract_batches_per_worker",
     "syft.frameworks.torch.federated": "BaseDataset utils",
     "syft.frameworks.torch.federated.dataset": "BaseDataset",
     "syft.frameworks.torch.federated.utils": "federated_avg",
+    "syft.generic.object_storage": "ObjectStorage",
+    "syft.generic.pointers": "ObjectPointer ObjectWrapper PointerTensor",
+    "syft.generic.pointers.object_pointer": "ObjectPointer",
     "syft.generic.pointers.object_wrapper": "ObjectWrapper",
-    "syft.exceptions": "SyftError",
+    "syft.generic.pointers.pointer_tensor": "PointerTensor",
+    "syft.messaging.message": "Message ObjectMessage ObjectRequestMessage SearchMessage",
+    "syft.serde": "serialize deserialize",
+    "syft.exceptions": "SyftError WorkerNotFoundException",
 }
 METHODS = {
-    "WebsocketClientWorker": "connect close url async_fit fit evaluate list_objects_remote objects_count_remote "
+    "WebsocketClientWorker": "connect close url ws async_fit fit evaluate list_objects_remote objects_count_remote "
     "clear_objects_remote search call async_call _send_msg_and_deserialize",
     "WebsocketServerWorker": "add_dataset remove_dataset load_data start stop fit evaluate",
     "VirtualWorker": "add_dataset remove_dataset load_data async_fit fit evaluate search send",
@@ -66,7 +73,7 @@ FLOORS = [
     ["syft.limits", "syft.policy", "syft.audit"],
     ["syft.guard"],
     ["syft.dispatch", "syft.generic"],
-    ["syft.frameworks"],
+    ["syft.frameworks", "syft.messaging", "syft.serde"],
     ["syft.federated"],
     ["syft.workers"],
     ["syft"],
@@ -92,6 +99,24 @@ def test_the_older_path_holds_the_same_modules():
 
     assert federated_avg is syft.frameworks.torch.fl.utils.federated_avg
     assert utils is syft.frameworks.torch.fl.utils
+
+
+def test_the_module_torch_is_there_as_in_pysyft():
+    assert syft.torch is torch
+
+
+@pytest.mark.parametrize("name", ["serialize", "deserialize"])
+def test_a_name_that_is_not_here_can_be_imported_but_not_called(name):
+    absent = getattr(syft.serde, name)
+    assert absent is getattr(syft.serde, name) and not isinstance(b"", absent)
+    with pytest.raises(NotImplementedError) as refused:
+        absent(torch.ones(1), force_full_simplification=True)
+    assert str(refused.value).startswith(f"syft.serde.{name} cannot be used: only its name is here. Objects become")
+
+
+def test_a_name_that_pysyft_did_not_have_is_not_there_either():
+    with pytest.raises(AttributeError, match=r"module 'syft\.serde' has no attribute 'decode'"):
+        _ = syft.serde.decode
 
 
 def test_all_is_what_the_package_imports_for_its_users():

@@ -1,0 +1,5 @@
+"""Import path of PySyft 0.2; the code is in `syft.objects`."""
+
+from syft.objects import ObjectStorage
+
+__all__ = ["ObjectStorage"]

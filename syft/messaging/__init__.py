@@ -1,0 +1,1 @@
+"""Import path of PySyft 0.2; only names are here."""
