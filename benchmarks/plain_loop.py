@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,9 @@ def main() -> None:
     model: nn.Module = Net()
     lr = LR
     for current in range(1, rounds + 1):
-        models = {name: fit(model, *shard, lr, seed=draw_seed()) for name, shard in shards.items()}
+        models = {
+            name: fit(model, *shard, lr, seed=shuffling_seed(draw_seed(), name)) for name, shard in shards.items()
+        }
         model = average(list(models.values()))
         if current % 10 == 1 or current == rounds:
             for name, each in models.items():
@@ -74,6 +77,12 @@ def load(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
 def draw_seed() -> int:
     """Return the seed that a TrainConfig would have drawn here."""
     return int(torch.randint(2**62, ()))
+
+
+def shuffling_seed(seed: int, worker: str, number: int = 0) -> int:
+    """Return the seed of the order in which a worker's fit of this number reads its samples."""
+    digest = hashlib.sha256(f"shuffling {seed} {number} {worker}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 def fit(model: nn.Module, images: torch.Tensor, digits: torch.Tensor, lr: float, seed: int) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import sys
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 import run_websocket_server as rws
 import syft as sy
 from benchmarks.harness import Span, in_turn
-from benchmarks.plain_loop import Net
+from benchmarks.plain_loop import Net, shuffling_seed
 from syft import torchscript, wire
 from syft.federated.federated_client import FederatedClient
 from syft.frameworks.torch.fl import utils
@@ -46,8 +47,12 @@ class BenchmarkWorker(rws.MnistWorker):
         return time.perf_counter() - start
 
     def compare_fit(self, dataset_key: str, model: Any, repeats: int) -> dict[str, Any]:
-        """Train a model by fit() and by plain torch, in turn; return the seconds and the largest difference."""
+        """Train a model by fit() and by plain torch, in turn; return the seconds and the largest difference.
+
+        The config's fits are those of this call and one before.
+        """
         trained: dict[str, Any] = {}
+        numbers = itertools.count(1)
 
         def ours() -> None:
             trained["ours"] = self._sent_model().obj = torchscript.clone(model)
@@ -56,7 +61,9 @@ class BenchmarkWorker(rws.MnistWorker):
 
         def plain() -> None:
             trained["plain"] = torchscript.clone(model)
-            plain_fit(trained["plain"], self.datasets[dataset_key], self.train_config)
+            config: Any = self.train_config
+            seed = shuffling_seed(config.seed, str(self.id), next(numbers))
+            plain_fit(trained["plain"], self.datasets[dataset_key], config, seed)
 
         ours_seconds, plain_seconds = in_turn(ours, plain, repeats)
         pairs = zip(trained["ours"].parameters(), trained["plain"].parameters(), strict=True)
@@ -117,9 +124,9 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
     return (images.unsqueeze(1).float() / 255 - 0.1307) / 0.3081
 
 
-def plain_fit(model: torch.nn.Module, dataset: Any, config: Any) -> None:
+def plain_fit(model: torch.nn.Module, dataset: Any, config: Any, seed: int) -> None:
     """Train as a TrainConfig says, in torch's own words: the oracle for fit()."""
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(dataset), generator=generator)[: config.max_nr_batches * config.batch_size]
     optimizer = torch.optim.SGD(model.parameters(), **config.optimizer_args)
     model.train()

@@ -33,6 +33,7 @@ from syft.exceptions import (
     SyftError,
     UnknownCommand,
 )
+from syft.fits import FitCounter
 from syft.guard import Guard
 from syft.limits import Budget
 from syft.objects import ObjectId, ObjectWrapper
@@ -49,6 +50,7 @@ QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects"})
 """Methods of every worker that are answered at once, also during training."""
 
 _MAX_TRACEBACK = 20_000
+_MAX_FITS = 2**63 - 1
 
 
 @dataclass
@@ -61,12 +63,14 @@ class TrainingState:
         kept: the config's model and loss function. They stay usable when the coordinator drops its pointers to
             them, and go with the config, so that at most one model for each coordinator stays behind.
         model_digest: digests of the config's model as it was sent, for the audit log.
+        fits_before: fits under the config's seed that the coordinator had asked for when it sent the config.
     """
 
     config: Any = None
     optimizer: torch.optim.Optimizer | None = None
     kept: dict[ObjectId, Any] = field(default_factory=dict)
     model_digest: dict[str, str] | None = None
+    fits_before: int = 0
 
 
 @dataclass
@@ -84,6 +88,7 @@ class Session:
         queued: its calls that wait or run in the compute thread.
         ending: the server's timer, while the coordinator is away, after which the session is forgotten.
         structures: the structures that the coordinator has sent.
+        fits: counts the coordinator's fits.
     """
 
     name: str
@@ -96,6 +101,11 @@ class Session:
     queued: int = 0
     ending: Any = None
     structures: Structures = field(default_factory=Structures)
+    fits: FitCounter = field(default_factory=FitCounter)
+
+    def count_fit(self, training: TrainingState) -> int:
+        """Count a fit of a training state, and return its number under the seed of the config."""
+        return self.fits.next(getattr(training.config, "seed", None), training.fits_before)
 
     @property
     def connected(self) -> bool:
@@ -140,12 +150,23 @@ class Job:
 
 @dataclass
 class RunningCall:
-    """The call of a worker's method that runs in the current context."""
+    """The call of a worker's method that runs in the current context.
+
+    Attributes:
+        worker: the worker.
+        session: who asks.
+        training: the coordinator's training state when it asked.
+        abandoned: set when nobody waits for the result any more.
+        budget: what the call may use.
+        fit_number: number of the fit, if this is one that has not begun to train.
+    """
 
     worker: Any
+    session: Session
     training: TrainingState
     abandoned: threading.Event
     budget: Budget
+    fit_number: int | None = None
 
 
 running_call: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
@@ -324,11 +345,13 @@ class Dispatcher:
         training = session.training  # as of now: a later TrainConfig is for later calls
         method = getattr(self.worker, name)
         abandoned = threading.Event()
+        # Counted before it may be refused or abandoned, as on the coordinator's side.
+        fit_number = session.count_fit(training) if name == "fit" and training.config is not None else None
         budget = self.guard.permit(session, name, method, args, kwargs, call)
 
         def run() -> Any:
             budget.begin()
-            token = running_call.set(RunningCall(self.worker, training, abandoned, budget))
+            token = running_call.set(RunningCall(self.worker, session, training, abandoned, budget, fit_number))
             try:
                 return method(*args, **kwargs)
             finally:
@@ -402,12 +425,16 @@ class Dispatcher:
             for obj in self.worker.search_objects(query)
         ]
 
-    def _train_config(self, session: Session, fields: dict[str, Any]) -> None:
+    def _train_config(self, session: Session, fields: dict[str, Any], fits: int = 0) -> None:
+        if type(fits) is not int or not 0 <= fits <= _MAX_FITS:
+            reason = f"the fits before a config are {_shortly(fits)}; expected an integer from 0 to {_MAX_FITS}"
+            raise MalformedMessage(reason)
         config = self.worker.train_config_from(fields)
         stored = self.worker.current_objects()
         ids = (config._model_id, config._loss_fn_id)
         kept = {key: stored[key] for key in ids if key in stored}
-        session.training = TrainingState(config, kept=kept, model_digest=self.guard.digest(config._model_id))
+        digest = self.guard.digest(config._model_id)
+        session.training = TrainingState(config, kept=kept, model_digest=digest, fits_before=fits)
 
 
 def unwrap(

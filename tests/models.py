@@ -1,5 +1,6 @@
 """Tiny models, loss functions and data that several test files share."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.utils.data import RandomSampler
 
 import syft as sy
+from syft.federated.seeding import fit_seeds
 
 FEATURES, CLASSES = 4, 3
 
@@ -66,12 +68,18 @@ def make_config(model: Any = None, loss_fn: Any = nll, **settings: Any) -> sy.Tr
     return sy.TrainConfig(classifier() if model is None else model, loss_fn, **{"batch_size": 8, "seed": 7, **settings})
 
 
-def train_locally(model: nn.Module, loss_fn: Any, dataset: Any, config: sy.TrainConfig, fits: int = 1) -> torch.Tensor:
-    """Train `model` on all samples of `dataset` in plain torch, as one worker does in `fits` fits; return the loss."""
+def train_locally(
+    model: nn.Module, loss_fn: Any, dataset: Any, config: sy.TrainConfig, worker: str, fits: Iterable[int] = (0,)
+) -> torch.Tensor:
+    """Train `model` on all samples of `dataset` in plain torch, as `worker` does in fits of these numbers.
+
+    Return the loss on the last batch.
+    """
     optimizer = getattr(torch.optim, config.optimizer)(model.parameters(), **(config.optimizer_args or {}))
     loss = None
-    for _ in range(fits):
-        sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(config.seed))
+    for number in fits:
+        generator = torch.Generator().manual_seed(fit_seeds(config.seed, worker, number).shuffling)
+        sampler = RandomSampler(dataset, generator=generator)
         epochs = [torch.tensor(list(sampler if config.shuffle else range(len(dataset)))) for _ in range(config.epochs)]
         batches = [batch for order in epochs for batch in order.split(config.batch_size)]
         for batch in batches if config.max_nr_batches < 0 else batches[: config.max_nr_batches]:

@@ -14,8 +14,8 @@ import syft as sy
 from tests.models import blobs
 from tests.network import DEADLINE
 
-_CONTEXT: Any = multiprocessing.get_context("forkserver")  # torch is imported once for all workers
-_CONTEXT.set_forkserver_preload([__name__])
+CONTEXT: Any = multiprocessing.get_context("forkserver")  # torch is imported once for all workers
+CONTEXT.set_forkserver_preload([__name__])
 
 
 class Worker(sy.WebsocketServerWorker):
@@ -67,8 +67,8 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start it (again), and wait until it listens."""
-        self._pipe, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=serve, args=(self.host, self.port, self.id, self._namespace, theirs))
+        self._pipe, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=serve, args=(self.host, self.port, self.id, self._namespace, theirs))
         self._process.start()
         theirs.close()
         assert self._pipe.poll(3 * DEADLINE), f"worker {self.id} did not start"

@@ -207,6 +207,16 @@ def test_commands_with_other_arguments_are_malformed(pair, command, arguments):
         unwrap(pair[0].dispatcher.handle(frame, pair[0].session), "alice")
 
 
+@pytest.mark.parametrize("fits", [-1, 2**63, 1.0, True, "1", None, [1]], ids=str)
+def test_an_impossible_number_of_fits_is_refused(pair, fits):
+    fields = sy.TrainConfig(None, None, model_id=1, loss_fn_id=2).to_fields()
+    with pytest.raises(MalformedMessage, match=r"the fits before a config are .*; expected an integer from 0 to "):
+        pair[0].ask("train_config", fields=fields, fits=fits)
+    assert pair[0].session.training.config is None
+    pair[0].ask("train_config", fields=fields, fits=2**63 - 1)
+    assert pair[0].session.training.config is not None
+
+
 def test_what_cannot_be_read_is_answered_if_it_has_a_header(pair):
     frame = wire.encode(wire.Request(77, "get", {"id": 1}))
     answer = wire.decode(pair[0].dispatcher.handle(frame[:-1], pair[0].session))

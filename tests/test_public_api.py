@@ -62,7 +62,7 @@ METHODS = {
 
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
-    ["syft.version", "syft.exceptions"],
+    ["syft.version", "syft.exceptions", "syft.fits"],
     ["syft.archive_data", "syft.operators"],
     ["syft.archive"],
     ["syft.vetting"],

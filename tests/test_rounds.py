@@ -224,14 +224,18 @@ async def train(worker, model, **settings):
 
 
 async def test_equals_training_in_turn_without_the_one_that_failed():
-    workers = [sy.VirtualWorker(id=name) for name in ("alice", "bob", "charlie")]
-    for seed, worker in enumerate(workers):
-        worker.add_dataset(blobs(seed=seed), key="blobs")
-    workers[1].remove_dataset("blobs")
+    def new_workers():
+        workers = [sy.VirtualWorker(id=name) for name in ("alice", "bob", "charlie")]
+        for seed, worker in enumerate(workers):
+            worker.add_dataset(blobs(seed=seed), key="blobs")
+        workers[1].remove_dataset("blobs")
+        return workers
+
+    workers = new_workers()
     result = await in_time(run_round(workers, lambda worker: train(worker, classifier()), timeout=LONG))
     assert list(result.failures) == ["bob"]
     assert "failed: DatasetNotFound: worker 'bob' has no dataset 'blobs'" in result.failures["bob"]
-    alone = [(await train(worker, classifier()))[1] for worker in (workers[0], workers[2])]
+    alone = [(await train(worker, classifier()))[1] for worker in new_workers()[::2]]
     for got, expected in zip(
         utils.federated_avg(result.models).parameters(), utils.federated_avg(alone).parameters(), strict=True
     ):

@@ -8,9 +8,22 @@ import pytest
 import torch
 
 import syft as sy
-from syft.federated.seeding import draw_seed, program_state, seeded, set_program_state
+from syft.federated.seeding import draw_seed, fit_seeds, program_state, seeded, set_program_state
 from syft.frameworks.torch.fl.utils import federated_avg
 from tests.models import blobs, classifier, make_config
+
+
+def test_the_seeds_of_a_fit_are_digests_that_other_programs_can_compute():
+    """The oracle is sha256sum: printf 'shuffling 7 0 alice' | sha256sum."""
+    assert fit_seeds(7, "alice", 0).shuffling == 0x1E15F8DA044A0536
+    assert fit_seeds(-1, "王", 12).layers == 0x2D4AD162DDBE22C6
+
+
+def test_every_fit_of_every_worker_has_seeds_of_its_own():
+    fits = itertools.product((0, 1, 2**62), ("alice", "bob", "1 alice", "\udcff"), (0, 1, 10, 11))
+    seeds = [seed for fit in fits for seed in fit_seeds(*fit)]
+    assert len(set(seeds)) == 2 * 3 * 4 * 4
+    assert all(0 <= seed < 2**64 for seed in seeds)
 
 
 def test_a_training_draws_from_its_seed():

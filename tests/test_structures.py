@@ -134,7 +134,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[wire.Request]]:
 
 
 async def one_round(worker: Any) -> Any:
-    config = make_config(max_nr_batches=1).send(worker)
+    """Return the model of a round; all rounds train on the same samples."""
+    config = make_config(max_nr_batches=1, shuffle=False).send(worker)
     await worker.async_fit("blobs")
     return (await config.model_ptr.async_get()).obj
 

@@ -51,6 +51,13 @@ def test_a_seed_that_is_given_leaves_torchs_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("seed", [1.0, "1", [1], torch.ones(2)], ids=str)
+def test_a_seed_that_is_no_integer_is_refused(seed):
+    with pytest.raises(ValueError, match=r"TrainConfig cannot be made: seed is .*; expected an integer\.$"):
+        sy.TrainConfig(None, None, seed=seed)
+    assert sy.TrainConfig(None, None, seed=torch.tensor(3)).seed == 3
+
+
 @pytest.mark.parametrize(("name", "number", "least"), [("batch_size", 0, 1), ("epochs", -1, 0)])
 def test_numbers_that_are_too_small_are_refused(name, number, least):
     with pytest.raises(ValueError, match=f"{name} is {number}; expected an integer of at least {least}"):

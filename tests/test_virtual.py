@@ -53,7 +53,7 @@ def test_a_round_with_one_worker_is_plain_local_training_bit_for_bit(alice, kind
     local = Classifier()
     config = make_config(kind(local), epochs=epochs, max_nr_batches=max_nr_batches).send(alice)
     loss = asyncio.run(alice.async_fit(dataset_key="blobs", return_ids=[0]))
-    expected = train_locally(local, F.nll_loss, blobs(), config)
+    expected = train_locally(local, F.nll_loss, blobs(), config, "alice")
     trained = config.model_ptr.get().obj
     assert all(torch.equal(trained.state_dict()[name], value) for name, value in local.state_dict().items())
     assert torch.equal(loss, expected)
@@ -65,13 +65,15 @@ def test_the_optimizer_keeps_its_state_between_calls(alice, optimizer_args):
     config = make_config(torch.jit.script(local), optimizer="Adam", optimizer_args=optimizer_args).send(alice)
     for _ in range(3):
         alice.call("fit", dataset_key="blobs")
-    train_locally(local, F.nll_loss, blobs(), config, fits=3)
+    train_locally(local, F.nll_loss, blobs(), config, "alice", fits=range(3))
     assert torch.equal(config.get_model().obj.output.weight, local.output.weight)
 
 
-def test_dropout_is_reproducible(alice):
+def test_dropout_is_reproducible():
     losses, weights = [], []
     for seed in (1, 1, 2):
+        alice = sy.VirtualWorker(id="alice")
+        alice.add_dataset(blobs(), key="blobs")
         config = make_config(classifier(dropout=0.5), seed=seed, shuffle=False).send(alice)
         losses.append(asyncio.run(alice.async_fit("blobs")).item())
         weights.append(config.get_model().obj.output.weight)

@@ -60,11 +60,11 @@ async def test_coordinators_get_their_own_replies(proxy, other):
 
 
 async def test_coordinators_have_their_own_configs(proxy, other):
-    make_config(epochs=3).send(proxy)
+    make_config(epochs=3, shuffle=False).send(proxy)
     alone = proxy.fit("blobs")
     with pytest.raises(TrainConfigMissing, match="'alice' has no TrainConfig"):
         other.fit("blobs")
-    configs = {proxy: make_config(epochs=3), other: make_config(max_nr_batches=0)}
+    configs = {proxy: make_config(epochs=3, shuffle=False), other: make_config(max_nr_batches=0)}
     for each, config in configs.items():
         config.send(each)
     losses = await in_time(asyncio.gather(proxy.async_fit("blobs"), other.async_fit("blobs")))

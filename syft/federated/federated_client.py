@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
-from syft.dispatch import Session, TrainingState, running_call
+from syft.dispatch import RunningCall, Session, TrainingState, running_call
 from syft.exceptions import (
     CallAbandoned,
     DatasetEmpty,
@@ -26,7 +26,7 @@ from syft.exceptions import (
     TrainConfigMissing,
     UnknownOptimizer,
 )
-from syft.federated.seeding import seeded
+from syft.federated.seeding import FitSeeds, fit_seeds, running_fit, seeded
 from syft.federated.train_config import TrainConfig
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.objects import ObjectId, ObjectStorage
@@ -97,7 +97,8 @@ class FederatedClient(ObjectStorage):
 
     @train_config.setter
     def train_config(self, config: Any) -> None:
-        self._training().config = config
+        training = self._training()
+        training.config, training.fits_before = config, 0
 
     @property
     def optimizer(self) -> Any:
@@ -110,6 +111,9 @@ class FederatedClient(ObjectStorage):
 
     def fit(self, dataset_key: str, device: str | torch.device = "cpu", **kwargs: Any) -> torch.Tensor | None:
         """Train the model of the current TrainConfig on a local dataset.
+
+        Each fit draws other batches, in an order that follows from the config's seed, this worker's id and the number
+        of the fit under that seed.
 
         Args:
             dataset_key: key of the dataset.
@@ -222,9 +226,12 @@ class FederatedClient(ObjectStorage):
         return self.optimizer
 
     def _create_data_loader(self, dataset_key: str, shuffle: bool = False) -> DataLoader:
+        """Return a loader of the dataset's batches. A shuffled one outside a fit counts as a fit of its own."""
         config, dataset = self._config(), self.datasets[dataset_key]
-        generator = torch.Generator().manual_seed(getattr(config, "seed", None) or 0)
-        sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+        sampler: Sampler[int] = SequentialSampler(dataset)
+        if shuffle:
+            seeds = running_fit.get() or self._next_seeds()
+            sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(seeds.shuffling))
         # With a generator of its own, the loader leaves torch's global one alone.
         return DataLoader(
             Batches(dataset),
@@ -237,11 +244,15 @@ class FederatedClient(ObjectStorage):
     def _fit(
         self, model: Any, dataset_key: str, loss_fn: Any, device: str | torch.device = "cpu"
     ) -> torch.Tensor | None:
-        config = self._config()
-        loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
+        config, seeds = self._config(), self._next_seeds()
+        token = running_fit.set(seeds)
+        try:
+            loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
+        finally:
+            running_fit.reset(token)
         loss_fn, loss = loss_of(loss_fn), None
         model.train()
-        with seeded(getattr(config, "seed", None)):
+        with seeded(seeds.layers):
             for *inputs, target in self._batches(loader, config):
                 inputs, target = [_to(each, device) for each in inputs], target.to(device)
 
@@ -305,9 +316,23 @@ class FederatedClient(ObjectStorage):
             raise DeviceUnavailable(self._name(), str(device), available)
         return found
 
+    def _next_seeds(self) -> FitSeeds:
+        """Return the seeds of the fit that begins: the one that was asked for, or one more of the worker's own."""
+        call = self._running_call()
+        if call is not None and call.fit_number is not None:
+            number, call.fit_number = call.fit_number, None
+        else:
+            number = (self._session if call is None else call.session).count_fit(self._training())
+        return fit_seeds(getattr(self._config(), "seed", 0), self._name(), number)
+
     def _training(self) -> TrainingState:
+        call = self._running_call()
+        return self._session.training if call is None else call.training
+
+    def _running_call(self) -> RunningCall | None:
+        """Return the coordinator's call that runs, if there is one."""
         call = running_call.get()
-        return call.training if call is not None and call.worker is self else self._session.training
+        return call if call is not None and call.worker is self else None
 
     def _config(self) -> TrainConfig:
         self._check_train_config()

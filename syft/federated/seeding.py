@@ -1,5 +1,9 @@
 """Seeds of trainings, and the one generator that torch has for all of a process.
 
+Each fit has seeds of its own, derived from the seed of its config, the worker's id and the number of the fit under
+that seed (syft/fits.py): a config that is fitted many times draws other batches each time, one that is sent to two
+workers draws other batches on each, and all of them are the same in every run.
+
 Random layers draw from torch's generator, so a training with a seed of its own sets it, and puts it back afterwards.
 Several may train at once in one process (virtual workers). So the program's state is kept aside as long as one of
 them does, and the program draws its next seeds from there: after torch.manual_seed, called while nothing trains, it
@@ -10,12 +14,47 @@ What random layers of trainings that run at once draw depends on who comes first
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
+
+
+class FitSeeds(NamedTuple):
+    """The seeds of one fit.
+
+    Attributes:
+        shuffling: seed of the order of the samples.
+        layers: seed of random layers.
+    """
+
+    shuffling: int
+    layers: int
+
+
+running_fit: ContextVar[FitSeeds | None] = ContextVar("running_fit", default=None)
+"""The seeds of the fit that runs in the current context."""
+
+
+def fit_seeds(seed: int, worker: str, number: int) -> FitSeeds:
+    """Return the seeds of one fit, each in [0, 2**64): the same on every machine and in every version of Python.
+
+    Args:
+        seed: seed of the TrainConfig.
+        worker: the worker's id.
+        number: number of the fit under this seed, from 0 on.
+    """
+
+    def derived(stream: str) -> int:
+        text = f"{stream} {seed} {number} {worker}".encode(errors="surrogatepass")
+        return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+    return FitSeeds(derived("shuffling"), derived("layers"))
 
 
 class _Kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ class TrainConfig:
     """A model, a loss function and the settings of their training, to be sent to a worker.
 
     Source: PySyft 0.2.4, `syft.federated.train_config.TrainConfig`. `seed` is new: it makes the worker's shuffling
-    and its random layers (dropout) reproducible to the bit, given the same worker, data and number of threads.
+    and its random layers (dropout) reproducible to the bit, given the same worker ids, data and number of threads.
     Random layers of workers that train at once in one process share torch's generator, and are not reproducible.
 
     Args:
@@ -36,15 +37,18 @@ class TrainConfig:
         shuffle: whether to draw the samples in random order.
         loss_fn_id: id of a loss function that the worker holds.
         model_id: id of a model that the worker holds.
-        seed: seeds shuffling and random layers on the worker. None: drawn from torch's generator here and now, so
-            that a program that calls torch.manual_seed is reproducible as a whole.
+        seed: seeds shuffling and random layers on the worker, together with the worker's id and the number of the fit:
+            how many fits the proxy had asked of the worker since its last one under another seed. So each fit draws
+            other batches, also where one config is fitted many times or each round's config has the same seed; two
+            workers draw different ones; and a new process, with new proxies, draws the same again. None: drawn from
+            torch's generator here and now, so that a program that calls torch.manual_seed is reproducible as a whole.
 
     Attributes:
         model_ptr: pointer to the model on the worker, once sent.
         loss_fn_ptr: pointer to the loss function on the worker, once sent.
 
     Raises:
-        ValueError: `batch_size` is below 1, or `epochs` below 0.
+        ValueError: `batch_size` is below 1, `epochs` below 0, or `seed` is no integer.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class TrainConfig:
         self.optimizer_args = None if optimizer_args is None else dict(optimizer_args)
         self.max_nr_batches = max_nr_batches
         self.shuffle = shuffle
-        self.seed = draw_seed() if seed is None else seed
+        self.seed = draw_seed() if seed is None else _integer(seed)
         self.model_ptr: Any = None
         self.loss_fn_ptr: Any = None
         self._model_id = model_id
@@ -146,3 +150,10 @@ class TrainConfig:
             f"<{type(self).__name__} id:{self.id} owner:{self.owner.id}{location} epochs: {self.epochs} "
             f"batch_size: {self.batch_size} optimizer_args: {self.optimizer_args}>"
         )
+
+
+def _integer(seed: Any) -> int:
+    try:
+        return int(operator.index(seed))
+    except TypeError:
+        raise ValueError(f"TrainConfig cannot be made: seed is {seed!r:.60}; expected an integer.") from None

@@ -12,6 +12,7 @@ import torch
 
 from syft.exceptions import WorkerNotFoundException
 from syft.federated.train_config import TrainConfig
+from syft.fits import FitCounter
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectStorage, ObjectWrapper, PointerTensor, registry
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class BaseWorker(ObjectStorage):
         self.auto_add = auto_add
         self.msg_history: list[str] = []
         self._request_ids = itertools.count(1)
+        self._forget_fits()
         self.load_data(data)
         if auto_add:
             self.add_worker(self)
@@ -310,6 +312,20 @@ class BaseWorker(ObjectStorage):
         """Forget this worker's id."""
         if self._known_workers.get(self.id) is self:
             del self._known_workers[self.id]
+
+    def _forget_fits(self) -> None:
+        """Begin to count the fits that are asked of the worker."""
+        self._fits = FitCounter()
+        self._seed_sent: int | None = None
+
+    def _count_fits(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Count the fit that a request asks for; return the request's arguments, a config's with the count so far."""
+        if command == "train_config":
+            self._seed_sent = arguments["fields"].get("seed")
+            return {**arguments, "fits": self._fits.so_far(self._seed_sent)}
+        if command == "call" and arguments["name"] == "fit":
+            self._fits.next(self._seed_sent)
+        return arguments
 
     def _note(self, call: str) -> None:
         if self.log_msgs:

@@ -78,5 +78,6 @@ class VirtualWorker(FederatedClient, BaseWorker):
         return self._session.structures
 
     def _request(self, command: str, arguments: dict[str, Any]) -> bytes:
+        arguments = self._count_fits(command, arguments)
         self._note(describe_call(command, (), arguments))
         return wire.encode(wire.Request(next(self._request_ids), command, arguments), self._structures)

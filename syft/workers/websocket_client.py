@@ -263,6 +263,7 @@ class WebsocketClientWorker(BaseWorker):
         else:
             call = describe_call(command, (), arguments)
         link = self._usable_link()
+        arguments = self._count_fits(command, arguments)
         if self._garbage and link.open:
             link.io.start_soon(lambda: self._collect(link))  # it travels with the request
         request_id = next(self._request_ids)
@@ -287,6 +288,7 @@ class WebsocketClientWorker(BaseWorker):
         if self._link is None or self._link.io is not io:
             if self._link is not None:
                 self._garbage.clear()  # these are the parent's objects
+                self._forget_fits()  # and its fits
             about = (str(self.id), self.host, self.port, self._tls, self.connect_timeout, self.max_message_bytes)
             peer = Peer(*about, self._token)
             collect = weakref.WeakMethod(self._collect)  # the proxy owns the link, and closes it when it goes
