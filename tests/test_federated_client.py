@@ -237,6 +237,116 @@ def test_a_regression_is_evaluated_by_its_loss():
     assert result == {"loss": pytest.approx(F.mse_loss(model(dataset.data), dataset.targets).item(), rel=1e-5)}
 
 
+class Detector(nn.Module):
+    """One logit, or one probability, a sample: (N, 1), or (N,) if `flat`."""
+
+    def __init__(self, flat: bool = False, probability: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(FEATURES, 1)
+        self.flat, self.probability = flat, probability
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        score = self.linear(x)
+        if self.probability:
+            score = torch.sigmoid(score)
+        return score.reshape(-1) if self.flat else score
+
+
+def bce(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.binary_cross_entropy_with_logits(pred.reshape(-1), target.reshape(-1).float())
+
+
+DTYPES = [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("target_shape", [(-1,), (-1, 1)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize(("probability", "threshold"), [(False, 0), (True, 0.5), (False, -1.5)])
+def test_one_output_is_counted_by_its_threshold(target_shape, dtype, flat, probability, threshold):
+    points, model = blobs(samples=50), Detector(flat, probability)
+    target = points.targets == 0
+    dataset = sy.BaseDataset(points.data, target.to(dtype).reshape(target_shape))
+    logits = points.data.numpy() @ model.linear.weight.detach().numpy()[0] + model.linear.bias.item()
+    pred = (1 / (1 + np.exp(-logits)) if probability else logits) > threshold
+    result = client_with(model, bce, dataset, batch_size=7).evaluate(
+        "blobs", return_histograms=True, nr_bins=2, return_loss=False, threshold=threshold
+    )
+    assert (result["nr_correct_predictions"], result["nr_predictions"]) == (np.sum(pred == target.numpy()), 50)
+    assert 0 < np.sum(pred) < 50
+    np.testing.assert_array_equal(result["histogram_predictions"], np.bincount(pred, minlength=2))
+    np.testing.assert_array_equal(result["histogram_target"], np.bincount(target.numpy(), minlength=2))
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)], ids=str)
+def test_a_perfect_detector_has_all_right(shape):
+    data = torch.tensor([[-3.0], [-0.5], [0.5], [2.0], [4.0]])
+    dataset = sy.BaseDataset(data, torch.tensor([0, 0, 1, 1, 1]).reshape(shape))
+    result = client_with(nn.Identity(), bce, dataset, batch_size=2).evaluate("blobs", threshold=0)
+    losses = np.log1p(np.exp([-3, -0.5, -0.5, -2, -4]))
+    assert result["loss"] == pytest.approx(losses.mean(), rel=1e-6)
+    assert (result["nr_correct_predictions"], result["nr_predictions"]) == (5, 5)
+
+
+@pytest.mark.parametrize("asked", [{}, {"return_raw_accuracy": False, "return_histograms": True, "nr_bins": 2}])
+@pytest.mark.parametrize(("flat", "shape"), [(True, "(8,)"), (False, "(8, 1)")])
+def test_one_output_without_a_threshold_is_refused_with_its_shape(asked, flat, shape):
+    client = client_with(Detector(flat), bce, sy.BaseDataset(blobs().data, blobs().targets == 0))
+    with pytest.raises(ValueError) as refused:
+        client.evaluate("blobs", **asked)
+    assert str(refused.value) == (
+        f"evaluate() cannot count predictions: the model's output has the shape {shape}; expected a column for each "
+        "class, or a threshold. Pass threshold=0 if it is a logit, threshold=0.5 if it is a probability. "
+        "For the loss alone, pass return_raw_accuracy=False and ask for no histograms."
+    )
+    assert client.evaluate("blobs", return_raw_accuracy=False).keys() == {"loss"}
+
+
+class Several(nn.Module):
+    """Two outputs, as a tuple or as a dict."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.linear, self.kind = nn.Linear(FEATURES, CLASSES), kind
+
+    def forward(self, x):
+        output = self.linear(x).log_softmax(1)
+        return (output, x) if self.kind is tuple else {"output": output, "x": x}
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_several_outputs_are_refused_with_their_type_and_have_a_loss(kind):
+    first = 0 if kind is tuple else "output"
+    client = client_with(Several(kind), lambda pred, target: F.nll_loss(pred[first], target))
+    with pytest.raises(ValueError, match=rf"the model returned a {kind.__name__}; expected one tensor\. For the loss"):
+        client.evaluate("blobs")
+    expected = F.nll_loss(client.get_obj(MODEL).obj(blobs().data)[first], blobs().targets).item()
+    assert client.evaluate("blobs", return_raw_accuracy=False) == {"loss": pytest.approx(expected, rel=1e-5)}
+
+
+@pytest.mark.parametrize(
+    ("targets", "reason"),
+    [
+        (torch.linspace(7.5, 9.5, 20), "and some targets are neither 0 nor 1; expected two classes, 0 and 1"),
+        (torch.full((20,), torch.nan), "and some targets are neither 0 nor 1; expected two classes, 0 and 1"),
+        (torch.arange(20), "and some targets are neither 0 nor 1; expected two classes, 0 and 1"),
+        (torch.zeros(20, 2), r"the targets have \(8, 2\); expected one target for each number"),
+    ],
+    ids=["numbers", "nan", "classes", "two"],
+)
+def test_targets_of_no_two_classes_are_refused_and_not_told(targets, reason):
+    client = client_with(Detector(), lambda pred, target: pred.sum(), sy.BaseDataset(blobs().data, targets))
+    with pytest.raises(ValueError, match=reason) as refused:
+        client.evaluate("blobs", threshold=0)
+    assert "return_raw_accuracy=False" in str(refused.value)
+    assert "7.5" not in str(refused.value)
+
+
+def test_a_threshold_for_several_columns_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(8, 3\), and threshold is 0\.5; expected one column, or no"):
+        client_with(Classifier()).evaluate("blobs", threshold=0.5)
+
+
 @pytest.mark.parametrize("nr_bins", [-1, 0])
 def test_histograms_need_bins(nr_bins):
     with pytest.raises(ValueError, match=f"nr_bins is {nr_bins}; expected the number of classes"):

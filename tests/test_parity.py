@@ -10,7 +10,7 @@ import torch
 
 import syft as sy
 from syft.exceptions import RemoteError, SyftError
-from tests.models import CLASSES, FEATURES, blobs, classifier, make_config, nll
+from tests.models import CLASSES, FEATURES, blobs, classifier, make_config, mse, nll
 from tests.network import OwnError, RemoteMethods, Server, in_time, proxy_of, serving
 
 
@@ -84,6 +84,42 @@ def test_evaluation_is_equal():
     for name, value in virtual.items():
         assert type(remote[name]) is type(value)
         np.testing.assert_array_equal(remote[name], value)
+
+
+async def test_a_threshold_arrives_whichever_way_it_goes():
+    model, is_first = torch.jit.script(torch.nn.Linear(FEATURES, 1)), (blobs().targets == 0).float().reshape(-1, 1)
+    expected = int(((model(blobs().data) > 0.25) == (is_first == 1)).sum())
+    server, virtual = Server(), Virtual()
+    for worker in (server, virtual):
+        worker.add_dataset(sy.BaseDataset(blobs().data, is_first), key="first")
+    with serving(server), proxy_of(server) as proxy:
+        for worker in (virtual, proxy):
+            make_config(model, mse).send(worker)
+            results = [
+                worker.evaluate("first", threshold=0.25),
+                worker.call("evaluate", "first", threshold=0.25),
+                await in_time(worker.async_evaluate("first", threshold=0.25)),
+            ]
+            assert [result["nr_correct_predictions"] for result in results] == [expected] * 3
+            with pytest.raises(ValueError, match=r"the shape \(8, 1\); expected a column for each class, or"):
+                worker.call("evaluate", "first")
+
+
+class WithoutThreshold(Server):
+    """Its owner overrides evaluate() as PySyft 0.2 had it."""
+
+    def evaluate(
+        self, dataset_key, return_histograms=False, nr_bins=-1, return_loss=True, return_raw_accuracy=True, device="cpu"
+    ):
+        return {"dataset_key": dataset_key}
+
+
+async def test_an_evaluation_without_a_threshold_does_not_mention_it():
+    with serving(WithoutThreshold()) as server, proxy_of(server) as proxy:
+        assert proxy.evaluate("blobs") == {"dataset_key": "blobs"}
+        assert await in_time(proxy.async_evaluate("blobs", threshold=None)) == {"dataset_key": "blobs"}
+        with pytest.raises(TypeError, match="threshold"):
+            proxy.evaluate("blobs", threshold=0)
 
 
 def test_stored_objects_are_equal():

@@ -145,8 +145,12 @@ class FederatedClient(ObjectStorage):
         return_loss: bool = True,
         return_raw_accuracy: bool = True,
         device: str | torch.device = "cpu",
+        threshold: float | None = None,
     ) -> dict[str, Any]:
         """Evaluate the model of the current TrainConfig on a local dataset.
+
+        The predicted class is the column with the largest output. For outputs of one column, (N,) or (N, 1), it is 1
+        where the output is above `threshold`, else 0, and the targets are 0 or 1.
 
         Args:
             dataset_key: key of the dataset.
@@ -155,6 +159,7 @@ class FederatedClient(ObjectStorage):
             return_loss: whether to compute the loss.
             return_raw_accuracy: whether to count correct predictions.
             device: where to evaluate.
+            threshold: for outputs of one column: 0 where they are logits, 0.5 where they are probabilities.
 
         Returns:
             A dict with those of these keys that were asked for: `loss`, the mean loss per sample (PySyft 0.2.4
@@ -163,7 +168,9 @@ class FederatedClient(ObjectStorage):
 
         Raises:
             TrainConfigMissing, DatasetNotFound, DatasetEmpty, DeviceUnavailable: as in fit().
-            ValueError: histograms are asked for and `nr_bins` is below 1.
+            ValueError: histograms are asked for and `nr_bins` is below 1; or predictions are to be counted where
+                there is no class to predict: outputs of one column without `threshold` or with other targets than 0
+                and 1, outputs of several columns with it, or outputs that are not one tensor.
         """
         if return_histograms and nr_bins < 1:
             raise ValueError(f"no histograms without bins: nr_bins is {nr_bins}; expected the number of classes.")
@@ -180,13 +187,13 @@ class FederatedClient(ObjectStorage):
             loss, right, histograms = 0.0, 0, np.zeros_like(counts)
             with torch.inference_mode():
                 output, target = frozen(*(_to(each, device) for each in inputs)), target.to(device)
+                if return_raw_accuracy or return_histograms:
+                    pred, expected = _classes(output, target, threshold)
+                    right = int((pred == expected).sum())
+                    if return_histograms:
+                        histograms += [_histogram(pred, nr_bins), _histogram(expected, nr_bins)]
                 if return_loss:
                     loss = loss_fn(output, target).item() * len(target)
-                if return_raw_accuracy or return_histograms:
-                    pred = output.argmax(dim=1)
-                    right = int((pred == target.view_as(pred)).sum())
-                    if return_histograms:
-                        histograms += [_histogram(pred, nr_bins), _histogram(target, nr_bins)]
             return len(target), loss, right, histograms
 
         model.eval()
@@ -381,6 +388,42 @@ def _in_threads(threads: int, function: Callable[[Any], Any], items: Iterable[An
                 yield results.popleft().result()
         while results:
             yield results.popleft().result()
+
+
+def _classes(output: Any, target: torch.Tensor, threshold: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the predicted and the true classes of a batch, of the same shape.
+
+    Args:
+        output: what the model returned: (N, C, ...) scores, or one number a sample, (N,) or (N, 1, ...).
+        target: the targets; classes.
+        threshold: above it, one number means class 1.
+
+    Raises:
+        ValueError: as FederatedClient.evaluate.
+    """
+    if not isinstance(output, torch.Tensor):
+        raise _uncountable(f"the model returned a {type(output).__name__}", "one tensor")
+    shape, one_column = tuple(output.shape), output.dim() < 2 or output.shape[1] == 1
+    if not one_column:
+        if threshold is not None:
+            observed = f"the model's output has the shape {shape}, and threshold is {threshold}"
+            raise _uncountable(observed, "one column, or no threshold")
+        pred = output.argmax(dim=1)
+        return pred, target.view_as(pred)
+    observed = f"the model's output has the shape {shape}"
+    if threshold is None:
+        advice = "Pass threshold=0 if it is a logit, threshold=0.5 if it is a probability. "
+        raise _uncountable(observed, "a column for each class, or a threshold", advice)
+    if target.numel() != output.numel():
+        raise _uncountable(f"{observed}, the targets have {tuple(target.shape)}", "one target for each number")
+    if not bool(((target == 0) | (target == 1)).all()):  # which ones they are is not told: they are the owner's
+        raise _uncountable(f"{observed}, and some targets are neither 0 nor 1", "two classes, 0 and 1")
+    return (output > threshold).reshape(-1), target.reshape(-1).bool()
+
+
+def _uncountable(observed: str, expected: str, advice: str = "") -> ValueError:
+    loss_alone = "For the loss alone, pass return_raw_accuracy=False and ask for no histograms."
+    return ValueError(f"evaluate() cannot count predictions: {observed}; expected {expected}. {advice}{loss_alone}")
 
 
 def _histogram(classes: torch.Tensor, nr_bins: int) -> np.ndarray:

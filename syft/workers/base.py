@@ -262,9 +262,12 @@ class BaseWorker(ObjectStorage):
         """
         return await self.async_call("fit", timeout=timeout, **_fit_arguments(dataset_key, device))
 
-    async def async_evaluate(self, dataset_key: str, timeout: float | None = None, **kwargs: Any) -> dict[str, Any]:
+    async def async_evaluate(
+        self, dataset_key: str, timeout: float | None = None, *, threshold: float | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """Evaluate as `evaluate` does, with the same arguments, while other coroutines go on."""
-        return await self.async_call("evaluate", dataset_key=dataset_key, timeout=timeout, **kwargs)
+        arguments = {"dataset_key": dataset_key, **kwargs, **_threshold_argument(threshold)}
+        return await self.async_call("evaluate", timeout=timeout, **arguments)
 
     # Other workers
 
@@ -343,6 +346,11 @@ def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, An
     if str(device) != "cpu":
         arguments["device"] = device
     return arguments
+
+
+def _threshold_argument(threshold: float | None) -> dict[str, float]:
+    """Leave out a threshold that was not given, so that methods that override evaluate() need not know it."""
+    return {} if threshold is None else {"threshold": threshold}
 
 
 def _without_return_ids(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from syft import wire
 from syft.dispatch import describe_call, unwrap
 from syft.exceptions import CallTimeout, ConnectionFailed, MessageTooLarge, SyftError
 from syft.objects import ObjectId
-from syft.workers.base import BaseWorker, _fit_arguments
+from syft.workers.base import BaseWorker, _fit_arguments, _threshold_argument
 from syft.workers.io_thread import IOThread, in_event_loop
 from syft.workers.websocket_access import FilePath, client_tls, resolve_token, warn_of_open_token
 from syft.workers.websocket_link import TIMEOUTS, Link, Peer, parse_port
@@ -189,6 +189,7 @@ class WebsocketClientWorker(BaseWorker):
         return_raw_accuracy: bool = True,
         device: str | torch.device = "cpu",
         timeout: float | None = None,
+        threshold: float | None = None,
     ) -> dict[str, Any]:
         """Evaluate on the worker, with the TrainConfig sent last, and wait for the end.
 
@@ -203,6 +204,7 @@ class WebsocketClientWorker(BaseWorker):
             return_raw_accuracy=return_raw_accuracy,
             device=device,
             timeout=timeout,
+            **_threshold_argument(threshold),
         )
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
