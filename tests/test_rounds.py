@@ -9,9 +9,9 @@ import torch
 
 import syft as sy
 from syft.exceptions import CallTimeout, ConnectionLost, QuorumNotReached, RemoteError, WorkerUnreachable
-from syft.federated import rounds, run_round
+from syft.federated import History, read_history, rounds, run_round
 from syft.frameworks.torch.fl import utils
-from tests.models import blobs, classifier, make_config
+from tests.models import Classifier, blobs, classifier, make_config
 from tests.network import in_time
 
 LONG = 600.0
@@ -122,7 +122,13 @@ async def test_a_fit_that_cannot_be_cancelled_does_not_hold_the_round(monkeypatc
     assert (result.models, list(result.failures)) == ({"alice": 1.0}, ["bob"])
 
 
-REMOTE = RemoteError.of("ValueError", worker="bob", call="fit()", message="too\nlong", traceback="...")
+def remote(type_name, message):
+    return RemoteError.of(type_name, worker="bob", call="fit()", message=message, traceback="...")
+
+
+FAILED = "The following operation failed in the TorchScript interpreter.\nTraceback:\n  f()\n    ValueError: if odd\n"
+SCRIPTS = ["script", "raised-in-script", "error-of-another-name", "hints", "script-here"]
+CUDA = FAILED + "RuntimeError: CUDA error: assert\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n\n"
 
 
 @pytest.mark.parametrize(
@@ -134,11 +140,17 @@ REMOTE = RemoteError.of("ValueError", worker="bob", call="fit()", message="too\n
             "connection lost: not reached in 4 attempts: refused",
         ),
         (CallTimeout("bob", "fit()", 2.5), "timeout after 2.5 s"),
-        (REMOTE, "failed: ValueError: too"),
+        (remote("ValueError", "too\nlong"), "failed: ValueError: too"),
+        (remote("RuntimeError", FAILED + "RuntimeError: shapes differ\n"), "failed: RuntimeError: shapes differ"),
+        (remote("torch.jit.Error", FAILED + "builtins.ValueError: a: b\nc\n"), "failed: ValueError: a: b"),
+        (remote("torch.jit.Error", FAILED + "Own: too much"), "failed: Own: too much"),
+        (remote("RuntimeError", CUDA), "failed: RuntimeError: CUDA error: assert"),
+        (RuntimeError(FAILED + "RuntimeError: here\n"), "failed: RuntimeError: here"),
+        (RuntimeError("first\nRuntimeError: second"), "failed: RuntimeError: first"),
         (ZeroDivisionError("by zero"), "failed: ZeroDivisionError: by zero"),
         (KeyError(), "failed: KeyError"),
     ],
-    ids=["lost", "unreachable", "timeout", "remote", "own", "wordless"],
+    ids=["lost", "unreachable", "timeout", "remote", *SCRIPTS, "lines", "own", "wordless"],
 )
 async def test_reasons(error, reason):
     result = await in_time(run_round([fake("alice", 1.0), fake("bob", error)], fit, timeout=LONG))
@@ -240,6 +252,20 @@ async def test_equals_training_in_turn_without_the_one_that_failed():
         utils.federated_avg(result.models).parameters(), utils.federated_avg(alone).parameters(), strict=True
     ):
         assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data)])
+async def test_the_reason_of_a_failure_inside_a_model_is_told(kind, tmp_path):
+    workers = [sy.VirtualWorker(id=name) for name in ("alice", "bob")]
+    for worker, dtype in zip(workers, (torch.float, torch.double), strict=True):
+        worker.add_dataset(sy.BaseDataset(blobs().data.to(dtype), blobs().targets), key="blobs")
+    result = await in_time(run_round(workers, lambda worker: train(worker, kind(Classifier()))))
+    reason = "failed: RuntimeError: mat1 and mat2 must have the same dtype, but got Double and Float"
+    assert result.failures == {"bob": reason}
+    assert str(result) == f"received 1 model, 1 failure: bob: {reason}"
+    with History(tmp_path / "history") as history:
+        history.append(round=1, **result.to_fields())
+    assert read_history(tmp_path / "history")[0]["failures"] == {"bob": reason}
 
 
 async def test_a_virtual_worker_stops_what_timed_out():

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ CONNECT_GRACE = 0.2
 _END_GRACE = 0.5
 """Seconds that a cancelled `fit` has to end."""
 _NOT_AWAITED = "not waited for, since too many others had failed"
+_TORCHSCRIPT_FAILED = "The following operation failed in the TorchScript interpreter."
+"""How the text of an error in a traced or scripted model begins; its reason comes last."""
+_NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 
 
 class Worker(Protocol):
@@ -216,7 +220,16 @@ def _reason(error: BaseException) -> str:
     name, message = type(error).__name__, str(error)
     if isinstance(error, RemoteError):
         name, message = error.type_name, error.message
+    if message.startswith(_TORCHSCRIPT_FAILED):
+        return f"failed: {_reason_in_torchscript(message)}"
     return ": ".join(["failed", name, *message.splitlines()[:1]])
+
+
+def _reason_in_torchscript(message: str) -> str:
+    """Return what failed, name and text: below TorchScript's traceback, and above hints if there are any."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    named = [line for line in lines if _NAMED_ERROR.match(line)]
+    return (named or lines)[-1].strip().removeprefix("builtins.")
 
 
 def _count(number: int, noun: str) -> str:
