@@ -23,9 +23,9 @@ import script_options
 import syft as sy
 from data.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
 from syft.exceptions import AddressInUse
+from syft.graph import for_inference
 from syft.limits import Limits
 from syft.policy import Policy
-from syft.torchscript import for_inference
 from syft.workers import websocket_server
 
 logger = logging.getLogger("run_websocket_server")

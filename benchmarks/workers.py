@@ -22,9 +22,10 @@ import run_websocket_server as rws
 import syft as sy
 from benchmarks.harness import Span, in_turn
 from benchmarks.plain_loop import Net, shuffling_seed
-from syft import torchscript, wire
+from syft import wire
 from syft.federated.federated_client import FederatedClient
 from syft.frameworks.torch.fl import utils
+from syft.graph import clone
 
 TRAINERS = ("alice", "bob", "charlie")
 START_TIMEOUT = 120.0
@@ -42,7 +43,7 @@ class BenchmarkWorker(rws.MnistWorker):
         untrained = wrapper.obj
         start = time.perf_counter()
         for _ in range(times):
-            wrapper.obj, self.optimizer = torchscript.clone(untrained), None
+            wrapper.obj, self.optimizer = clone(untrained), None
             self.fit(dataset_key)
         return time.perf_counter() - start
 
@@ -55,12 +56,12 @@ class BenchmarkWorker(rws.MnistWorker):
         numbers = itertools.count(1)
 
         def ours() -> None:
-            trained["ours"] = self._sent_model().obj = torchscript.clone(model)
+            trained["ours"] = self._sent_model().obj = clone(model)
             self.optimizer = None
             self.fit(dataset_key)
 
         def plain() -> None:
-            trained["plain"] = torchscript.clone(model)
+            trained["plain"] = clone(model)
             config: Any = self.train_config
             seed = shuffling_seed(config.seed, str(self.id), next(numbers))
             plain_fit(trained["plain"], self.datasets[dataset_key], config, seed)

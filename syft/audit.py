@@ -5,7 +5,7 @@
     who       address, session, and how the coordinator showed who it is: token (first 8 hexadecimal digits of the
               token's SHA-256), certificate (its subject)
     call      the request, with its plain arguments
-    model     digest of the model: structure (SHA-256 of its source) and values (SHA-256 of its parameters, as sent)
+    model     digest of the model: structure (SHA-256 of its graph) and values (SHA-256 of its parameters, as sent)
     samples   how many samples it read; null where nobody counts them
     outcome   "done", or the error's name
     seconds   how long it took
@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from syft.graph import GraphModule
 
 
 class AuditLog:
@@ -60,7 +62,10 @@ def fingerprint(secret: str) -> str:
 def values_digest(model: nn.Module) -> str:
     """Return the SHA-256 of a model's parameters and buffers, in the order of their names."""
     digest = hashlib.sha256()
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if isinstance(model, GraphModule):
+        named = model.graph_state()
+    else:
+        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, tensor in sorted(named.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

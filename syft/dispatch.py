@@ -16,11 +16,13 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
+from torch import nn
 
 from syft import exceptions, wire
 from syft.exceptions import (
@@ -34,10 +36,10 @@ from syft.exceptions import (
     UnknownCommand,
 )
 from syft.fits import FitCounter
+from syft.graph import GraphModule, Receiver
 from syft.guard import Guard
 from syft.limits import Budget
 from syft.objects import ObjectId, ObjectWrapper
-from syft.structures import Structures
 
 if TYPE_CHECKING:
     from syft.workers.virtual import VirtualWorker
@@ -87,7 +89,6 @@ class Session:
         who: where the coordinator is and how it showed who it is, for the audit log.
         queued: its calls that wait or run in the compute thread.
         ending: the server's timer, while the coordinator is away, after which the session is forgotten.
-        structures: the structures that the coordinator has sent.
         fits: counts the coordinator's fits.
     """
 
@@ -100,7 +101,6 @@ class Session:
     who: dict[str, Any] = field(default_factory=dict)
     queued: int = 0
     ending: Any = None
-    structures: Structures = field(default_factory=Structures)
     fits: FitCounter = field(default_factory=FitCounter)
 
     def count_fit(self, training: TrainingState) -> int:
@@ -127,7 +127,6 @@ class Job:
         session: who asks.
         budget: what the call may use.
         model_digest: digests of the model that it is about.
-        structures: the structures that the coordinator knows.
     """
 
     request_id: int
@@ -140,7 +139,6 @@ class Job:
     session: Session | None = None
     budget: Budget | None = None
     model_digest: dict[str, str] | None = None
-    structures: Structures | None = None
 
     def abandon(self) -> None:
         """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
@@ -178,7 +176,8 @@ class Dispatcher:
     Args:
         worker: the worker; its id, object storage and methods are used.
         max_message_bytes: a reply of more bytes becomes an error that says so.
-        allow_operators: operators that models may use beside those of operators.py.
+        allow_operators: operators that models may use beside those of syft/graph/operators.py.
+        allow_torchscript: take models as TorchScript archives too, which trusts all coordinators.
     """
 
     def __init__(
@@ -186,9 +185,12 @@ class Dispatcher:
         worker: VirtualWorker,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         allow_operators: Iterable[str] = (),
+        allow_torchscript: bool = False,
     ) -> None:
         self.worker = worker
-        self.allow_operators = frozenset(allow_operators)
+        self.receiver = Receiver(
+            lambda digest: self.guard.policy.check_model(digest), allow_operators, allow_torchscript
+        )
         self.max_message_bytes = max_message_bytes
         self.sessions: dict[str, Session] = {}
         self.guard = Guard(str(worker.id))
@@ -199,7 +201,6 @@ class Dispatcher:
             "search": self._search,
             "train_config": self._train_config,
             "cancel": self._cancel,
-            "learn": self._learn,
         }
 
     def job(self, request: wire.Request, session: Session) -> Job:
@@ -210,11 +211,9 @@ class Dispatcher:
             MalformedMessage: the command has other arguments than it should.
             NotPermitted, LimitExceeded: the worker's owner does not allow it.
         """
-        self.guard.check_models(request.arguments)
         job = self._call(request, session) if request.command == "call" else self._command(request, session)
         job.session = session
         job.max_reply_bytes = min(self.max_message_bytes, session.max_message_bytes)
-        job.structures = session.structures
         return job
 
     def _command(self, request: wire.Request, session: Session) -> Job:
@@ -238,7 +237,7 @@ class Dispatcher:
         try:
             if job.abandoned.is_set():
                 raise CallAbandoned(str(self.worker.id))
-            frame = wire.encode(wire.Reply(job.request_id, job.run()), job.structures)
+            frame = wire.encode(wire.Reply(job.request_id, job.run()))
             if len(frame) > job.max_reply_bytes:
                 what = f"the reply to {job.call} of"
                 raise MessageTooLarge(str(self.worker.id), what, len(frame), job.max_reply_bytes)
@@ -255,18 +254,15 @@ class Dispatcher:
         logger.log(level, message, self.worker.id, job.call, outcome, milliseconds, len(frame))
         return frame
 
-    def decode(self, frame: bytes, structures: Structures | None = None) -> wire.Request:
-        """Return the request that `frame` holds, its models vetted.
-
-        Args:
-            frame: the bytes of one message.
-            structures: the structures that the coordinator has sent.
+    def decode(self, frame: bytes) -> wire.Request:
+        """Return the request that `frame` holds, its models checked.
 
         Raises:
+            NotPermitted: the owner does not allow a model or function in it.
             OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
             MalformedMessage: it is no request.
         """
-        request = wire.decode(frame, self.allow_operators, structures)
+        request = wire.decode(frame, self.receiver)
         if not isinstance(request, wire.Request):
             raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
         return request
@@ -279,7 +275,7 @@ class Dispatcher:
         """
         request_id = wire.peek_id(frame)
         try:
-            request = self.decode(frame, session.structures)
+            request = self.decode(frame)
             job = self.job(request, session)
         except Exception as error:
             return self.failure(request_id, "a request", error)
@@ -386,8 +382,11 @@ class Dispatcher:
         if getattr(obj, "private", False):
             raise GetNotPermittedError(str(self.worker.id), id)
         is_wrapper = isinstance(obj, ObjectWrapper)
+        content = obj.obj if is_wrapper else obj
+        state = _state(content)
         return {
-            "obj": obj.obj if is_wrapper else obj,
+            "obj": None if state is not None else content,
+            "state": state,
             "wrapped": is_wrapper,
             "tags": list(getattr(obj, "tags", None) or ()),
             "description": getattr(obj, "description", None),
@@ -409,10 +408,6 @@ class Dispatcher:
         spared = set().union(*(other.owned for other in others))
         self._delete(session, [obj_id for obj_id in self.worker.current_objects() if obj_id not in spared])
         session.training = TrainingState()
-
-    def _learn(self, session: Session, key: str, archive: bytes) -> None:
-        if not (isinstance(key, str) and isinstance(archive, bytes) and session.structures.add(key, archive)):
-            raise MalformedMessage("a structure cannot be remembered: it is too large, or there are too many")
 
     def _search(self, session: Session, query: Any) -> list[dict[str, Any]]:
         return [
@@ -437,22 +432,28 @@ class Dispatcher:
         session.training = TrainingState(config, kept=kept, model_digest=digest, fits_before=fits)
 
 
-def unwrap(
-    frame: bytes, worker_id: ObjectId, allow_operators: Iterable[str] = (), structures: Structures | None = None
-) -> Any:
+def _state(obj: Any) -> dict[str, torch.Tensor] | None:
+    """Return what of a model or function travels back: its tensors by name, never its code; None for anything else."""
+    if isinstance(obj, GraphModule):
+        return obj.graph_state()
+    if isinstance(obj, nn.Module):
+        named = chain(obj.named_parameters(), obj.named_buffers())
+        return {name: tensor.detach() for name, tensor in named}
+    return {} if inspect.isroutine(obj) else None
+
+
+def unwrap(frame: bytes, worker_id: ObjectId) -> Any:
     """Return the result that a reply holds, or raise the error that it tells.
 
     Args:
         frame: the reply.
         worker_id: the worker's id, for errors.
-        allow_operators: operators that a model may use beside those of operators.py.
-        structures: what this end of the connection knows.
 
     Raises:
         SyftError: the error of this package that the worker raised, with `remote_traceback`.
         RemoteError: any other error of the worker.
     """
-    message = wire.decode(frame, allow_operators, structures)
+    message = wire.decode(frame)
     if isinstance(message, wire.Reply):
         return message.result
     if not isinstance(message, wire.Failure):

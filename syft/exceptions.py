@@ -14,9 +14,11 @@ SyftError
 │   ├── MalformedMessage        bytes that are no message of this protocol
 │   ├── MessageTooLarge         more bytes than either side allows
 │   ├── OperatorNotAllowed      a model or function that could do more than compute
+│   ├── InvalidReply            a worker's reply is not what was asked for
 │   └── UnknownCommand          a command or remote method that the worker does not offer
 ├── NotSerializable             (also TypeError)  a value that cannot travel
-│   └── NotScriptable           a model or function that TorchScript cannot compile
+│   ├── NotScriptable           a model or function that TorchScript cannot compile
+│   └── NotConvertible          a model or function that a plain graph cannot carry
 ├── WorkerNotFoundException     (also KeyError)  an id that no worker of this process has
 ├── ObjectNotFoundError         (also KeyError)
 ├── GetNotPermittedError        an object that its owner marked as private
@@ -234,7 +236,24 @@ class OperatorNotAllowed(ProtocolError):
     def __str__(self) -> str:
         return (
             f"this model or function is refused: {self.where} uses {self.operator}, which is not on the list of "
-            "allowed operators (syft/operators.py). Write it without; or the receiver allows it (allow_operators=)."
+            "allowed operators (syft/graph/operators.py). Write it without, or have "
+            "the receiver allow it (allow_operators=)."
+        )
+
+
+@dataclass(eq=False)
+class InvalidReply(ProtocolError):
+    """A worker returned something else than it was asked for."""
+
+    worker: str
+    what: str
+    observed: str
+    expected: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} returned something else than it was asked for: {self.what}: {self.observed}; "
+            f"expected {self.expected}. Nothing of the reply is used."
         )
 
 
@@ -265,6 +284,17 @@ class NotSerializable(SyftError, TypeError):
             f"{self.what} cannot be sent: {self.reason}. "
             "Tensors, numpy arrays, TorchScript models and functions, numbers, strings, bytes, None, and lists, "
             "tuples and dicts of them can."
+        )
+
+
+@dataclass(eq=False)
+class NotConvertible(NotSerializable):
+    """A model or function does something that a plain graph cannot say."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} cannot be sent: it uses {self.reason}, which a plain graph cannot say. "
+            "Write it without, or trace it with torch.jit.trace(model, example_input)."
         )
 
 

@@ -21,7 +21,7 @@ class Policy:
         datasets: keys of the datasets that calls may name, as their argument `dataset_key`.
         calls: names of the methods that may be called.
         models: digests of the models and loss functions that may be sent. The digest is that of the structure, not of
-            the parameters; the audit log tells it, and `syft.archive.structure_digest` computes it.
+            the parameters; the audit log tells it, and `syft.graph.convert(model).digest` computes it.
         max_steps_per_fit: training steps (batches) of one fit.
         max_fits: fits in all, from the worker's start on.
     """

@@ -185,7 +185,7 @@ def test_nothing_else_can_be_called(own, name):
 def test_unknown_commands_are_refused_with_the_known_ones(pair, command):
     with pytest.raises(UnknownCommand) as refused:
         pair[0].ask(command)
-    assert refused.value.available == ["call", "cancel", "delete", "get", "learn", "search", "set", "train_config"]
+    assert refused.value.available == ["call", "cancel", "delete", "get", "search", "set", "train_config"]
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_a_model_outlives_its_pointer_until_the_next_config(pair, worker):
     assert worker.objects_count() == 0
     assert first.call("fit", "blobs") is not None
     fetched = first.ask("get", id="model")  # and it can still be fetched, once
-    assert fetched["wrapped"] and not torch.equal(fetched["obj"].output.weight, classifier().output.weight)
+    assert fetched["wrapped"] and not torch.equal(fetched["state"]["output.weight"], classifier().output.weight)
     with pytest.raises(ObjectNotFoundError):
         first.call("fit", "blobs")
 

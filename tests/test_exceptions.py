@@ -26,6 +26,8 @@ EXAMPLES = [
     exceptions.MessageTooLarge("charlie", "message from", 71303168, 67108864),
     exceptions.UnknownCommand("alice", "add_dataset", ["evaluate", "fit"]),
     exceptions.NotSerializable("a value of type builtins.set", "unknown type"),
+    exceptions.NotConvertible("model 'Net'", "prim::CreateObject"),
+    exceptions.InvalidReply("bob", "parameter 'fc.weight'", "(2, 3) torch.float64", "(2, 3) torch.float32"),
     exceptions.NotScriptable("function 'loss_fn'", "RuntimeError: not supported"),
     exceptions.WorkerNotFoundException("dave", ["alice", "me"]),
     exceptions.ObjectNotFoundError("alice", 17),
@@ -67,7 +69,7 @@ TEXTS = {
     "MessageTooLarge": "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
     "Raise max_message_bytes on the client and on the server.",
     "OperatorNotAllowed": "this model or function is refused: __torch__.Net.forward uses aten::save, which is not on "
-    "the list of allowed operators (syft/operators.py). Write it without; or the receiver allows it "
+    "the list of allowed operators (syft/graph/operators.py). Write it without, or have the receiver allow it "
     "(allow_operators=).",
     "LimitExceeded": "worker 'alice' refuses: the open connections would be 65; the limit is 64 (connections, set by "
     "the worker's owner).",

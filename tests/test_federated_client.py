@@ -21,8 +21,8 @@ from syft.exceptions import (
     UnknownOptimizer,
 )
 from syft.federated import FederatedClient
+from syft.graph import clone
 from syft.objects import ObjectWrapper
-from syft.torchscript import clone
 from tests.models import CLASSES, FEATURES, Classifier, Regressor, blobs, train_locally
 
 MODEL, LOSS = 0, 1  # ids of the objects that the configs name

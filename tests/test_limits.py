@@ -323,7 +323,7 @@ class TestDataStays:
 
     def test_only_these_commands(self, serve):
         server = serve()
-        commands = ["cancel", "delete", "get", "learn", "search", "set", "train_config"]
+        commands = ["cancel", "delete", "get", "search", "set", "train_config"]
         assert sorted(server._dispatcher._commands) == commands
         assert server._dispatcher.callable_methods() == [
             *("clear_objects", "evaluate", "fit", "list_objects", "objects_count", "size", "wait_for_gate")

@@ -63,11 +63,7 @@ METHODS = {
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
     ["syft.version", "syft.exceptions", "syft.fits"],
-    ["syft.archive_data", "syft.operators"],
-    ["syft.archive"],
-    ["syft.vetting"],
-    ["syft.torchscript", "syft.tensors"],
-    ["syft.structures"],
+    ["syft.graph"],
     ["syft.wire"],
     ["syft.objects"],
     ["syft.limits", "syft.policy", "syft.audit"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import torch as library
 
-from syft import tensors
+from syft.wire import tensors
 
 TENSORS = {
     "matrix": torch.randn(3, 4),

@@ -7,6 +7,7 @@ import torch
 
 import syft as sy
 from syft.exceptions import NotScriptable
+from syft.graph import GraphModule
 from tests.models import Classifier, blobs, classifier, make_config, nll
 
 
@@ -124,10 +125,10 @@ def test_a_model_that_the_worker_holds_is_not_sent_again(alice):
     assert alice.fit("blobs") is not None
 
 
-def test_a_plain_model_and_a_plain_loss_are_scripted(alice):
+def test_a_plain_model_and_a_plain_loss_travel_as_graphs(alice):
     model = Classifier()
     make_config(model, plain_loss).send(alice)
-    assert isinstance(alice.get_obj(alice.train_config._model_id).obj, torch.jit.ScriptModule)
+    assert isinstance(alice.get_obj(alice.train_config._model_id).obj, GraphModule)
     assert alice.fit("blobs") is not None
     assert not torch.equal(alice.get_obj(alice.train_config._model_id).obj.output.weight, model.output.weight)
 

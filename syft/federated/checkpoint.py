@@ -40,9 +40,9 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
 from torch import nn
 
-from syft import torchscript
 from syft.exceptions import CheckpointDamaged, CheckpointMismatch
 from syft.federated.seeding import program_state, set_program_state
+from syft.graph.script import operators as operators_of
 
 FORMAT = 1
 
@@ -75,7 +75,7 @@ class Checkpoint:
     def of(cls, model: nn.Module, round: int, learning_rate: float, arguments: Mapping[str, Any]) -> Checkpoint:
         """Return a checkpoint of this moment: it copies the model's state and that of torch's generator."""
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
-        operators = torchscript.operators(model)
+        operators = operators_of(model)
         return cls(round, learning_rate, dict(arguments), operators, state, program_state())
 
     @classmethod
@@ -138,7 +138,7 @@ class Checkpoint:
         self._expect_same("argument", self.arguments, arguments)
         shapes = {name: _shape(tensor) for name, tensor in model.state_dict().items()}
         self._expect_same("parameter", {name: _shape(tensor) for name, tensor in self.state.items()}, shapes)
-        operators = torchscript.operators(model)
+        operators = operators_of(model)
         if self.operators != operators:
             observed, expected = (", ".join(names) or "unknown" for names in (self.operators, operators))
             raise CheckpointMismatch(self.path, "model's forward()", observed, expected)

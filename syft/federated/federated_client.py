@@ -29,8 +29,8 @@ from syft.exceptions import (
 from syft.federated.seeding import FitSeeds, fit_seeds, running_fit, seeded
 from syft.federated.train_config import TrainConfig
 from syft.frameworks.torch.fl.dataset import Batches
+from syft.graph import for_inference, loss_of
 from syft.objects import ObjectId, ObjectStorage
-from syft.torchscript import for_inference, loss_of
 
 
 class FederatedClient(ObjectStorage):

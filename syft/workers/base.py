@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from syft.exceptions import WorkerNotFoundException
+from syft.exceptions import InvalidReply, WorkerNotFoundException
 from syft.federated.train_config import TrainConfig
 from syft.fits import FitCounter
+from syft.graph.returned import with_state
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectStorage, ObjectWrapper, PointerTensor, registry
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class BaseWorker(ObjectStorage):
         self.msg_history: list[str] = []
         self._request_ids = itertools.count(1)
         self._forget_fits()
+        self._sent: dict[ObjectId, Any] = {}  # models and functions: what comes back of them is tensors only
         self.load_data(data)
         if auto_add:
             self.add_worker(self)
@@ -142,6 +144,8 @@ class BaseWorker(ObjectStorage):
             "description": description,
             "collect": collect,
         }
+        if not isinstance(arguments["obj"], torch.Tensor):
+            self._sent[obj_id] = arguments["obj"]
         if wait:
             self._exchange("set", **arguments)
         else:
@@ -165,9 +169,14 @@ class BaseWorker(ObjectStorage):
         """Fetch an object as `request_obj` does, while other coroutines go on."""
         return self._received(obj_id, await self._async_exchange("get", id=obj_id))
 
-    @staticmethod
-    def _received(obj_id: ObjectId, answer: dict[str, Any]) -> Any:
+    def _received(self, obj_id: ObjectId, answer: dict[str, Any]) -> Any:
         obj, tags, description = answer["obj"], answer["tags"], answer["description"]
+        if answer["state"] is not None:
+            sent = self._sent.get(obj_id)
+            if sent is None:
+                raise InvalidReply(str(self.id), f"object {obj_id!r}", "a model", "one that this process sent")
+            obj = with_state(sent, answer["state"], str(self.id))
+            self._sent.pop(obj_id, None)
         if answer["wrapped"]:
             return ObjectWrapper(obj, obj_id, tags, description)
         if tags:

@@ -14,7 +14,6 @@ from syft.dispatch import Dispatcher, describe_call, unwrap
 from syft.exceptions import CallTimeout
 from syft.federated.federated_client import FederatedClient
 from syft.objects import ObjectId
-from syft.structures import Structures
 from syft.workers.base import BaseWorker
 
 
@@ -38,17 +37,18 @@ class VirtualWorker(FederatedClient, BaseWorker):
         auto_add: bool = True,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         allow_operators: Iterable[str] = (),
+        allow_torchscript: bool = False,
     ) -> None:
         FederatedClient.__init__(self)
         BaseWorker.__init__(self, hook, id, data, is_client_worker, log_msgs, verbose, auto_add)
-        self._dispatcher = Dispatcher(self, max_message_bytes, allow_operators)
+        self._dispatcher = Dispatcher(self, max_message_bytes, allow_operators, allow_torchscript)
         self._one_at_a_time = threading.Lock()
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         return self._result(self._dispatcher.handle(self._request(command, arguments), self._session))
 
     async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
-        request = self._dispatcher.decode(self._request(command, arguments), self._structures)
+        request = self._dispatcher.decode(self._request(command, arguments))
         job = self._dispatcher.job(request, self._session)
 
         def run() -> bytes:
@@ -64,20 +64,17 @@ class VirtualWorker(FederatedClient, BaseWorker):
         return self._result(reply)
 
     def _result(self, reply: bytes) -> Any:
-        return unwrap(reply, self.id, self._dispatcher.allow_operators, self._structures)
+        return unwrap(reply, self.id)
 
     def _post(self, command: str, **arguments: Any) -> None:
         self._exchange(command, **arguments)
 
     def _forget(self, obj_id: ObjectId) -> None:
+        self._sent.pop(obj_id, None)
         self.rm_obj(obj_id)
-
-    @property
-    def _structures(self) -> Structures:
-        """What both ends know: here they are one."""
-        return self._session.structures
 
     def _request(self, command: str, arguments: dict[str, Any]) -> bytes:
         arguments = self._count_fits(command, arguments)
         self._note(describe_call(command, (), arguments))
-        return wire.encode(wire.Request(next(self._request_ids), command, arguments), self._structures)
+        request = wire.Request(next(self._request_ids), command, arguments)
+        return wire.encode(request, self._dispatcher.receiver.allow_torchscript)

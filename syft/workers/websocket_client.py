@@ -70,8 +70,8 @@ class WebsocketClientWorker(BaseWorker):
             variable SYFT_TOKEN, if it is set; "": none.
         cert_path: file with a certificate chain that shows the worker who this is, if it asks for one.
         key_path: file with its private key; None: it is in `cert_path`.
-        allow_operators: names of TorchScript operators that models from the worker may use beside those of
-            syft/operators.py.
+        allow_torchscript: send models that a plain graph cannot carry as TorchScript archives; the worker must allow
+            that too.
 
     Raises:
         AccessDenied: the worker asks for another token, or for a client certificate (also a PermissionError).
@@ -101,7 +101,7 @@ class WebsocketClientWorker(BaseWorker):
         token: str | None = None,
         cert_path: FilePath | None = None,
         key_path: FilePath | None = None,
-        allow_operators: Iterable[str] = (),
+        allow_torchscript: bool = False,
     ) -> None:
         self.host = host
         self.port = parse_port(port)
@@ -115,7 +115,7 @@ class WebsocketClientWorker(BaseWorker):
             if ca_path or cert_path or key_path:
                 raise ValueError("ca_path, cert_path and key_path are for TLS: give secure=True too.")
             warn_of_open_token(self._token, host)
-        self._allow_operators = frozenset(allow_operators)
+        self._allow_torchscript = allow_torchscript
         self._link: Link | None = None
         self._garbage: deque[ObjectId] = deque()
         super().__init__(hook, id, data, is_client_worker, log_msgs, verbose, auto_add=False)
@@ -242,6 +242,7 @@ class WebsocketClientWorker(BaseWorker):
     def _forget(self, obj_id: ObjectId) -> None:
         # Called by __del__ in any thread and at any time: it takes no lock, and never raises.
         self._garbage.append(obj_id)
+        self._sent.pop(obj_id, None)
         link = self._link
         if link is not None and link.io.alive and link.open:
             link.io.call_later(GARBAGE_DELAY, lambda: self._collect(link))
@@ -269,7 +270,7 @@ class WebsocketClientWorker(BaseWorker):
         if self._garbage and link.open:
             link.io.start_soon(lambda: self._collect(link))  # it travels with the request
         request_id = next(self._request_ids)
-        frame = wire.encode(wire.Request(request_id, command, arguments), link.structures)
+        frame = wire.encode(wire.Request(request_id, command, arguments), self._allow_torchscript)
         limit = min(self.max_message_bytes, link.peer_limit)
         if len(frame) > limit:
             raise MessageTooLarge(str(self.id), f"{call} to", len(frame), limit)
@@ -282,7 +283,7 @@ class WebsocketClientWorker(BaseWorker):
         earlier = link.take_error()
         if earlier is not None:  # what went wrong with an object that was sent without waiting
             raise earlier
-        return unwrap(reply, self.id, self._allow_operators, link.structures)
+        return unwrap(reply, self.id)
 
     def _usable_link(self) -> Link:
         """Return this process's link; a child of a fork gets one of its own."""

@@ -9,7 +9,6 @@ import random
 import ssl
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -29,8 +28,6 @@ from syft.exceptions import (
     VersionMismatch,
     WorkerUnreachable,
 )
-from syft.structures import Structures
-from syft.torchscript import MAX_STRUCTURE_BYTES
 from syft.workers.io_thread import IOThread
 from syft.workers.websocket_access import authorization, refusal
 from syft.workers.websocket_keepalive import KeptAliveClient
@@ -100,7 +97,6 @@ class Link:
         open: whether there is a connection.
         attempts: how often it was tried to connect since there was a connection; 0 if there is one.
         peer_limit: the most bytes that the worker accepts in one message, once it has said so.
-        structures: structures of models; each connection sends them to the worker before a request that needs them.
     """
 
     def __init__(self, io: IOThread, peer: Peer, on_open: Callable[[Link], Coroutine[Any, Any, None] | None]) -> None:
@@ -108,7 +104,6 @@ class Link:
         self.open = False
         self.attempts = 0
         self.peer_limit = peer.max_message_bytes
-        self.structures = Structures()
         self._peer = peer
         self._on_open = on_open
         self._session = uuid.uuid4().hex
@@ -120,8 +115,6 @@ class Link:
         self._doubted = False
         self._answering: asyncio.Task[None] | None = None
         self._posts: set[Future[bytes]] = set()
-        self._sending = asyncio.Lock()
-        self._taught: weakref.WeakKeyDictionary[ClientConnection, set[str]] = weakref.WeakKeyDictionary()
         self._error: SyftError | None = None
         io.links.add(self)
 
@@ -145,7 +138,7 @@ class Link:
         reply.add_done_callback(lambda done: done.cancelled() or done.exception())  # sending may fail first
         try:
             # A message of which half was sent would end the connection: whoever stops waiting does not stop that.
-            await asyncio.shield(self.io.start(self._send(connection, frame)))
+            await asyncio.shield(self.io.start(connection.send(fragments(frame))))
             return await reply
         except (ConnectionClosed, OSError) as error:
             raise ConnectionLost(self._peer.worker, self._peer.url, call, _ending(connection, error)) from None
@@ -209,19 +202,6 @@ class Link:
         if reader is not None:
             await asyncio.wait([reader])
 
-    async def _send(self, connection: ClientConnection, frame: bytes) -> None:
-        """Send a request, and before it the structures that it needs."""
-        async with self._sending:
-            await self._teach(connection)
-            await connection.send(fragments(frame))
-
-    async def _teach(self, connection: ClientConnection) -> None:
-        """Send the structures that the worker does not know yet; nobody waits for the reply."""
-        taught = self._taught.setdefault(connection, set())
-        for key, archive in self.structures.besides(taught).items():
-            taught.add(key)
-            await connection.send(wire.encode(wire.Request(0, "learn", {"key": key, "archive": archive})))
-
     def post(self, future: Future[bytes]) -> None:
         """Keep a request that nobody waits for; note its error, if any, for the next call."""
         self._posts.add(future)
@@ -247,7 +227,7 @@ class Link:
         error = future.exception()
         if error is None:
             try:
-                unwrap(future.result(), self._peer.worker, structures=self.structures)
+                unwrap(future.result(), self._peer.worker)
             except SyftError as failure:
                 error = failure
         if isinstance(error, SyftError) and self._error is None:
@@ -313,7 +293,7 @@ class Link:
     async def _cancel(self, connection: ClientConnection, request_id: int) -> None:
         """Tell the worker that nobody waits for a request any more; its answer, with id 0, is dropped."""
         with contextlib.suppress(ConnectionClosed, OSError):
-            await self._send(connection, wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))
+            await connection.send(wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))
 
     async def _introduce(self, connection: ClientConnection) -> None:
         greeting = {"session": self._session, "max_message_bytes": self._peer.max_message_bytes}
@@ -333,8 +313,6 @@ class Link:
         except (MalformedMessage, TypeError, KeyError, ValueError):
             cause = "it does not speak this package's protocol"
             raise HandshakeFailed(self._peer.worker, self._peer.url, cause) from None
-        # Half a message, so that what teaches a structure is no larger than what carries a model.
-        self.structures.max_bytes = min(MAX_STRUCTURE_BYTES, self.peer_limit // 2, self._peer.max_message_bytes // 2)
 
     async def _read(self, connection: ClientConnection, waiting: dict[int, asyncio.Future[bytes]]) -> None:
         """Hand each reply to the call that waits for it, until the connection ends."""

@@ -43,7 +43,7 @@ SESSION_GRACE = 600.0
 """Seconds for which a worker keeps the objects of a coordinator that is not connected any more."""
 
 _LONGEST_NAME = 64
-_SHORT = frozenset({"set", "delete", "train_config", "cancel", "learn"})
+_SHORT = frozenset({"set", "delete", "train_config", "cancel"})
 """Commands that take no longer than reading them did."""
 _LARGE = 64 * 1024
 """Frames of more bytes are handled outside the event loop."""
@@ -78,7 +78,9 @@ class WebsocketServerWorker(VirtualWorker):
             is read. None: that of the environment variable SYFT_TOKEN, if it is set; "": none.
         client_ca_path: file of the certificate authority; a coordinator must have a certificate signed by it. Only
             with `cert_path` and `key_path`.
-        allow_operators: names of TorchScript operators that models may use beside those of syft/operators.py.
+        allow_operators: names of operators that models may use beside those of syft/graph/operators.py.
+        allow_torchscript: take models that a plain graph cannot carry as TorchScript archives. Loading one runs what
+            is in it, and torch's loader trusts its input: only where every coordinator is trusted.
         limits: how much coordinators may use; None: as class Limits says.
         policy: what they may ask for; None: everything that the worker offers.
         audit_path: file to which a line is written for everything they ask (see syft/audit.py); None: no such file.
@@ -105,6 +107,7 @@ class WebsocketServerWorker(VirtualWorker):
         token: str | None = None,
         client_ca_path: FilePath | None = None,
         allow_operators: Iterable[str] = (),
+        allow_torchscript: bool = False,
         limits: Limits | None = None,
         policy: Policy | None = None,
         audit_path: FilePath | None = None,
@@ -119,6 +122,7 @@ class WebsocketServerWorker(VirtualWorker):
             auto_add=False,
             max_message_bytes=max_message_bytes,
             allow_operators=allow_operators,
+            allow_torchscript=allow_torchscript,
         )
         if (cert_path is None) != (key_path is None):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
@@ -331,7 +335,7 @@ class _Running:
         data = _binary(frame)
         request_id = wire.peek_id(data)
         try:
-            request = await self._decode(data, session)
+            request = await self._decode(data)
             job = self._dispatcher.job(request, session)
         except Exception as error:
             await connection.send(self._dispatcher.failure(request_id, "a request", error))
@@ -352,11 +356,11 @@ class _Running:
             at_once = request.command in _SHORT and len(data) <= _LARGE  # another thread would cost more
             await connection.send(fragments(run(job) if at_once else await asyncio.to_thread(run, job)))
 
-    async def _decode(self, data: bytes, session: Session) -> wire.Request:
+    async def _decode(self, data: bytes) -> wire.Request:
         decode = self._dispatcher.decode
         if len(data) > _LARGE:
-            return await asyncio.to_thread(decode, data, session.structures)
-        return decode(data, session.structures)
+            return await asyncio.to_thread(decode, data)
+        return decode(data)
 
     async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
         context = contextvars.copy_context()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from syft.exceptions import EmptyRoundError, ModelMismatchError
-from syft.torchscript import clone
+from syft.graph import clone
 
 Models = Mapping[Any, nn.Module] | Sequence[nn.Module]
 Weights = Mapping[Any, float] | Sequence[float]

@@ -3,21 +3,30 @@
 The rule: an operator is on the list if it computes its result from its arguments and from torch's generator alone, and
 changes nothing but its arguments. Not on the list, and why:
 
-- what reads or writes files, processes, devices or the network: aten::save, aten::from_file, prim::Print, prim::rpc_*,
-  c10d::*, cuda::*, profiler::*, ...
+- what reads or writes files, processes, devices or the network: aten::save, aten::from_file, prim::rpc_*, c10d::*,
+  cuda::*, profiler::*, ...
 - what runs beside the model: prim::fork, aten::wait (no limit would reach it);
-- what shows memory that was never written, which may hold another coordinator's data: aten::empty, aten::resize_, ...
+- what shows memory that was never written, which may hold another coordinator's data: aten::resize_, ...;
+  aten::empty and its like are allowed, and give zeros;
 - what looks behind a tensor: aten::set_, aten::data, aten::as_strided, aten::record_stream, ...
 - what changes a setting of the process: aten::manual_seed, aten::set_grad_enabled, ...
 - what calls code that is not in the graph: prim::PythonOp, every namespace but aten and prim, classes written in C++.
 
 The list is explicit, so an operator of a later torch is refused until somebody has looked at it. The in-place twin of
-an operator (aten::relu_ of aten::relu) is allowed with it. aten::warn writes a warning to the worker's log.
+an operator (aten::relu_ of aten::relu) is allowed with it. aten::warn and prim::Print write to the worker's log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+import re
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from syft.graph.scalars import SCALARS
 
 _ARITHMETIC = """
 abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan
@@ -45,7 +54,7 @@ linalg_norm linalg_matrix_norm
 """
 
 _SHAPE = """
-adjoint atleast_1d atleast_2d atleast_3d block_diag broadcast_shapes broadcast_tensors broadcast_to cat
+adjoint atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to cat
 channel_shuffle chunk clone column_stack concat concatenate constant_pad_nd contiguous copy_ detach diag diag_embed
 diagflat diagonal dsplit dstack expand expand_as fill fill_ fill_diagonal_ flatten flip fliplr flipud hsplit hstack mH
 mT matrix_H meshgrid moveaxis movedim narrow numpy_T one_hot pad pad_sequence permute pixel_shuffle pixel_unshuffle
@@ -97,28 +106,27 @@ nll_loss nll_loss2d nll_loss_nd poisson_nll_loss smooth_l1_loss soft_margin_loss
 """
 
 _NEW_TENSORS = """
-arange as_tensor bernoulli binomial eye full full_like linspace logspace multinomial new_full new_ones new_zeros normal
-normal_ exponential_ geometric_ log_normal_ cauchy_ uniform_ random_ ones ones_like poisson rand rand_like randint
-randint_like randn randn_like randperm scalar_tensor tensor zeros zeros_like hann_window hamming_window kaiser_window
+arange as_tensor bernoulli binomial empty empty_like eye full full_like linspace logspace multinomial new_empty
+new_full new_ones new_zeros normal normal_ exponential_ geometric_ log_normal_ cauchy_ uniform_ random_ ones
+ones_like poisson rand rand_like randint randint_like randn randn_like randperm scalar_tensor tensor zeros
+zeros_like hann_window hamming_window kaiser_window
 """
 
 _QUERIES = """
 dense_dim dim element_size get_device is_autocast_cpu_enabled is_autocast_enabled is_complex is_contiguous
-is_floating_point is_grad_enabled is_same_size is_scripting is_signed numel result_type promote_types size stride item
+is_floating_point is_grad_enabled is_same_size is_scripting is_signed numel result_type size stride item
 """
 
 _LANGUAGE = """
 Bool Complex Delete Float FloatImplicit Int IntImplicit ScalarImplicit __contains__ __derive_index __getitem__
-__range_length _set_item _unwrap_optional append clear copy dict endswith extend find format get index insert items
-join keys len list lower pop remove replace reverse setdefault sorted split startswith str strip update upper values
-warn
+__range_length _set_item _unwrap_optional append clear copy endswith extend find format get index insert items
+join keys len list lower percentFormat pop remove replace reverse sorted split startswith str strip upper values warn
 """
 
 _PRIMITIVES = """
-Constant ConstantChunk CallFunction CallMethod CreateObject DictConstruct EnumName EnumValue GetAttr If ListConstruct
-ListUnpack Loop ModuleContainerIndex NumToTensor RaiseException SetAttr StringIndex TupleConstruct TupleIndex TupleSlice
-TupleUnpack Uninitialized abs device dtype index is_cpu is_cuda is_mps is_nested is_quantized is_sparse isinstance
-layout max min name rangelist requires_grad shape tolist type unchecked_cast unchecked_unwrap_optional
+DictConstruct GetAttr If ListConstruct ListUnpack Loop NumToTensor Print RaiseException SetAttr TupleConstruct
+TupleIndex TupleUnpack Uninitialized abs device dtype is_cpu is_cuda is_mps is_nested is_quantized is_sparse layout
+max min rangelist requires_grad type unchecked_cast unchecked_unwrap_optional
 """
 
 _AT = (
@@ -132,14 +140,80 @@ ALLOWED = frozenset(
 """The names of all allowed operators, without the in-place twins."""
 
 
-def is_allowed(operator: str, more: Container[str] = ()) -> bool:
+def is_allowed(operator: str, allow_operators: Container[str] = ()) -> bool:
     """Return whether a model may use an operator.
 
     Args:
-        operator: its name, for example "aten::relu_".
-        more: names that the owner allows.
+      operator: its name, for example "aten::relu_".
+      allow_operators: names that the owner allows.
     """
-    if operator in ALLOWED or operator in more:
+    if operator in ALLOWED or operator in allow_operators:
         return True
     twin = operator.startswith("aten::") and operator.endswith("_") and not operator.endswith("__")
     return twin and operator[:-1] in ALLOWED
+
+
+_WORD = re.compile(r"\w+")
+_TYPE_VARIABLES = frozenset({"t", "t1", "t2", "tVal", "Any"})
+_PLAIN_TYPE_NAMES = """
+Tensor int bool float number complex str Optional List Tuple Device Generator
+"""
+_PLAIN_TYPES = frozenset(_PLAIN_TYPE_NAMES.split())
+"""Types of arguments and results. A graph can make no generator, so only None is passed for one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """One operator, ready to be called.
+
+    Attributes:
+      name: its name with its overload, for example "aten::add.Tensor".
+      function: what computes it.
+      required: how many arguments it needs.
+      positional: how many are passed by position; None: any number.
+      keywords: names of those after them, which are passed by name.
+      writes: index of the argument that it changes, or None.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    required: int = 0
+    positional: int | None = None
+    keywords: tuple[str, ...] = ()
+    writes: int | None = None
+
+
+_UNWRITTEN = frozenset({"aten::empty", "aten::empty_like", "aten::new_empty"})
+
+
+def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return lambda *arguments, **named: function(*arguments, **named).zero_()
+
+
+@lru_cache(4096)
+def resolve(name: str) -> Operator | None:
+    """Return the operator of this name and overload; None if this torch has none that a graph may call.
+
+    Where the schema has a tensor, the operator is torch's own; else it is a function of scalars.py.
+    """
+    base, _, overload = name.partition(".")
+    try:
+        schema: Any = torch._C._get_schema(base, overload)
+        types = [str(each.type) for each in (*schema.arguments, *schema.returns)]
+    except RuntimeError:
+        schema, types = None, []
+    words = {word for each in types for word in _WORD.findall(each)}
+    if "Tensor" not in words or words & _TYPE_VARIABLES:
+        function = SCALARS.get(base)
+        return None if function is None else Operator(name, function)
+    if not words <= _PLAIN_TYPES or any(each.is_out for each in schema.arguments):
+        return None
+    namespace, _, short = base.partition("::")
+    function = getattr(getattr(getattr(torch.ops, namespace), short), overload or "default")
+    if base in _UNWRITTEN:
+        function = _zeroed(function)
+    by_name = tuple(each.name for each in schema.arguments if each.kwarg_only)
+    required = sum(not each.has_default_value() for each in schema.arguments)
+    changed = [index for index, each in enumerate(schema.arguments) if each.alias_info and each.alias_info.is_write]
+    positional = len(schema.arguments) - len(by_name)
+    return Operator(name, function, required, positional, by_name, changed[0] if changed else None)

@@ -5,7 +5,7 @@ Every WebSocket message is binary and holds one message of this protocol. Number
     offset  bytes  field
     ------  -----  ------------------------------------------------------------------------------------
          0      4  magic, b"SYFT"
-         4      1  version of the protocol, 1
+         4      1  version of the protocol, 2
          5      1  kind: 1 request, 2 reply, 3 failure
          6      2  reserved, 0
          8      8  id of the request; its reply or failure carries the same id
@@ -15,9 +15,9 @@ Every WebSocket message is binary and holds one message of this protocol. Number
 
     attachment  holds
     ----------  ----------------------------------------------------------------------------------------
-             0  the envelope, msgpack: a map with exactly the fields of its kind
+             0  the envelope, msgpack, at most 1 MiB: a map with exactly the fields of its kind
              1  all tensors of the message, safetensors, named "0", "1", ...
-          2...  TorchScript archives (structures of models and functions, see torchscript.py)
+          2...  blobs: structures of models and functions (syft/graph), and long texts and bytes
 
     kind     fields of the envelope
     -------  -------------------------------------------------------------------------------------------
@@ -25,27 +25,30 @@ Every WebSocket message is binary and holds one message of this protocol. Number
     reply    result: value
     failure  type: str, message: str, fields: map, call: str, traceback: str
 
-A value is None, bool, int (64 bits), float, str, bytes, a list, a map, or one of the extension types below. What
-is a tuple, a tensor or an array on one side is the same on the other; a float arrives as the same double.
+A value is None, bool, int (64 bits), float, str, bytes, a list, a map with strings or integers as keys, or one of
+the extension types below. What is a tuple, a tensor or an array on one side is the same on the other; a float arrives
+as the same double. Models and functions travel in requests only: code never travels back.
 
     code  extension type  payload (msgpack)
     ----  --------------  ----------------------------------------------------------------------------
        1  tuple           list of its items
        2  torch.Tensor    [index of the tensor, requires_grad]; arrives on the CPU
        3  numpy.ndarray   index of the tensor
-       4  TorchScript     [index of the archive, {name of parameter or buffer: index of the tensor}]
+       4  model           [index of the structure's blob, [tensors of its state], [tensors among its constants],
+                          whether it is in training mode]
        5  torch.device    its name
-       6  TorchScript     [key of a structure that this connection knows, {name: index}], see structures.py
+       6  bytes, str      [index of the blob, whether it is a text]
+       7  TorchScript     index of the blob, an archive; for receivers that allow it only
 
 Anything else, and any unknown version, kind, field or code, is refused with an error that names it.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
+import io
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -55,12 +58,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from syft import tensors, torchscript
-from syft.archive import structure_digest
-from syft.exceptions import MalformedMessage, NotSerializable, ProtocolError
-from syft.structures import Structures
+from syft.exceptions import MalformedMessage, NotConvertible, NotPermitted, NotSerializable, ProtocolError
+from syft.graph import Receiver, convert
+from syft.graph.script import ScriptFunction, to_script
+from syft.wire import tensors
 
-VERSION = 1
+VERSION = 2
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """The default limit for one message, in bytes. The tutorial's largest message has 1.7 million."""
 
@@ -68,8 +71,10 @@ _MAGIC = b"SYFT"
 _HEADER = struct.Struct(">4sBBHQI")
 _LENGTH = struct.Struct(">Q")
 _MAX_ATTACHMENTS = 65_536
+_MAX_ENVELOPE = 1024 * 1024  # an empty list takes one byte here, and 64 in memory
+_LONG = 4096  # bytes and texts of more bytes travel beside the envelope
 _MAX_NESTING = 32  # extension types inside one another; each level takes a piece of the C stack
-_TUPLE, _TENSOR, _ARRAY, _SCRIPT, _DEVICE, _KNOWN_SCRIPT = 1, 2, 3, 4, 5, 6
+_TUPLE, _TENSOR, _ARRAY, _MODEL, _DEVICE, _BLOB, _ARCHIVE = 1, 2, 3, 4, 5, 6, 7
 
 
 @dataclass
@@ -119,39 +124,39 @@ _FIELDS: dict[int, dict[str, type]] = {
 }
 
 
-def encode(message: Message, structures: Structures | None = None) -> bytes:
+def encode(message: Message, allow_torchscript: bool = False) -> bytes:
     """Return a message as bytes.
 
     Args:
         message: the message.
-        structures: what this end of the connection knows. Structures of models in a request are added to it, and
-            must reach the other end before the request does. None: each model travels with its structure.
+        allow_torchscript: send models that a plain graph cannot carry as TorchScript archives.
 
     Raises:
         NotSerializable: it holds a value that cannot travel; the error names the value's type.
     """
     kind = next(code for code, cls in _KINDS.items() if cls is type(message))
-    packer = _Packer(structures, learns=kind == 1)
+    packer = _Packer(carries_models=kind == 1, allow_torchscript=allow_torchscript)
     attachments = packer.pack({name: getattr(message, name) for name in _FIELDS[kind]})
     lengths = (_LENGTH.pack(sum(map(len, parts))) for parts in attachments)
     header = _HEADER.pack(_MAGIC, VERSION, kind, 0, message.id, len(attachments))
     return b"".join((header, *lengths, *chain.from_iterable(attachments)))
 
 
-def decode(frame: bytes, allow_operators: Iterable[str] = (), structures: Structures | None = None) -> Message:
+def decode(frame: bytes, receiver: Receiver | None = None) -> Message:
     """Return the message that `frame` holds.
 
     Args:
         frame: the bytes of one message.
-        allow_operators: operators that its models may use beside those of operators.py.
-        structures: what this end of the connection knows.
+        receiver: makes models of what arrives. None: a message with a model is refused.
 
     Raises:
         OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
         MalformedMessage: it does not follow the layout at the top of this module; the reason names the place.
     """
     kind, request_id, parts = _split(frame)
-    envelope = _Unpacker(parts[1:], allow_operators, structures).unpack(parts[0])
+    if len(parts[0]) > _MAX_ENVELOPE:
+        raise MalformedMessage(f"an envelope of {len(parts[0])} bytes; the limit is {_MAX_ENVELOPE}")
+    envelope = _Unpacker(parts[1:], receiver).unpack(parts[0])
     expected = _FIELDS[kind]
     if not isinstance(envelope, dict) or envelope.keys() != expected.keys():
         names = sorted(map(str, envelope)) if isinstance(envelope, dict) else type(envelope).__name__
@@ -208,43 +213,55 @@ def _split(frame: bytes) -> tuple[int, int, list[memoryview]]:
     return kind, request_id, parts
 
 
-_digest = functools.lru_cache(64)(structure_digest)
-"""A structure goes to many workers, round after round."""
-
-
 class _Packer:
-    """Packs one envelope and gathers the tensors and archives that its values refer to."""
+    """Packs one envelope and gathers the tensors and blobs that its values refer to."""
 
-    def __init__(self, structures: Structures | None = None, learns: bool = False) -> None:
-        self._structures = structures
-        self._learns = learns
+    def __init__(self, carries_models: bool, allow_torchscript: bool) -> None:
+        self._carries_models = carries_models
+        self._allow_torchscript = allow_torchscript
         self._tensors: list[torch.Tensor] = []
         self._index: dict[tuple[Any, ...], int] = {}
-        self._archives: list[bytes] = []
+        self._blobs: list[bytes] = []
         self._nesting = 0
 
     def pack(self, envelope: Mapping[str, Any]) -> list[Sequence[bytes | memoryview]]:
         """Return the attachments, each in parts."""
         packed = self._pack(envelope)
-        if not self._tensors and not self._archives:
+        if len(packed) > _MAX_ENVELOPE:
+            reason = f"its plain values take {len(packed)} bytes; the limit is {_MAX_ENVELOPE}. Send tensors or arrays"
+            raise NotSerializable("a message", reason)
+        if not self._tensors and not self._blobs:
             return [[packed]]
-        return [[packed], self._pack_tensors(), *([archive] for archive in self._archives)]
+        return [[packed], self._pack_tensors(), *([blob] for blob in self._blobs)]
 
     def _pack(self, value: Any) -> bytes:
         try:
-            return msgpack.packb(value, default=self._extension, strict_types=True)
+            return msgpack.packb(self._without_long(value), default=self._extension, strict_types=True)
         except NotSerializable:
             raise
-        except (OverflowError, TypeError, ValueError) as reason:
+        except (OverflowError, RecursionError, TypeError, ValueError) as reason:
             raise NotSerializable(f"a value of type {type(value).__name__}", str(reason)) from reason
+
+    def _without_long(self, value: Any) -> Any:
+        """Return a value whose long texts and bytes are replaced by references to blobs."""
+        if type(value) in (bytes, str) and len(value) > _LONG // 4:
+            content = value if isinstance(value, bytes) else value.encode()
+            if len(content) > _LONG:
+                self._blobs.append(content)
+                return msgpack.ExtType(_BLOB, msgpack.packb([len(self._blobs) - 1, isinstance(value, str)]))
+        elif type(value) is list:
+            return [self._without_long(item) for item in value]
+        elif type(value) is dict:
+            return {key: self._without_long(item) for key, item in value.items()}
+        return value
 
     def _extension(self, value: Any) -> Any:
         """Return what msgpack shall pack in place of `value`, which is of none of its own types."""
-        for cls, convert in self._conversions:
+        for cls, converted in self._conversions:
             if isinstance(value, cls):
-                return convert(self, value)
+                return converted(self, value)
         if inspect.isroutine(value):
-            return self._script(value)
+            return self._model(value)
         raise NotSerializable(f"a value of type {type(value).__module__}.{type(value).__qualname__}", "unknown type")
 
     def _tensor(self, value: torch.Tensor) -> msgpack.ExtType:
@@ -265,15 +282,23 @@ class _Packer:
         self._nesting -= 1
         return msgpack.ExtType(_TUPLE, packed)
 
-    def _script(self, value: nn.Module | Callable[..., Any]) -> msgpack.ExtType:
-        structure, named = torchscript.dump(value)
-        places = {name: self._add(tensor) for name, tensor in named.items()}
-        if self._structures is not None and len(structure) <= self._structures.max_bytes:
-            key = _digest(structure)
-            if self._structures.add(key, structure) if self._learns else key in self._structures:
-                return msgpack.ExtType(_KNOWN_SCRIPT, msgpack.packb([key, places]))
-        self._archives.append(structure)
-        return msgpack.ExtType(_SCRIPT, msgpack.packb([len(self._archives) - 1, places]))
+    def _model(self, value: nn.Module | Callable[..., Any]) -> msgpack.ExtType:
+        if not self._carries_models:
+            reason = "code never travels back; return tensors, its state_dict() for example"
+            raise NotSerializable(f"a model or function, {type(value).__name__},", reason)
+        try:
+            model = convert(value)
+        except NotConvertible:
+            if not self._allow_torchscript:
+                raise
+            buffer = io.BytesIO()
+            torch.jit.save(to_script(value), buffer)
+            self._blobs.append(buffer.getvalue())
+            return msgpack.ExtType(_ARCHIVE, msgpack.packb(len(self._blobs) - 1))
+        self._blobs.append(model.structure)
+        state, constants = ([self._add(each) for each in part] for part in (model.state, model.constants))
+        training = bool(getattr(value, "training", True))
+        return msgpack.ExtType(_MODEL, msgpack.packb([len(self._blobs) - 1, state, constants, training]))
 
     # The order matters: numpy's float64 is a float too, torch.Size a tuple, a model a callable.
     _conversions: Sequence[tuple[type | tuple[type, ...], Callable[[_Packer, Any], Any]]] = (
@@ -282,9 +307,9 @@ class _Packer:
         (np.generic, lambda self, value: value.item()),
         (torch.device, lambda self, value: msgpack.ExtType(_DEVICE, msgpack.packb(str(value)))),
         (tuple, _tuple),
-        ((nn.Module, torchscript.ScriptFunction), _script),
-        (list, lambda self, value: list(value)),
-        (Mapping, lambda self, value: dict(value)),
+        ((nn.Module, ScriptFunction), _model),
+        (list, lambda self, value: self._without_long(list(value))),
+        (Mapping, lambda self, value: self._without_long(dict(value))),
         (bool, lambda self, value: bool(value)),
         (int, lambda self, value: int(value)),
         (float, lambda self, value: float(value)),
@@ -321,24 +346,23 @@ class _Packer:
 class _Unpacker:
     """Unpacks one envelope, given the attachments that its values refer to."""
 
-    def __init__(
-        self, attachments: Sequence[memoryview], allow_operators: Iterable[str], structures: Structures | None
-    ) -> None:
-        self._allow_operators = allow_operators
-        self._structures = structures if structures is not None else Structures()
+    def __init__(self, attachments: Sequence[memoryview], receiver: Receiver | None) -> None:
+        self._receiver = receiver
         self._tensors: dict[str, torch.Tensor] = {}
         if attachments:
             try:
                 self._tensors = tensors.load(attachments[0])
-            except (ValueError, TypeError, KeyError, RecursionError) as reason:
+            except (ValueError, TypeError, KeyError, OverflowError, RuntimeError) as reason:
                 raise MalformedMessage(f"the tensors are no safetensors data: {reason}") from reason
-        self._archives = attachments[1:]
+        self._blobs = attachments[1:]
         self._nesting = 0
 
     def unpack(self, packed: bytes | memoryview) -> Any:
         try:
-            return msgpack.unpackb(packed, ext_hook=self._extension, strict_map_key=False)
-        except ProtocolError:
+            return msgpack.unpackb(
+                packed, ext_hook=self._extension, strict_map_key=False, object_pairs_hook=_map_with_plain_keys
+            )
+        except (ProtocolError, NotPermitted):
             raise
         except Exception as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
             raise MalformedMessage(f"no msgpack value: {type(reason).__name__}: {reason}") from reason
@@ -358,25 +382,47 @@ class _Unpacker:
             return self._tensor(value).numpy()
         if code == _DEVICE and isinstance(value, str):
             return _device(value)
-        if code == _SCRIPT and isinstance(value, list) and len(value) == 2 and isinstance(value[1], dict):
-            archive, places = value
-            if not isinstance(archive, int) or not 0 <= archive < len(self._archives):
-                raise MalformedMessage(f"archive {archive!r}; there are {len(self._archives)}")
-            named = {name: self._tensor(index) for name, index in places.items()}
-            return torchscript.load(bytes(self._archives[archive]), named, self._allow_operators)
-        if code == _KNOWN_SCRIPT and isinstance(value, list) and len(value) == 2 and isinstance(value[1], dict):
-            key, places = value
-            if not isinstance(key, str):
-                raise MalformedMessage(f"the key of a structure is {type(key).__name__}; expected a string")
-            named = {name: self._tensor(index) for name, index in places.items()}
-            return torchscript.fill(self._structures.model(key, self._allow_operators), named)
+        if code == _BLOB and isinstance(value, list) and len(value) == 2:
+            content = self._blob(value[0])
+            return _text(content) if value[1] is True else content
+        if code == _MODEL and isinstance(value, list) and [type(each) for each in value] == [int, list, list, bool]:
+            blob, *parts, training = value
+            state, constants = ([self._tensor(index) for index in part] for part in parts)
+            return self._allowed().graph(self._blob(blob), state, constants).train(training)
+        if code == _ARCHIVE:
+            return self._allowed().archive(self._blob(value))
         raise MalformedMessage(f"extension type {code} with a payload of type {type(value).__name__}")
+
+    def _allowed(self) -> Receiver:
+        if self._receiver is None:
+            raise MalformedMessage("a model or function where none is expected: code never travels back")
+        return self._receiver
+
+    def _blob(self, index: Any) -> bytes:
+        if type(index) is not int or not 0 <= index < len(self._blobs):
+            raise MalformedMessage(f"blob {index!r:.40}; there are {len(self._blobs)}")
+        return bytes(self._blobs[index])
 
     def _tensor(self, index: Any) -> torch.Tensor:
         tensor = self._tensors.get(str(index)) if isinstance(index, int) else None
         if tensor is None:
             raise MalformedMessage(f"tensor {index!r}; there are {len(self._tensors)}")
         return tensor
+
+
+def _map_with_plain_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return a map. Keys that are no strings or integers could be made to collide, or could not be hashed."""
+    for key, _ in pairs:
+        if type(key) not in (str, int):
+            raise MalformedMessage(f"a key of a map is {type(key).__name__}; expected a string or an integer")
+    return dict(pairs)
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as reason:
+        raise MalformedMessage(f"a text is not in UTF-8: {reason.reason}") from None
 
 
 def _device(name: str) -> torch.device:

@@ -13,11 +13,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+
+_MAX_HEADER = 1024 * 1024
+"""Bytes of the header: enough for some 12,000 tensors."""
+_MAX_DIMENSIONS = 64
+_LONG_NUMBER = re.compile(rb"\d{20}")
 
 _NAMES = {
     "F64": "float64",
@@ -72,7 +78,12 @@ def load(data: memoryview) -> dict[str, torch.Tensor]:
     start = 8 + int.from_bytes(data[:8], "little")
     if start > len(data):
         raise ValueError(f"a header that ends at {start}; there are {len(data)} bytes")
-    header, body = json.loads(bytes(data[8:start])), data[start:]
+    if start > _MAX_HEADER:
+        raise ValueError(f"a header of {start} bytes; the limit is {_MAX_HEADER}")
+    text, body = bytes(data[8:start]), data[start:]
+    if _LONG_NUMBER.search(text):  # to read one takes time that grows with the square of its length
+        raise ValueError("a number of more than 19 digits")
+    header = json.loads(text)
     if not isinstance(header, dict):
         raise ValueError(f"the header is {type(header).__name__}; expected a map")
     header.pop("__metadata__", None)
@@ -98,8 +109,10 @@ def _described(about: Any) -> tuple[torch.dtype, list[int], int, int]:
     """Return dtype, shape, begin and end of a tensor as the header describes it."""
     dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
     begin, end = offsets
+    if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"a shape is no list of at most {_MAX_DIMENSIONS} sizes")
     if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-        raise ValueError(f"shape {shape} and offsets {offsets}; expected integers, none negative")
+        raise ValueError(f"shape {shape!r:.80} and offsets {offsets!r:.80}; expected integers, none negative")
     if dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
     if math.prod(shape) * _DTYPES[dtype].itemsize != end - begin:

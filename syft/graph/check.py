@@ -1,0 +1,331 @@
+"""A structure that came from somebody else: read it, and check all of it, before anything is made of it.
+
+What is checked here costs no more than reading: bounds of size first, then types, names, and that every value is
+defined before it is used. What a graph computes is bounded when it runs (interpret.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import msgpack
+import torch
+
+from syft.exceptions import MalformedMessage, OperatorNotAllowed
+from syft.graph.convert import BUFFER, MAX_DEPTH, MAX_NODES, PARAMETER
+from syft.graph.memory import Memory
+from syft.graph.operators import Operator, is_allowed, resolve
+
+MAX_STRUCTURE_BYTES = 1024 * 1024
+"""Bytes of a structure. That of DenseNet121 has 69,000."""
+MAX_VALUES = 4 * MAX_NODES
+MAX_DIMENSIONS = 64
+MAX_MODULES = 10_000
+
+_MAX_NAME = 256
+_NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
+_OPERATOR = re.compile(r"\w+::\w+(\.\w+)?", re.ASCII)
+_FIELDS = {
+    "arguments": list,
+    "state": list,
+    "aliases": dict,
+    "constants": list,
+    "operators": list,
+    "nodes": list,
+    "result": int,
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A parameter or buffer, as a structure describes it."""
+
+    name: str
+    is_parameter: bool
+    requires_grad: bool
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorConstant:
+    """A constant that is a tensor: which one of those that travel beside the structure."""
+
+    index: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Nodes in their order, the values that they start from, and those that they end with."""
+
+    inputs: list[int]
+    nodes: list[Node]
+    results: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation: the values that it takes, and those that it gives."""
+
+    operator: Operator
+    arguments: list[int]
+    results: list[int]
+    blocks: list[Block] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A checked structure; see this package's docstring. Shared by all models of it, so never changed.
+
+    Attributes:
+        arguments: (name, number of the default or None) of each argument of forward.
+        state: the parameters and buffers.
+        aliases: further name -> index in `state`.
+        constants: the constants; tensors as TensorConstant.
+        body: the graph.
+        count: how many values there are, constants aside.
+    """
+
+    arguments: list[tuple[str, int | None]]
+    state: list[Place]
+    aliases: dict[str, int]
+    constants: list[Any]
+    body: Block
+    count: int
+
+    def __deepcopy__(self, memo: Any) -> Structure:
+        return self
+
+
+def read_structure(packed: bytes, allow_operators: Iterable[str] = ()) -> Structure:
+    """Return the structure that these bytes hold.
+
+    Args:
+        packed: msgpack; see this package's docstring.
+        allow_operators: operators that it may use beside those of operators.py.
+
+    Raises:
+        OperatorNotAllowed: it uses an operator that is not allowed.
+        MalformedMessage: it is no structure; the reason names the place.
+    """
+    key = (hashlib.sha256(packed).digest(), frozenset(allow_operators))
+    structure = _known.get(key)
+    if structure is None:
+        structure = _Reader(packed, key[1]).structure()
+        _known.add(key, structure)
+    return structure
+
+
+_known: Memory[Structure] = Memory(32)
+"""The structure of a model is the same from round to round."""
+
+
+class _Reader:
+    """Reads one structure."""
+
+    def __init__(self, packed: bytes, allow_operators: frozenset[str]) -> None:
+        if len(packed) > MAX_STRUCTURE_BYTES:
+            _refuse(f"it has {len(packed)} bytes; the limit is {MAX_STRUCTURE_BYTES}")
+        try:
+            fields = msgpack.unpackb(packed, strict_map_key=True)
+        except Exception as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
+            raise MalformedMessage(f"a model's structure is no msgpack: {type(reason).__name__}: {reason}") from reason
+        if not isinstance(fields, dict) or fields.keys() != _FIELDS.keys():
+            _refuse(f"its fields are not {sorted(_FIELDS)}")
+        for name, kind in _FIELDS.items():
+            if type(fields[name]) is not kind:
+                _refuse(f"{name} is {type(fields[name]).__name__}; expected {kind.__name__}")
+        self._fields = fields
+        self._allow_operators = allow_operators
+        self._nodes = 0
+
+    def structure(self) -> Structure:
+        """Return what was read, checked."""
+        fields = self._fields
+        self._constants = [self._constant(each) for each in fields["constants"]]
+        arguments = [self._argument(each) for each in fields["arguments"]]
+        state = [self._place(each) for each in fields["state"]]
+        names = [place.name for place in state] + list(fields["aliases"])
+        if len(set(names)) < len(names) or len({name for name, _ in arguments}) < len(arguments):
+            _refuse("a name occurs twice")
+        for name, index in fields["aliases"].items():
+            self._name(name)
+            _index(index, len(state), f"alias {name!r}")
+        modules = {name[: end.start()] for name in names for end in re.finditer(r"\.", name)}
+        if len(modules) > MAX_MODULES:
+            _refuse(f"its names need {len(modules)} modules; the limit is {MAX_MODULES}")
+        self._operators = [self._operator(each) for each in fields["operators"]]
+        self._defined = bytearray(b"\1") * (len(arguments) + len(state) + 1)
+        self._state = range(len(arguments), len(arguments) + len(state))
+        nodes = self._block(fields["nodes"], 0)
+        body = Block([], nodes, [self._value(fields["result"])])
+        return Structure(arguments, state, fields["aliases"], self._constants, body, len(self._defined))
+
+    def _argument(self, described: Any) -> tuple[str, int | None]:
+        if type(described) is not list or len(described) not in (1, 2) or not isinstance(described[0], str):
+            _refuse("an argument is no [name] or [name, default]")
+        default = described[1] if len(described) == 2 else None
+        if default is not None and (type(default) is not int or not -len(self._constants) <= default < 0):
+            _refuse(f"the default of argument {described[0]!r:.60} is no constant")
+        return described[0][:_MAX_NAME], default
+
+    def _place(self, described: Any) -> Place:
+        if type(described) is not list or len(described) != 5:
+            _refuse("an entry of its state is no [name, kind, requires_grad, dtype, shape]")
+        name, kind, requires_grad, dtype, shape = described
+        self._name(name)
+        if kind not in (PARAMETER, BUFFER) or type(requires_grad) is not bool:
+            _refuse(f"{name!r} is of kind {kind!r:.20}, requires_grad {requires_grad!r:.20}")
+        return Place(name, kind == PARAMETER, requires_grad, _dtype(dtype), _shape(shape))
+
+    def _name(self, name: Any) -> None:
+        if type(name) is not str or len(name) > _MAX_NAME or not _NAME.fullmatch(name) or name.count(".") > MAX_DEPTH:
+            _refuse(f"{name!r:.60} is no name of a parameter or buffer")
+
+    def _constant(self, value: Any) -> Any:
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if type(value) is list and not any(type(item) is dict for item in value):
+            return [self._constant(item) for item in value]
+        if type(value) is dict and len(value) == 1:
+            ((kind, content),) = value.items()
+            if kind == "complex" and type(content) is list and [type(each) for each in content] == [float, float]:
+                return complex(*content)
+            if kind == "device" and type(content) is str:
+                return _device(content)
+            if kind == "tensor" and type(content) is list and len(content) == 3 and type(content[0]) is int:
+                return TensorConstant(content[0], _dtype(content[1]), _shape(content[2]))
+        _refuse(f"a constant is {value!r:.60}")
+
+    def _operator(self, name: Any) -> Operator:
+        if type(name) is not str or len(name) > _MAX_NAME or not _OPERATOR.fullmatch(name):
+            _refuse(f"{name!r:.60} is no name of an operator")
+        base = name.partition(".")[0]
+        if not is_allowed(base, self._allow_operators):
+            raise OperatorNotAllowed(base, "its graph")
+        operator = _CONTROL.get(name) or resolve(name)
+        if operator is None:
+            raise OperatorNotAllowed(name, "its graph")
+        return operator
+
+    def _block(self, nodes: Any, depth: int) -> list[Node]:
+        if type(nodes) is not list or depth > MAX_DEPTH:
+            _refuse(f"a block is no list, or lies more than {MAX_DEPTH} deep")
+        return [self._node(node, depth) for node in nodes]
+
+    def _node(self, node: Any, depth: int) -> Node:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            _refuse(f"it has more than {MAX_NODES} nodes")
+        if type(node) is not list or len(node) not in (3, 4) or type(node[1]) is not list or type(node[2]) is not int:
+            _refuse("a node is no [operator, arguments, number of results]")
+        operator = self._operators[_index(node[0], len(self._operators), "the operator of a node")]
+        arguments = [self._value(number) for number in node[1]]
+        blocks = node[3] if len(node) == 4 else []
+        if type(blocks) is not list or len(blocks) != {"prim::If": 2, "prim::Loop": 1}.get(operator.name, 0):
+            _refuse(f"{operator.name} has other blocks than it should")
+        self._check_arguments(operator, arguments)
+        inner = [self._inner(block, depth) for block in blocks]
+        self._check_blocks(operator, arguments, node[2], inner)
+        return Node(operator, arguments, self._define(node[2]), inner)
+
+    def _check_arguments(self, operator: Operator, arguments: list[int]) -> None:
+        count = len(arguments)
+        if operator.positional is not None:
+            most = operator.positional + len(operator.keywords)
+            if not operator.required <= count <= most:
+                _refuse(f"{operator.name} has {count} arguments; expected {operator.required} to {most}")
+        reads_state = operator.name in ("prim::SetAttr", "prim::GetAttr")
+        if reads_state and (not arguments or arguments[0] not in self._state):
+            _refuse(f"{operator.name} of what is no parameter or buffer")
+
+    def _check_blocks(self, operator: Operator, arguments: list[int], count: int, blocks: list[Block]) -> None:
+        if operator.name == "prim::If":
+            fits = len(arguments) == 1 and all(len(block.results) == count and not block.inputs for block in blocks)
+        elif operator.name == "prim::Loop":
+            (block,) = blocks
+            fits = len(arguments) == count + 2 and len(block.inputs) == count + 1 == len(block.results)
+        else:
+            return
+        if not fits:
+            _refuse(f"{operator.name} has blocks with other inputs or results than it should")
+
+    def _inner(self, block: Any, depth: int) -> Block:
+        if type(block) is not list or len(block) != 3 or type(block[0]) is not int or type(block[2]) is not list:
+            _refuse("a block is no [number of inputs, nodes, results]")
+        first = len(self._defined)
+        inputs = self._define(block[0])
+        nodes = self._block(block[1], depth + 1)
+        results = [self._value(number) for number in block[2]]
+        self._defined[first:] = bytes(len(self._defined) - first)  # not to be seen from outside
+        return Block(inputs, nodes, results)
+
+    def _value(self, number: Any) -> int:
+        if type(number) is int and -len(self._constants) <= number < 0:
+            return number
+        if type(number) is not int or not 0 <= number < len(self._defined) or not self._defined[number]:
+            _refuse(f"value {number!r:.20} is used before it is defined")
+        return number
+
+    def _define(self, count: int) -> list[int]:
+        if not 0 <= count <= MAX_VALUES - len(self._defined):
+            _refuse(f"a node has {count} results; all values together are at most {MAX_VALUES}")
+        first = len(self._defined)
+        self._defined += b"\1" * count
+        return list(range(first, first + count))
+
+
+def _control(name: str, required: int, most: int) -> Operator:
+    def run(*arguments: Any) -> NoReturn:
+        raise AssertionError(f"{name} is carried out by the interpreter")
+
+    return Operator(name, run, required, most)
+
+
+_CONTROL = {
+    operator.name: operator
+    for operator in (
+        _control("prim::If", 1, 1),
+        _control("prim::Loop", 2, MAX_NODES),
+        _control("prim::GetAttr", 1, 1),
+        _control("prim::SetAttr", 2, 2),
+    )
+}
+
+
+def _index(number: Any, size: int, what: str) -> int:
+    if type(number) is not int or not 0 <= number < size:
+        _refuse(f"{what} is {number!r:.20}; expected 0 to {size - 1}")
+    return number
+
+
+def _dtype(name: Any) -> torch.dtype:
+    dtype = getattr(torch, name, None) if type(name) is str else None
+    if not isinstance(dtype, torch.dtype):
+        _refuse(f"{name!r:.60} is no dtype")
+    return dtype
+
+
+def _shape(sizes: Any) -> tuple[int, ...]:
+    if type(sizes) is not list or len(sizes) > MAX_DIMENSIONS:
+        _refuse(f"a shape is no list of at most {MAX_DIMENSIONS} sizes")
+    if not all(type(size) is int and size >= 0 for size in sizes):
+        _refuse(f"a shape is {sizes!r:.60}")
+    return tuple(sizes)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        _refuse(f"{name!r:.60} is no device")
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise MalformedMessage(f"a model's structure cannot be used: {reason}")

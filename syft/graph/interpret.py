@@ -1,0 +1,338 @@
+"""Runs a plain graph: the model as the receiver has it.
+
+A graph is compiled once to steps, one a node; running it is a loop over them. Every step sees only the values that
+it names, and the list of values is all the memory that a graph has:
+
+    values = [ arguments | state | training | results of nodes ... | constants, the first one last ]
+               0, 1, ...                                             ..., -2, -1
+
+A value is dropped after its last use, so that evaluation holds no more than it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from syft.exceptions import MalformedMessage
+from syft.graph.check import Block, Node, Place, Structure, TensorConstant
+from syft.graph.memory import Memory
+from syft.graph.operators import Operator
+from syft.graph.scalars import CHANGES_LISTS
+
+
+class Meter(Protocol):
+    """What bounds a running model."""
+
+    def step(self, result: Any) -> None:
+        """Enter the result of an operation in the account; raise an error if the model has used up what it may."""
+
+
+meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
+"""What bounds the models that run in this context; None: nothing does."""
+
+
+class GraphModule(nn.Module):
+    """A model, or a loss function, that was received as a plain graph.
+
+    Its parameters and buffers have the names that they have at the sender, aliases included.
+
+    Args:
+        structure: the graph.
+        state: the tensors of `structure.state`, in that order; taken over without a copy.
+        constants: the tensors among the constants; taken over too.
+        digest: the digest of structure and constants.
+
+    Attributes:
+        graph_structure: the graph. These names leave the usual ones to the model's own modules.
+        graph_digest: the digest of structure and constants.
+        graph_arguments: names of the arguments of forward.
+
+    Raises:
+        MalformedMessage: the tensors are not those that the structure describes.
+    """
+
+    def __init__(
+        self, structure: Structure, state: Sequence[torch.Tensor], constants: Sequence[torch.Tensor], digest: str = ""
+    ) -> None:
+        super().__init__()
+        self.graph_structure = structure
+        self.graph_digest = digest
+        self.graph_arguments = [name for name, _ in structure.arguments]
+        if len(state) != len(structure.state):
+            raise MalformedMessage(f"a model came with {len(state)} tensors; its structure has {len(structure.state)}")
+        tensors = [_as_described(place, tensor) for place, tensor in zip(structure.state, state, strict=True)]
+        self._places = [
+            self._register(place.name, tensor) for place, tensor in zip(structure.state, tensors, strict=True)
+        ]
+        for alias, index in structure.aliases.items():
+            self._register(alias, tensors[index])
+        self._constants: list[Any] = []
+        for number, constant in enumerate(structure.constants):
+            if isinstance(constant, TensorConstant):
+                # As a buffer it follows the model to a device; as one that is not persistent it is no state.
+                self.register_buffer(f"_constant_{number}", _constant_tensor(constant, constants), persistent=False)
+        self._program = _program(structure)
+
+    def graph_state(self) -> dict[str, torch.Tensor]:
+        """Return the parameters and buffers by name, each tensor once; they share the model's memory."""
+        return {
+            place.name: (owner._parameters if place.is_parameter else owner._buffers)[leaf].detach()  # type: ignore[union-attr]
+            for place, (owner, leaf) in zip(self.graph_structure.state, self._places, strict=True)
+        }
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """Run the graph.
+
+        Args:
+            *arguments: the arguments of the sender's forward.
+            **named: the same by name.
+
+        Raises:
+            TypeError: an argument is missing, or there is one too many.
+        """
+        program = self._program
+        values = self.graph_values(arguments, named, self.graph_tensors(), program)
+        run(program.steps, values, meter.get(), self)
+        return values[program.result]
+
+    def graph_values(
+        self, arguments: tuple[Any, ...], named: dict[str, Any], state: list[Any], program: Program
+    ) -> list[Any]:
+        """Return the values that a run starts from: see the top of this module."""
+        values = [*self._bound(arguments, named), *state, self.training]
+        values += [None] * (program.count - len(values))
+        return values + [self._constant(index) for index in reversed(range(len(self.graph_structure.constants)))]
+
+    def graph_tensors(self) -> list[Any]:
+        """Return the parameters and buffers themselves, in the structure's order."""
+        return [owner._parameters.get(leaf, owner._buffers.get(leaf)) for owner, leaf in self._places]
+
+    def _bound(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
+        expected = self.graph_structure.arguments
+        if len(arguments) == len(expected) and not named:
+            return list(arguments)
+        bound: dict[str, Any] = dict(zip(self.graph_arguments, arguments, strict=False))
+        unknown = named.keys() - (set(self.graph_arguments) - bound.keys())
+        if len(arguments) > len(expected) or unknown:
+            given = len(arguments) + len(named)
+            raise TypeError(
+                f"the model takes the arguments {self.graph_arguments}; {given} were given {sorted(unknown)}"
+            )
+        bound |= named
+        for name, default in expected:
+            if name not in bound:
+                if default is None:
+                    raise TypeError(f"the model takes the arguments {self.graph_arguments}; {name!r} was not given")
+                bound[name] = self._constant(-1 - default)
+        return [bound[name] for name in self.graph_arguments]
+
+    def _constant(self, index: int) -> Any:
+        constant = self.graph_structure.constants[index]
+        if isinstance(constant, TensorConstant):
+            return self._buffers[f"_constant_{index}"]
+        return list(constant) if type(constant) is list and self._program.changes_lists else constant
+
+    def _replace(self, place: int, value: Any) -> None:
+        """Carry out `self.buffer = value`, for a tensor like the one that is there."""
+        expected, (owner, leaf) = self.graph_structure.state[place], self._places[place]
+        if not isinstance(value, torch.Tensor) or expected.is_parameter:
+            raise TypeError(
+                f"the model replaces {expected.name!r} by a {type(value).__name__}; only buffers can change"
+            )
+        owner._buffers[leaf] = _as_described(expected, value)
+
+    def _register(self, name: str, tensor: torch.Tensor) -> tuple[nn.Module, str]:
+        *path, leaf = name.split(".")
+        owner: nn.Module = self
+        try:
+            for part in path:
+                if part not in owner._modules:
+                    owner.add_module(part, nn.Module())
+                owner = owner._modules[part]  # type: ignore[assignment]
+            if isinstance(tensor, nn.Parameter):
+                owner.register_parameter(leaf, tensor)
+            else:
+                owner.register_buffer(leaf, tensor)
+        except KeyError as reason:  # the name of a module, or of a method of nn.Module
+            raise MalformedMessage(f"a parameter or buffer cannot have the name {name!r}: {reason}") from None
+        return owner, leaf
+
+
+class Step:
+    """A node, ready to run."""
+
+    __slots__ = ("arguments", "blocks", "drops", "function", "keywords", "name", "results")
+
+    def __init__(self, node: Node, drops: list[int], function: Callable[..., Any]) -> None:
+        operator = node.operator
+        positional = len(node.arguments) if operator.positional is None else operator.positional
+        self.name = operator.name
+        self.function = function
+        self.arguments = node.arguments[:positional]
+        # A sender with another torch may leave out arguments that this one has; they have defaults.
+        self.keywords = tuple(zip(operator.keywords, node.arguments[positional:], strict=False))
+        self.results = node.results
+        self.drops = drops
+        self.blocks: list[tuple[list[int], list[Step], list[int]]] = []
+
+
+Prepare = Callable[[Operator], Callable[..., Any]]
+
+
+class Program:
+    """A structure, compiled.
+
+    Args:
+        structure: the structure.
+        prepare: returns the function that computes an operator.
+    """
+
+    def __init__(self, structure: Structure, prepare: Prepare) -> None:
+        self._prepare = prepare
+        self.count = structure.count
+        self.result = structure.body.results[0]
+        self.changes_lists = False
+        self._fixed = len(structure.arguments) + len(structure.state) + 1
+        self.steps, _ = self._block(structure.body, set())
+
+    def _block(self, block: Block, kept: set[int]) -> tuple[list[Step], set[int]]:
+        """Return the block's steps and all values that they use; `kept` are used after the block."""
+        later = kept | set(block.results)
+        defined = {number for node in block.nodes for number in node.results} | set(block.inputs)
+        steps, used = [], set(block.results)
+        for node in reversed(block.nodes):
+            inner = [self._block(each, set()) for each in node.blocks]
+            uses = set(node.arguments).union(*(numbers for _, numbers in inner))
+            drops = [number for number in (uses & defined) - later if number >= self._fixed]
+            drops += [number for number in node.results if number not in later]
+            step = Step(node, drops, self._prepare(node.operator))
+            step.blocks = [
+                (each.inputs, steps_, each.results) for each, (steps_, _) in zip(node.blocks, inner, strict=True)
+            ]
+            self.changes_lists |= node.operator.name.partition(".")[0] in CHANGES_LISTS
+            steps.append(step)
+            later |= uses
+            used |= uses
+        return steps[::-1], used
+
+
+def compiled(structure: Structure, prepare: Prepare = lambda operator: operator.function) -> Program:
+    """Return the program of a structure; that of the plain operators is remembered."""
+    return Program(structure, prepare)
+
+
+def _program(structure: Structure) -> Program:
+    program = _programs.get(structure)
+    if program is None:
+        program = compiled(structure)
+        _programs.add(structure, program)
+    return program
+
+
+_programs: Memory[Program] = Memory(32)
+
+
+def run(steps: list[Step], values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+    """Carry out steps on a list of values; see the top of this module."""
+    for step in steps:
+        if step.name in _CONTROL:
+            _CONTROL[step.name](step, values, bound, module)
+        else:
+            try:
+                result = step.function(
+                    *[values[number] for number in step.arguments],
+                    **{name: values[number] for name, number in step.keywords},
+                )
+            except Exception as error:
+                if hasattr(error, "add_note"):  # from Python 3.11 on
+                    error.add_note(f"The model failed at {step.name}.")
+                raise
+            if bound is not None:
+                bound.step(result)
+            if len(step.results) == 1:
+                values[step.results[0]] = result
+            elif step.results:
+                for number, item in zip(step.results, result, strict=True):
+                    values[number] = item
+        for number in step.drops:
+            values[number] = None
+
+
+def _if(step: Step, values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+    _, steps, results = step.blocks[0 if _truth(values[step.arguments[0]]) else 1]
+    run(steps, values, bound, module)
+    for number, result in zip(step.results, results, strict=True):
+        values[number] = values[result]
+
+
+def _loop(step: Step, values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+    most, going, *carried = (values[number] for number in step.arguments)
+    inputs, steps, results = step.blocks[0]
+    turn = 0
+    while turn < most and _truth(going):
+        values[inputs[0]] = turn
+        for number, value in zip(inputs[1:], carried, strict=True):
+            values[number] = value
+        run(steps, values, bound, module)
+        if bound is not None:
+            bound.step(None)
+        going, *carried = (values[number] for number in results)
+        turn += 1
+    for number, value in zip(step.results, carried, strict=True):
+        values[number] = value
+
+
+def _get_state(step: Step, values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+    values[step.results[0]] = values[step.arguments[0]]
+
+
+def _set_state(step: Step, values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+    place, value = step.arguments
+    module._replace(place - len(module.graph_structure.arguments), values[value])
+    values[place] = values[value]
+
+
+_CONTROL: dict[str, Callable[[Step, list[Any], Meter | None, GraphModule], None]] = {
+    "prim::If": _if,
+    "prim::Loop": _loop,
+    "prim::GetAttr": _get_state,
+    "prim::SetAttr": _set_state,
+}
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"the model branches on a {type(value).__name__}; expected a bool")
+    return value
+
+
+def _as_described(place: Place, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as the parameter or buffer that a structure describes.
+
+    Raises:
+        MalformedMessage: it has another shape or dtype.
+    """
+    if tuple(tensor.shape) != place.shape or tensor.dtype != place.dtype:
+        raise MalformedMessage(
+            f"tensor {place.name!r} of a model is {tuple(tensor.shape)} {tensor.dtype}; "
+            f"its structure says {place.shape} {place.dtype}"
+        )
+    if not place.is_parameter:
+        return tensor.detach()
+    if place.requires_grad and not (tensor.is_floating_point() or tensor.is_complex()):
+        raise MalformedMessage(f"parameter {place.name!r} of a model is {tensor.dtype}, which has no gradients")
+    return nn.Parameter(tensor.detach(), requires_grad=place.requires_grad)
+
+
+def _constant_tensor(constant: TensorConstant, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    if not 0 <= constant.index < len(tensors):
+        raise MalformedMessage(f"a model has the tensor {constant.index} as a constant; {len(tensors)} came with it")
+    tensor = tensors[constant.index]
+    if tuple(tensor.shape) != constant.shape or tensor.dtype != constant.dtype:
+        raise MalformedMessage(f"constant {constant.index} of a model is {tuple(tensor.shape)} {tensor.dtype}")
+    return tensor

@@ -1,0 +1,63 @@
+"""A model that comes back from a worker: the sender's own, with the tensors that the worker returned.
+
+Nothing of a reply but tensors is used, and only tensors like those that were sent: so a worker can change what a model
+has learned, which is its part, but not what the model does, to this process or to the next worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from syft.exceptions import InvalidReply
+from syft.graph.convert import unique_tensors
+from syft.graph.script import clone
+
+
+def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) -> Any:
+    """Return a copy of a model with other parameters and buffers; a function as it is.
+
+    Args:
+        sent: the model or function that was sent. Not modified.
+        state: name -> tensor, as it came back; taken over without a copy.
+        worker: id of the worker that it came from, for errors.
+
+    Raises:
+        InvalidReply: the tensors are not like those of `sent` in name, shape and dtype, or are not finite.
+    """
+    expected = unique_tensors(sent) if isinstance(sent, nn.Module) else {}
+    if not isinstance(state, dict) or state.keys() != expected.keys():
+        observed = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
+        raise InvalidReply(worker, "the names of a model's tensors", f"{observed!s:.200}", f"{sorted(expected)!s:.200}")
+    for name, tensor in state.items():
+        _check(worker, name, tensor, expected[name])
+    if not isinstance(sent, nn.Module):
+        return sent
+    model = clone(sent)
+    with torch.no_grad():
+        for name, own in unique_tensors(model).items():
+            if own.device.type == "cpu":
+                own.data = state[name]
+            else:
+                own.copy_(state[name])
+    return model
+
+
+def _check(worker: str, name: str, tensor: Any, like: torch.Tensor) -> None:
+    observed = _described(tensor) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+    if observed != _described(like):
+        raise InvalidReply(worker, f"parameter {name!r}", observed, _described(like))
+    if tensor.is_floating_point() or tensor.is_complex():
+        finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
+        if not finite.all():
+            count = finite.numel() - int(finite.sum())
+            raise InvalidReply(
+                worker, f"parameter {name!r}", f"{count} values that are not finite", "finite values only"
+            )
+
+
+def _described(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}"

@@ -1,0 +1,27 @@
+"""Messages to bytes and back; see messages.py for the layout."""
+
+from syft.wire.messages import (
+    MAX_MESSAGE_BYTES,
+    VERSION,
+    Failure,
+    Message,
+    Reply,
+    Request,
+    decode,
+    encode,
+    peek_id,
+    peek_version,
+)
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "VERSION",
+    "Failure",
+    "Message",
+    "Reply",
+    "Request",
+    "decode",
+    "encode",
+    "peek_id",
+    "peek_version",
+]
