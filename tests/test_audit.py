@@ -73,7 +73,7 @@ def test_who(served):
     address, _, port = who["address"].rpartition(":")
     assert address == "127.0.0.1" and port.isdecimal()
     assert who["token"] == hashlib.sha256(TOKEN.encode()).hexdigest()[:8]
-    assert who["session"] == proxy._link._session
+    assert who["session"] == proxy._link.session
     assert TOKEN not in json.dumps(lines())
 
 

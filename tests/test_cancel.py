@@ -145,7 +145,7 @@ def test_what_was_posted_before_a_lost_call_fails_no_later_one(server, proxy, mo
     for each in (gate, server.release):
         each.set()
     monkeypatch.undo()
-    assert eventually(lambda: not link._posts)
+    assert eventually(lambda: not len(link.posts))
     make_config().send(proxy)
     assert torch.isfinite(proxy.fit("blobs", timeout=DEADLINE))
 
@@ -170,7 +170,7 @@ async def test_a_post_in_an_event_loop_never_waits_for_a_connection():
     ticking.cancel()
     assert next(ticks) > 5
     assert 1 < proxy.connection_attempts < 12
-    assert proxy._link.take_error() is None
+    assert proxy._link.posts.take_error() is None
 
 
 async def _tick(ticks):

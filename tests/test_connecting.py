@@ -11,7 +11,7 @@ import websockets.exceptions
 import syft as sy
 from syft import wire
 from syft.exceptions import HandshakeFailed, VersionMismatch, WorkerUnreachable
-from syft.workers import websocket_link
+from syft.workers import websocket_connect, websocket_settings
 from tests.network import (
     DEADLINE,
     Server,
@@ -60,9 +60,9 @@ def test_connects_by_itself_when_the_worker_starts_late(monkeypatch):
     """The server starts when the proxy has failed to connect for the second time."""
     server, attempts = Server(port=free_port()), threading.Semaphore(0)
 
-    async def counted(link, seconds, connect=websocket_link.Link._connect):
+    async def counted(peer, seconds, connect=websocket_connect.connect_once):
         try:
-            return await connect(link, seconds)
+            return await connect(peer, seconds)
         except OSError:
             attempts.release()
             raise
@@ -71,7 +71,7 @@ def test_connects_by_itself_when_the_worker_starts_late(monkeypatch):
         assert attempts.acquire(timeout=DEADLINE) and attempts.acquire(timeout=DEADLINE)
         server.start(block=False)
 
-    monkeypatch.setattr(websocket_link.Link, "_connect", counted)
+    monkeypatch.setattr(websocket_connect, "connect_once", counted)
     starter = threading.Thread(target=start_late)
     starter.start()
     try:
@@ -186,7 +186,7 @@ def test_a_websocket_server_that_echoes():
 
 
 def test_a_websocket_server_that_never_answers(monkeypatch):
-    monkeypatch.setattr(websocket_link, "HANDSHAKE_TIMEOUT", 0.2)
+    monkeypatch.setattr(websocket_settings, "HANDSHAKE_TIMEOUT", 0.2)
     with (
         false_worker(lambda connection: [*connection] and None) as port,
         pytest.raises(HandshakeFailed, match=r"no answer to the greeting within 0\.2 s"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from syft.exceptions import ConnectionLost
-from syft.workers import websocket_link
+from syft.workers import websocket_settings
 from tests.bad_network import tcp_proxy
 from tests.network import DEADLINE, Server, in_time, proxy_at, serving
 
@@ -19,7 +19,7 @@ INTERVAL = 0.3
 
 @pytest.fixture(autouse=True)
 def short_interval(monkeypatch):
-    monkeypatch.setattr(websocket_link, "PING_INTERVAL", INTERVAL)
+    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", INTERVAL)
 
 
 class Frozen:
@@ -80,8 +80,8 @@ async def test_a_side_that_is_frozen_is_given_up(frozen, size):
 
 
 async def test_closing_does_not_wait_for_a_side_that_is_frozen(frozen, monkeypatch):
-    monkeypatch.setattr(websocket_link, "CLOSE_TIMEOUT", 0.1)
-    monkeypatch.setattr(websocket_link, "PING_INTERVAL", 600.0)
+    monkeypatch.setattr(websocket_settings, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", 600.0)
     with proxy_at("127.0.0.1", frozen.port, timeout=None) as proxy:
         assert proxy.call("scale", torch.ones(1)) == 2
         frozen.freeze()
@@ -94,7 +94,7 @@ async def test_closing_does_not_wait_for_a_side_that_is_frozen(frozen, monkeypat
 
 async def test_a_slow_network_is_not_a_dead_one(monkeypatch):
     """Request and reply take several intervals each, and a pong waits behind them."""
-    monkeypatch.setattr(websocket_link, "PING_INTERVAL", 1.0)
+    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", 1.0)
     with serving(Server()) as server, tcp_proxy(server.port) as network:
         network.bytes_per_second = 12_000_000
         with proxy_at("127.0.0.1", network.port, timeout=None) as proxy:

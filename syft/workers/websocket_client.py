@@ -27,7 +27,9 @@ from syft.objects import ObjectId
 from syft.workers.base import BaseWorker, _fit_arguments, _threshold_argument
 from syft.workers.io_thread import IOThread, in_event_loop
 from syft.workers.websocket_access import FilePath, client_tls, resolve_token, warn_of_open_token
-from syft.workers.websocket_link import TIMEOUTS, Link, Peer, parse_port
+from syft.workers.websocket_connect import Peer
+from syft.workers.websocket_link import Link
+from syft.workers.websocket_settings import TIMEOUTS, parse_port
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +239,7 @@ class WebsocketClientWorker(BaseWorker):
         link, request_id, call, frame = self._prepare(command, arguments)
         if not link.open and not in_event_loop():  # a loop must not wait; there, the next call tells the failure
             link.io.run(link.connection())
-        link.post(link.io.submit(link.request(request_id, call, frame)))
+        link.posts.add(link.io.submit(link.request(request_id, call, frame)))
 
     def _forget(self, obj_id: ObjectId) -> None:
         # Called by __del__ in any thread and at any time: it takes no lock, and never raises.
@@ -280,7 +282,7 @@ class WebsocketClientWorker(BaseWorker):
         return link, request_id, call, frame
 
     def _result(self, link: Link, reply: bytes) -> Any:
-        earlier = link.take_error()
+        earlier = link.posts.take_error()
         if earlier is not None:  # what went wrong with an object that was sent without waiting
             raise earlier
         return unwrap(reply, self.id)

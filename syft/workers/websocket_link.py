@@ -1,88 +1,41 @@
-"""The connection of one proxy: opened when it is needed, opened again when it was lost. It lives on the I/O thread."""
+"""The connection of one proxy, and the calls that share it. It lives on the I/O thread.
+
+    state    what a call does                                       what ends the state
+    -------  -----------------------------------------------------  ---------------------------------------------
+    closed   opens the connection; other calls wait for that        it opens; or the attempt fails, for all that
+             attempt and share its failure                          wait, and the next call makes another one
+    open     sends its request; the reader hands over the reply     the connection ends: every call that waits
+             with the same id, in whatever order replies come       raises ConnectionLost. A call is given up
+    doubted  the same; but `answer` (async_connect) sends a ping    the connection ends; or the ping is answered
+             first, since the worker may hang
+
+One task reads each connection. It owns the futures of the calls that wait on that connection, so a new connection
+starts with none, and a late reply of the old one finds nobody.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import random
-import ssl
-import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from syft import wire
-from syft.dispatch import unwrap
-from syft.exceptions import (
-    ConnectionLost,
-    HandshakeFailed,
-    MalformedMessage,
-    SyftError,
-    VersionMismatch,
-    WorkerUnreachable,
-)
+from syft.exceptions import ConnectionLost, MalformedMessage, SyftError
+from syft.workers import websocket_settings as settings
 from syft.workers.io_thread import IOThread
-from syft.workers.websocket_access import authorization, refusal
+from syft.workers.websocket_connect import Peer, cause_of, open_connection
 from syft.workers.websocket_keepalive import KeptAliveClient
+from syft.workers.websocket_posts import Posts
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds a worker has for the opening handshake, once it has accepted the connection."""
-PING_INTERVAL = 20.0
-"""Seconds of silence after which a side pings; as many again without an answer end the connection (40 in all)."""
-CLOSE_TIMEOUT = 2.0
-"""Seconds a worker has to take part in closing a connection."""
-TIMEOUTS = (TimeoutError, asyncio.TimeoutError, FutureTimeout)
-"""Three types before Python 3.11, one since."""
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-_random = random.SystemRandom()  # for jitter; the global generator is the program's
-_FRAGMENT = 1024 * 1024
-"""Bytes of a piece of a large message."""
-_MAX_FRAGMENTS = 4000
-"""websockets accepts no more than 4,096 pieces of one message."""
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Where a worker is, and how to reach it.
-
-    Attributes:
-        worker: the worker's id, for errors.
-        host: host name or address.
-        port: port.
-        tls: the TLS context, or None.
-        connect_timeout: seconds to wait for the worker to accept a connection.
-        max_message_bytes: upper bound on one received message.
-        token: the secret that the worker asks for, or None.
-    """
-
-    worker: str
-    host: str
-    port: int
-    tls: ssl.SSLContext | None
-    connect_timeout: float
-    max_message_bytes: int
-    token: str | None = field(default=None, repr=False)
-
-    @property
-    def url(self) -> str:
-        """The address as the user wrote it: ws://host:port, or wss://host:port with TLS."""
-        return f"{'ws' if self.tls is None else 'wss'}://{self.host}:{self.port}"
-
-    @property
-    def uri(self) -> str:
-        """The address to connect to: 0.0.0.0, which is one to listen on, means this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"{'ws' if self.tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+Waiting = dict[int, "asyncio.Future[bytes]"]
 
 
 class Link:
@@ -95,8 +48,10 @@ class Link:
 
     Attributes:
         open: whether there is a connection.
-        attempts: how often it was tried to connect since there was a connection; 0 if there is one.
+        attempts: connection attempts since the last open connection; 0 while there is one.
         peer_limit: the most bytes that the worker accepts in one message, once it has said so.
+        posts: requests that nobody waits for.
+        session: name of the session. Whoever knows it gets the session's objects, so it is random and not shown.
     """
 
     def __init__(self, io: IOThread, peer: Peer, on_open: Callable[[Link], Coroutine[Any, Any, None] | None]) -> None:
@@ -104,18 +59,17 @@ class Link:
         self.open = False
         self.attempts = 0
         self.peer_limit = peer.max_message_bytes
+        self.posts = Posts(peer.worker)
+        self.session = uuid.uuid4().hex
         self._peer = peer
         self._on_open = on_open
-        self._session = uuid.uuid4().hex
         self._connection: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._waiting: Waiting = {}
         self._opening = asyncio.Lock()
         self._failures: tuple[int, SyftError | None] = (0, None)
         self._doubted = False
         self._answering: asyncio.Task[None] | None = None
-        self._posts: set[Future[bytes]] = set()
-        self._error: SyftError | None = None
         io.links.add(self)
 
     async def request(self, request_id: int, call: str, frame: bytes, settle: bool = False) -> bytes:
@@ -131,19 +85,21 @@ class Link:
             ConnectionLost: the connection ended before the reply came.
         """
         connection = await self.connection()
-        if settle and (error := await self._settled()) is not None:
-            raise error
+        if settle:
+            await self.posts.settle()
+            if (error := self.posts.take_error()) is not None:
+                raise error
         waiting, reply = self._waiting, asyncio.get_running_loop().create_future()
         waiting[request_id] = reply
         reply.add_done_callback(lambda done: done.cancelled() or done.exception())  # sending may fail first
         try:
-            # A message of which half was sent would end the connection: whoever stops waiting does not stop that.
-            await asyncio.shield(self.io.start(connection.send(fragments(frame))))
+            # A message of which half was sent would end the connection: giving up the wait does not stop that.
+            await asyncio.shield(self.io.start(connection.send(settings.fragments(frame))))
             return await reply
         except (ConnectionClosed, OSError) as error:
             raise ConnectionLost(self._peer.worker, self._peer.url, call, _ending(connection, error)) from None
         except asyncio.CancelledError:
-            self.io.start(self._cancel(connection, request_id))
+            self.io.start(_cancel(connection, request_id))
             raise
         finally:
             waiting.pop(request_id, None)
@@ -151,7 +107,7 @@ class Link:
     async def connection(self) -> ClientConnection:
         """Return the open connection; open it first if need be.
 
-        Those who wait while another tries to open it share its failure: they do not try for as long again, in turn.
+        Calls that wait while another one tries to open it share its failure, rather than try as long again in turn.
         """
         failures_before = self._failures[0]
         async with self._opening:
@@ -160,16 +116,13 @@ class Link:
                 raise failure
             if not self.open or self._connection is None:
                 try:
-                    self._connection = await self._open()
+                    self._connection, self.peer_limit = await open_connection(
+                        self._peer, self.session, self._count_attempt
+                    )
                 except SyftError as error:
                     self._failures = failures + 1, error
                     raise
-                self.open, self.attempts, self._failures, self._doubted = True, 0, (failures, None), False
-                self._waiting = {}  # those of the former connection fail when its reader ends
-                self._reader = self.io.start(self._read(self._connection, self._waiting))
-                task = self._on_open(self)
-                if task is not None:
-                    self.io.start(task)
+                self._opened(self._connection)
             return self._connection
 
     @property
@@ -180,141 +133,52 @@ class Link:
     async def answer(self) -> None:
         """Return when the worker answers; connect to it first if need be.
 
-        That goes on when the wait for it is cancelled, and who waits next joins in.
+        The attempt goes on when the wait for it is cancelled, and the next call of this joins it.
         """
         if self._answering is None or self._answering.done():
-            self._answering = self.io.start(self._answer())
+            self._answering = self.io.start(self._ping())
             self._answering.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._answering)
 
     async def close(self) -> None:
-        """Close the connection, if there is one. What was posted is carried out before, if that takes no longer."""
-        await self._settled(CLOSE_TIMEOUT)
+        """Close the connection, if there is one, once what was posted is carried out, or CLOSE_TIMEOUT later."""
+        await self.posts.settle(settings.CLOSE_TIMEOUT)
         connection, reader = self._connection, self._reader
         self._connection, self.open = None, False
         if self._answering is not None:
             self._answering.cancel()
         if connection is not None:
             try:
-                await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT)
-            except TIMEOUTS:  # it still waits for the worker to take what was sent before
+                await asyncio.wait_for(connection.close(), settings.CLOSE_TIMEOUT)
+            except settings.TIMEOUTS:  # it still waits for the worker to take what was sent before
                 connection.transport.abort()
         if reader is not None:
             await asyncio.wait([reader])
 
-    def post(self, future: Future[bytes]) -> None:
-        """Keep a request that nobody waits for; note its error, if any, for the next call."""
-        self._posts.add(future)
-        future.add_done_callback(self._posted)
-
     def give_up(self) -> None:
         """Note that a call failed or was given up; no later one shall fail for what was posted before it."""
         self._doubted = True
-        for future in list(self._posts):
-            future.cancel()
-        self._error = None
+        self.posts.give_up()
 
-    async def _settled(self, timeout: float | None = None) -> SyftError | None:
-        """Wait for what was posted; return the first error of it, once."""
-        if self._posts:
-            await asyncio.wait([asyncio.wrap_future(future) for future in self._posts], timeout=timeout)
-        return self.take_error() if timeout is None else None
+    def _count_attempt(self) -> None:
+        self.attempts += 1
 
-    def _posted(self, future: Future[bytes]) -> None:
-        self._posts.discard(future)
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is None:
-            try:
-                unwrap(future.result(), self._peer.worker)
-            except SyftError as failure:
-                error = failure
-        if isinstance(error, SyftError) and self._error is None:
-            self._error = error
+    def _opened(self, connection: ClientConnection) -> None:
+        self.open, self.attempts, self._doubted = True, 0, False
+        self._failures = self._failures[0], None
+        self._waiting = {}  # those of the former connection fail when its reader ends
+        self._reader = self.io.start(self._read(connection, self._waiting))
+        task = self._on_open(self)
+        if task is not None:
+            self.io.start(task)
 
-    def take_error(self) -> SyftError | None:
-        """Return the first noted error, once."""
-        error, self._error = self._error, None
-        return error
-
-    async def _open(self) -> ClientConnection:
-        """Connect, trying again until the deadline, and introduce this side."""
-        peer, seconds = self._peer, self._peer.connect_timeout
-        deadline, attempts, pause = time.monotonic() + seconds, 0, _FIRST_PAUSE
-        while True:
-            attempts += 1
-            self.attempts += 1
-            left = max(deadline - time.monotonic(), 0.05)
-            try:
-                connection = await self._connect(left)
-                break
-            except ssl.SSLError as error:
-                raise refusal(peer.worker, peer.url, error) from None
-            except (OSError, *TIMEOUTS) as error:
-                if peer.tls is not None and isinstance(error, ConnectionResetError):  # it does not speak TLS
-                    raise refusal(peer.worker, peer.url, error) from None
-                if time.monotonic() + pause >= deadline:
-                    if isinstance(error, ConnectionResetError):  # somebody is there, and hangs up
-                        raise HandshakeFailed(peer.worker, peer.url, _cause(error)) from None
-                    raise WorkerUnreachable(peer.worker, peer.url, seconds, attempts, _cause(error)) from None
-            except (InvalidHandshake, InvalidMessage, ConnectionClosed) as error:
-                raise refusal(peer.worker, peer.url, error) from None
-            await asyncio.sleep(pause * _random.uniform(0.5, 1))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        try:
-            await self._introduce(connection)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
-
-    async def _connect(self, seconds: float) -> ClientConnection:
-        return await connect(
-            self._peer.uri,
-            ssl=self._peer.tls,
-            compression=None,
-            max_size=self._peer.max_message_bytes,
-            open_timeout=min(seconds, HANDSHAKE_TIMEOUT),
-            ping_interval=PING_INTERVAL,
-            ping_timeout=PING_INTERVAL,
-            close_timeout=CLOSE_TIMEOUT,
-            proxy=None,
-            create_connection=KeptAliveClient,
-            additional_headers=authorization(self._peer.token),
-        )
-
-    async def _answer(self) -> None:
+    async def _ping(self) -> None:
         connection = await self.connection()
         with contextlib.suppress(ConnectionClosed):
             await (await connection.ping())
             self._doubted = False
 
-    async def _cancel(self, connection: ClientConnection, request_id: int) -> None:
-        """Tell the worker that nobody waits for a request any more; its answer, with id 0, is dropped."""
-        with contextlib.suppress(ConnectionClosed, OSError):
-            await connection.send(wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))
-
-    async def _introduce(self, connection: ClientConnection) -> None:
-        greeting = {"session": self._session, "max_message_bytes": self._peer.max_message_bytes}
-        try:
-            await connection.send(wire.encode(wire.Request(0, "hello", greeting)))
-            answer = await asyncio.wait_for(connection.recv(), HANDSHAKE_TIMEOUT)
-        except TIMEOUTS:
-            cause = f"no answer to the greeting within {HANDSHAKE_TIMEOUT:g} s"
-            raise HandshakeFailed(self._peer.worker, self._peer.url, cause) from None
-        except ConnectionClosed as error:
-            raise HandshakeFailed(self._peer.worker, self._peer.url, _cause(error)) from None
-        theirs = wire.peek_version(answer) if isinstance(answer, bytes) else None
-        if theirs not in (None, wire.VERSION):
-            raise VersionMismatch(self._peer.worker, self._peer.url, "another version", wire.VERSION, theirs)
-        try:
-            self.peer_limit = int(unwrap(answer, self._peer.worker)["max_message_bytes"])  # type: ignore[arg-type]
-        except (MalformedMessage, TypeError, KeyError, ValueError):
-            cause = "it does not speak this package's protocol"
-            raise HandshakeFailed(self._peer.worker, self._peer.url, cause) from None
-
-    async def _read(self, connection: ClientConnection, waiting: dict[int, asyncio.Future[bytes]]) -> None:
+    async def _read(self, connection: ClientConnection, waiting: Waiting) -> None:
         """Hand each reply to the call that waits for it, until the connection ends."""
         try:
             while True:
@@ -327,7 +191,7 @@ class Link:
             if not reply.done():
                 reply.set_exception(cause)
 
-    def _hand_over(self, frame: str | bytes, waiting: dict[int, asyncio.Future[bytes]]) -> None:
+    def _hand_over(self, frame: str | bytes, waiting: Waiting) -> None:
         try:
             reply = waiting.get(wire.peek_id(frame))  # type: ignore[arg-type]
         except (MalformedMessage, TypeError) as error:
@@ -337,37 +201,12 @@ class Link:
             reply.set_result(frame)  # type: ignore[arg-type]
 
 
-def fragments(frame: bytes) -> bytes | Iterator[memoryview]:
-    """Return a message as `websockets` shall send it: in pieces, if it is large.
-
-    A message in one piece is copied as a whole at each step of sending and receiving; pieces are copied one by one,
-    and pings pass between them.
-    """
-    if len(frame) <= _FRAGMENT:
-        return frame
-    size = max(_FRAGMENT, -(-len(frame) // _MAX_FRAGMENTS))
-    return (memoryview(frame)[start : start + size] for start in range(0, len(frame), size))
-
-
-def parse_port(port: int | str) -> int:
-    """Return a port as a number.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        number = int(port)
-    except (TypeError, ValueError):
-        number = -1
-    if not 0 <= number <= 65535:
-        raise ValueError(f"not a port: {port!r}; expected a number from 0 to 65535.")
-    return number
+async def _cancel(connection: ClientConnection, request_id: int) -> None:
+    """Tell the worker that nobody waits for a request any more; its answer, with id 0, is dropped."""
+    with contextlib.suppress(ConnectionClosed, OSError):
+        await connection.send(wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))
 
 
 def _ending(connection: ClientConnection, error: Exception) -> str:
     gave_up = isinstance(connection, KeptAliveClient) and connection.gave_up
-    return f"no sign of life within {2 * PING_INTERVAL:g} s" if gave_up else _cause(error)
-
-
-def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"no sign of life within {2 * settings.PING_INTERVAL:g} s" if gave_up else cause_of(error)

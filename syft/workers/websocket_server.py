@@ -31,11 +31,12 @@ from syft.guard import Guard
 from syft.limits import STUCK_SECONDS, Limits
 from syft.objects import ObjectId
 from syft.policy import Policy
+from syft.workers import websocket_settings as settings
 from syft.workers.compute import ComputeThread
 from syft.workers.virtual import VirtualWorker
 from syft.workers.websocket_access import FilePath, Gate, identity, is_loopback, resolve_token, server_tls
 from syft.workers.websocket_keepalive import KeptAliveServer
-from syft.workers.websocket_link import CLOSE_TIMEOUT, PING_INTERVAL, fragments, parse_port
+from syft.workers.websocket_settings import fragments, parse_port
 
 logger = logging.getLogger(__name__)
 
@@ -222,8 +223,8 @@ class _Running:
             with contextlib.suppress(RuntimeError):  # it ended in the meantime
                 self._loop.call_soon_threadsafe(self._end.set)
             if threading.current_thread() is not self._thread:
-                self._thread.join(5 + CLOSE_TIMEOUT)
-        self._compute.end(CLOSE_TIMEOUT)
+                self._thread.join(5 + settings.CLOSE_TIMEOUT)
+        self._compute.end(settings.CLOSE_TIMEOUT)
 
     @property
     def stuck_calls(self) -> int:
@@ -263,9 +264,9 @@ class _Running:
             max_size=worker._dispatcher.max_message_bytes,
             max_queue=4,
             open_timeout=self._guard.limits.handshake_seconds,
-            ping_interval=PING_INTERVAL,
-            ping_timeout=PING_INTERVAL,
-            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=settings.PING_INTERVAL,
+            ping_timeout=settings.PING_INTERVAL,
+            close_timeout=settings.CLOSE_TIMEOUT,
             create_connection=KeptAliveServer,
         ) as self._server:
             worker.port = next(iter(self._server.sockets)).getsockname()[1]

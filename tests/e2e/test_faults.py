@@ -14,7 +14,7 @@ import syft as sy
 from syft.exceptions import CallTimeout, ConnectionLost, QuorumNotReached
 from syft.federated import run_round
 from syft.frameworks.torch.fl import utils
-from syft.workers import websocket_link
+from syft.workers import websocket_settings
 from tests.bad_network import Cable, tcp_proxy, why_no_cable
 from tests.models import classifier, make_config
 from tests.network import DEADLINE, in_time
@@ -127,7 +127,7 @@ async def test_stopped_and_continued(processes):
 
 async def test_stopped_while_a_model_is_on_its_way_without_a_deadline(processes, monkeypatch):
     """The model is larger than all buffers; the keepalive ends the call."""
-    monkeypatch.setattr(websocket_link, "PING_INTERVAL", 0.5)
+    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", 0.5)
     alice, bob = processes
     with proxies_of(alice, bob) as proxies:
         large = torch.jit.trace(torch.nn.Linear(4, 3_000_000), torch.zeros(1, 4))
@@ -287,7 +287,7 @@ async def test_a_cable_that_is_pulled_and_plugged_in_again(processes, cable, far
 
 async def test_a_cable_that_is_pulled_for_good(processes, cable, far, monkeypatch):
     """Without a deadline, the keepalive ends the call; afterwards it is tried to connect again."""
-    monkeypatch.setattr(websocket_link, "PING_INTERVAL", 0.5)
+    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", 0.5)
     with proxies_of(processes[0], far, connect_timeout=1.0) as proxies:
         cable.plugged = False
         try:
