@@ -1,11 +1,13 @@
 """Rounds: who counts, who is named and why, and when a round ends. The clock is real; the workers are not."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 
 import pytest
 import torch
+from torch import nn
 
 import syft as sy
 from syft.exceptions import CallTimeout, ConnectionLost, QuorumNotReached, RemoteError, WorkerUnreachable
@@ -48,6 +50,19 @@ def fake(worker_id, answer=None, reachable=True):
     return worker
 
 
+class Model(nn.Module):
+    """A model of one number, equal to that number."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = nn.Parameter(torch.tensor(number))
+
+    def __eq__(self, other):
+        return self.number.item() == other
+
+    __hash__ = nn.Module.__hash__
+
+
 async def fit(worker):
     """Return the worker's answer, as model and as loss."""
     try:
@@ -55,7 +70,7 @@ async def fit(worker):
     except asyncio.CancelledError:
         worker.cancelled = True
         raise
-    return worker.id, answer, torch.tensor(answer)
+    return worker.id, Model(answer), torch.tensor(answer)
 
 
 async def test_all_answer():
@@ -275,3 +290,27 @@ async def test_a_virtual_worker_stops_what_timed_out():
         await in_time(run_round([worker], lambda w: train(w, classifier(), epochs=10**9), timeout=0.1))
     result = await in_time(run_round([worker], lambda w: train(w, classifier()), timeout=LONG))
     assert list(result.models) == ["alice"]
+
+
+LIES = {
+    "nothing": (None, "what `fit` returns: NoneType"),
+    "a model alone": (Model(1.0), "what `fit` returns: Model"),
+    "a list as the model": (("bob", [1, 2], 0.5), "the model: list"),
+    "no number as the loss": (("bob", Model(1.0), torch.ones(2)), "the loss: Tensor"),
+    "a text as the loss": (("bob", Model(1.0), "low"), "the loss: str"),
+    "a parameter that is infinite": (("bob", Model(math.inf), 0.5), "'number': 1 values that are not finite"),
+    "a parameter that is no number": (("bob", Model(math.nan), 0.5), "'number': 1 values that are not finite"),
+}
+
+
+@pytest.mark.parametrize(("answer", "reason"), LIES.values(), ids=LIES)
+async def test_what_is_no_answer_is_the_failure_of_its_worker(answer, reason):
+    async def lie(worker):
+        return answer if worker.id == "bob" else (worker.id, Model(2.0), None)
+
+    result = await in_time(run_round([fake("alice"), fake("bob")], lie))
+    assert result.models == {"alice": 2.0} and result.losses == {"alice": None}
+    assert (
+        result.failures["bob"].startswith("failed: InvalidReply: worker 'bob' returned")
+        and reason in result.failures["bob"]
+    )

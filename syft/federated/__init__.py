@@ -1,9 +1,19 @@
 """Federated training: what is sent to a worker, what the worker does with it, rounds, checkpoints, history."""
 
 from syft.federated.checkpoint import Checkpoint
+from syft.federated.evaluation import checked_evaluation
 from syft.federated.federated_client import FederatedClient
 from syft.federated.history import History, read_history
 from syft.federated.rounds import RoundResult, run_round
 from syft.federated.train_config import TrainConfig
 
-__all__ = ["Checkpoint", "FederatedClient", "History", "RoundResult", "TrainConfig", "read_history", "run_round"]
+__all__ = [
+    "Checkpoint",
+    "FederatedClient",
+    "History",
+    "RoundResult",
+    "TrainConfig",
+    "checked_evaluation",
+    "read_history",
+    "run_round",
+]

@@ -9,11 +9,12 @@ Workers that answer in time count; the others are named with their reason:
     timeout after 30 s          it has not answered by the deadline
     connection lost: ...        the connection ended during the round, or there was none
     failed: ValueError: ...     its training raised an error
+    failed: InvalidReply: ...   what it returned is no model, or has values that are not finite
 
-What is too late stays out: a call is cancelled when its round is over, the worker stops the training of it at its
-next batch, and an answer that is on its way is dropped. The next round asks every worker again, so one that comes
-back takes part again. A round waits for a worker that it cannot reach only as long as it waits for others; proxies
-go on connecting in the background.
+A late answer does not count: the call is cancelled when its round is over, the worker stops training before its next
+batch, and an answer that is on its way is dropped. The next round asks every worker again, so a worker that comes back
+takes part again. A round waits for a worker that it cannot reach only as long as it waits for others; proxies go on
+connecting in the background.
 
 Works in a notebook (`await`) and in a script (`asyncio.run`). It knows no transport: a worker is anything that has
 the three members of `Worker`.
@@ -27,11 +28,13 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
-from syft.exceptions import CallTimeout, ConnectionFailed, QuorumNotReached, RemoteError
+from syft.exceptions import CallTimeout, ConnectionFailed, InvalidReply, QuorumNotReached, RemoteError
+from syft.graph.returned import check_finite
 from syft.objects import ObjectId
 
 logger = logging.getLogger(__name__)
@@ -138,10 +141,10 @@ class _Round:
         self._tasks = {worker.id: asyncio.ensure_future(self._take_part(worker, fit)) for worker in workers}
         self._late: set[ObjectId] = set()
 
-    async def _take_part(self, worker: AnyWorker, fit: Fit[AnyWorker]) -> tuple[ObjectId, nn.Module, Any]:
+    async def _take_part(self, worker: AnyWorker, fit: Fit[AnyWorker]) -> tuple[nn.Module, float | None]:
         await worker.async_connect()
         self._reached.add(worker.id)
-        return await fit(worker)
+        return _outcome(worker.id, await fit(worker))
 
     async def wait(self) -> None:
         """Return when there is nothing more to wait for. Who has not answered by then is late."""
@@ -174,8 +177,8 @@ class _Round:
             errors = [error for task in self._tasks.values() if isinstance(error := _error(task), Exception)]
             named = {str(worker_id): reason for worker_id, reason in failures.items() if reason != _NOT_AWAITED}
             raise QuorumNotReached(len(answers), self._min_workers, named) from (errors[0] if errors else None)
-        models = {worker_id: model for worker_id, (_, model, _) in answers.items()}
-        losses = {worker_id: None if loss is None else float(loss) for worker_id, (*_, loss) in answers.items()}
+        models = {worker_id: model for worker_id, (model, _) in answers.items()}
+        losses = {worker_id: loss for worker_id, (_, loss) in answers.items()}
         return RoundResult(models, losses, failures, time.monotonic() - self._started)
 
     def _answered(self) -> int:
@@ -203,6 +206,26 @@ class _Round:
         if worker.id not in self._reached:
             return f"timeout after {seconds:.1f} s, with no answer to a ping"
         return _NOT_AWAITED
+
+
+def _outcome(worker_id: ObjectId, answer: Any) -> tuple[nn.Module, float | None]:
+    """Return the model and the loss that a worker's training came to.
+
+    Raises:
+        InvalidReply: it is no such thing, or the model has values that are not finite.
+    """
+    worker = str(worker_id)
+    if not isinstance(answer, (tuple, list)) or len(answer) != 3:
+        raise InvalidReply(worker, "what `fit` returns", type(answer).__name__, "worker id, model and loss")
+    _, model, loss = answer
+    if not isinstance(model, nn.Module):
+        raise InvalidReply(worker, "the model", type(model).__name__, "a torch.nn.Module")
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        check_finite(worker, name, tensor)
+    try:
+        return model, None if loss is None else float(loss)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidReply(worker, "the loss", type(loss).__name__, "one number") from None
 
 
 def _error(task: asyncio.Task[Any]) -> BaseException | None:

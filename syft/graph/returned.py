@@ -50,6 +50,11 @@ def _check(worker: str, name: str, tensor: Any, like: torch.Tensor) -> None:
     observed = _described(tensor) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
     if observed != _described(like):
         raise InvalidReply(worker, f"parameter {name!r}", observed, _described(like))
+    check_finite(worker, name, tensor)
+
+
+def check_finite(worker: str, name: str, tensor: torch.Tensor) -> None:
+    """Raise InvalidReply if a parameter or buffer that a worker returned has values that are not finite."""
     if tensor.is_floating_point() or tensor.is_complex():
         finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
         if not finite.all():
