@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add("--cert_file", metavar="FILE", help="certificate chain of the worker; with --key_file, it speaks TLS only")
     add("--key_file", metavar="FILE", help="its private key")
     add("--client_ca_file", metavar="FILE", help="authority that must have signed the coordinators' certificates")
+    help_text = "web pages that may connect, as http://host:port (default: none)"
+    add("--allow_origins", type=_origin, nargs="+", metavar="ORIGIN", help=help_text)
     add("--audit_log", metavar="FILE", help="file to which a line is added for every request")
     add("--allow_calls", nargs="+", metavar="NAME", help="methods that may be called (default: all that are offered)")
     add("--allow_models", nargs="+", metavar="DIGEST", help="structures of models that may be sent, see the audit log")
@@ -56,8 +59,9 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         "max_steps_per_fit": args.max_steps,
     }
     rules = {"policy": policy, "limits": {"call_seconds": args.max_seconds} if args.max_seconds else {}}
+    origins = {"allow_origins": args.allow_origins} if args.allow_origins else {}
     audit = {"audit_path": os.path.abspath(args.audit_log)} if args.audit_log else {}
-    return {**_given(parser, files), **rules, **audit}
+    return {**_given(parser, files), **rules, **origins, **audit}
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +126,14 @@ def _at_least_one(text: str) -> int:
 
 
 _at_least_one.__name__ = "int"  # argparse names it when the text is no number
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/A-Z]+", text):  # as in the package, whose import would take seconds
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no origin; expected http://host:port, without a slash at the end"
+        )
+    return text
 
 
 def _given(parser: argparse.ArgumentParser, files: dict[str, str | None]) -> dict[str, Any]:

@@ -106,18 +106,25 @@ class ConnectionLost(ConnectionFailed):
 
 @dataclass(eq=False)
 class AccessDenied(ConnectionFailed, PermissionError):
-    """A worker refused the connection: the token or the client certificate is missing or not the right one."""
+    """A worker refused the connection: the token or the client certificate is missing or not the right one.
+
+    Or the request came from a web page, or asked for another host (see syft/workers/websocket_access.py).
+
+    Attributes:
+        cause: what the worker saw.
+        remedy: what to do, a sentence.
+    """
 
     worker: str
     url: str
     cause: str
+    remedy: str = (
+        "Use the worker's token (SYFT_TOKEN, --token_file or token=) and, if it asks for one, a client certificate "
+        "that it trusts (cert_path=, key_path=)."
+    )
 
     def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} at {self.url} denied access: {self.cause}. "
-            "Use the worker's token (SYFT_TOKEN, --token_file or token=) and, if it asks for one, a client certificate "
-            "that it trusts (cert_path=, key_path=)."
-        )
+        return f"worker {self.worker!r} at {self.url} denied access: {self.cause}. {self.remedy}"
 
 
 @dataclass(eq=False)

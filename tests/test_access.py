@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import json
 import logging
 import os
 import socket
@@ -54,6 +55,18 @@ def connect(server, host="127.0.0.1", **options):
         proxy.close()
     finally:
         assert time.monotonic() - started < 15
+
+
+def handshake(server, *headers):
+    """Send a WebSocket handshake with these headers besides the usual ones; return the answer."""
+    usual = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+    lines = ["GET / HTTP/1.1", *headers, *usual, "Sec-WebSocket-Version: 13", "", ""]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall("\r\n".join(lines).encode())
+        answer = b""
+        while not answer.startswith(b"HTTP/1.1 101 ") and (chunk := raw.recv(4096)):
+            answer += chunk
+        return answer.decode()
 
 
 class Authority:
@@ -118,28 +131,14 @@ class TestToken:
 
     def test_refused_before_any_message_is_read(self, serve):
         server = serve(token=TOKEN)
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
-            raw.sendall(
-                b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            )
-            answer = b""
-            while chunk := raw.recv(4096):
-                answer += chunk
-        assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n") and b"WWW-Authenticate: Bearer" in answer
+        answer = handshake(server, "Host: localhost")
+        assert answer.startswith("HTTP/1.1 401 Unauthorized\r\n") and "WWW-Authenticate: Bearer" in answer
         assert server._dispatcher.sessions == {}
 
     def test_two_tokens_are_not_one_of_them(self, serve):
         server = serve(token=TOKEN)
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
-            headers = b"".join(b"Authorization: Bearer %s\r\n" % token.encode() for token in (TOKEN, "other"))
-            raw.sendall(
-                b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                + headers
-                + b"Sec-WebSocket-"
-                b"Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            )
-            assert raw.recv(12) == b"HTTP/1.1 401"
+        headers = [f"Authorization: Bearer {token}" for token in (TOKEN, "other")]
+        assert handshake(server, "Host: localhost", *headers).startswith("HTTP/1.1 401")
 
     @pytest.mark.parametrize("token", ["two words", "zwölf", "line\nbreak"])
     def test_that_no_header_can_carry(self, token):
@@ -158,6 +157,102 @@ class TestToken:
             access.warn_of_open_token(None, "192.0.2.12")
             access.warn_of_open_token(TOKEN, "127.0.0.1")
         assert [record.args for record in caplog.records] == [("192.0.2.11",)]
+
+
+class TestPages:
+    """A browser on this machine lets any web page try; it names the page in the header Origin."""
+
+    GOOD_HOST = "Host: localhost:8777"
+
+    @pytest.mark.parametrize("token", [None, TOKEN])
+    @pytest.mark.parametrize(
+        "origin", ["http://evil.example", "null", "http://localhost:8777", "https://localhost:3000", "file://", ""]
+    )
+    def test_a_page_is_refused(self, serve, origin, token):
+        server = serve(token=token, allow_origins=["http://localhost:3000"])
+        answer = handshake(server, self.GOOD_HOST, f"Origin: {origin}", f"Authorization: Bearer {token}")
+        assert answer.startswith("HTTP/1.1 403 Forbidden\r\n")
+        told = json.loads(answer.partition("\r\n\r\n")[2])
+        assert told["type"] == "AccessDenied"
+        assert told["fields"]["cause"] == f"the request comes from a web page: Origin: {origin}"
+        assert server._dispatcher.sessions == {}
+
+    def test_a_listed_page_may_connect(self, serve):
+        server = serve(allow_origins=["https://app.example", "http://localhost:3000"])
+        page = "Origin: http://localhost:3000"
+        assert handshake(server, self.GOOD_HOST, page).startswith("HTTP/1.1 101 ")
+        assert handshake(server, self.GOOD_HOST).startswith("HTTP/1.1 101 ")  # and who is no page still may
+        assert handshake(server, self.GOOD_HOST, page, page).startswith("HTTP/1.1 403 ")
+
+    def test_a_listed_page_still_needs_the_token(self, serve):
+        server = serve(token=TOKEN, allow_origins=["http://localhost:3000"])
+        assert handshake(server, self.GOOD_HOST, "Origin: http://localhost:3000").startswith("HTTP/1.1 401 ")
+
+    @pytest.mark.parametrize("origin", ["null", "*", "localhost", "http://localhost:3000/", "http://Localhost", ""])
+    def test_an_origin_that_no_browser_sends(self, origin):
+        with pytest.raises(ValueError, match="not an origin"):
+            sy.WebsocketServerWorker(None, "localhost", 0, allow_origins=[origin])
+
+    def test_the_error_says_what_to_do(self):
+        error = AccessDenied("alice", "ws://localhost:8777", "seen", "Do this.")
+        assert str(error) == "worker 'alice' at ws://localhost:8777 denied access: seen. Do this."
+
+    @pytest.mark.parametrize(
+        "host", ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:8777", "127.1.2.3", "[::1]", "[::1]:8777"]
+    )
+    def test_names_of_a_worker_on_loopback(self, serve, host):
+        assert handshake(serve(), f"Host: {host}").startswith("HTTP/1.1 101 ")
+
+    @pytest.mark.parametrize(
+        "hosts",
+        [
+            ["rebound.example:8777"],
+            ["localhost.rebound.example"],
+            ["127.0.0.1.rebound.example:8777"],
+            ["rebound.example:8777@localhost"],
+            ["192.0.2.11"],
+            ["0.0.0.0:8777"],
+            ["[::2]:8777"],
+            ["localhost:8777:8777"],
+            [""],
+            [],
+            ["localhost", "localhost"],
+            ["localhost", "rebound.example"],
+        ],
+    )
+    def test_a_rebound_name_is_refused(self, serve, hosts):
+        answer = handshake(serve(), *(f"Host: {host}" for host in hosts))
+        assert answer.startswith("HTTP/1.1 403 Forbidden\r\n")
+        assert json.loads(answer.partition("\r\n\r\n")[2])["type"] == "AccessDenied"
+
+    @pytest.mark.parametrize("host", ["alice.example:8777", "192.0.2.11", "worker_1:8777", "localhost", "[fe80::1]:1"])
+    def test_any_name_of_a_worker_that_listens_beyond_this_machine(self, serve, host):
+        server = serve("0.0.0.0", token=TOKEN)
+        assert handshake(server, f"Host: {host}", f"Authorization: Bearer {TOKEN}").startswith("HTTP/1.1 101 ")
+        assert handshake(server, f"Authorization: Bearer {TOKEN}").startswith("HTTP/1.1 403 ")
+        page = f"Origin: http://{host}"
+        assert handshake(server, f"Host: {host}", page, f"Authorization: Bearer {TOKEN}").startswith("HTTP/1.1 403 ")
+
+    def test_who_was_sent_away_is_written_down(self, serve, tmp_path, caplog):
+        server = serve(audit_path=tmp_path / "audit")
+        with caplog.at_level(logging.WARNING, "syft"):
+            handshake(server, self.GOOD_HOST, "Origin: http://evil.example/" + 1000 * "x")
+            handshake(server, "Host: rebound.example")
+        assert "Origin: http://evil.example/xxx" in caplog.text and "Host: rebound.example" in caplog.text
+        assert 200 * "x" not in caplog.text
+        lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+        assert [(line["call"], line["outcome"]) for line in lines] == 2 * [("connect", "AccessDenied")]
+        assert all(line["who"]["address"].startswith("127.0.0.1:") for line in lines)
+
+    def test_a_program_that_uses_another_name_is_told_what_to_do(self, serve, monkeypatch):
+        look_up = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args, **more: look_up("127.0.0.1", *args, **more))
+        with pytest.raises(AccessDenied) as caught:
+            connect(serve(), "alice.example")
+        assert caught.value.cause.startswith("the worker listens on 127.0.0.1, which has no such name: Host: alice.ex")
+        assert str(caught.value).endswith(
+            "Connect to localhost or 127.0.0.1, or have the worker listen at an address of that name (host=)."
+        )
 
 
 class TestTLS:
@@ -279,6 +374,7 @@ class TestScripts:
             (["--token_file", os.devnull], "is empty"),
             (["--cert_file", "README.md"], "needs both --cert_file and --key_file"),
             (["--cert_file", "nowhere", "--key_file", "nowhere"], "cannot read nowhere"),
+            (["--allow_origins", "http://localhost:3000/"], "'http://localhost:3000/' is no origin; expected http://"),
             (["--client_ca_file", "README.md"], "give --cert_file and --key_file too"),
         ],
     )
@@ -306,6 +402,10 @@ class TestScripts:
 
     def test_insecure_said_aloud(self, monkeypatch):
         assert self.parse(monkeypatch, "--host", "0.0.0.0", "--insecure") == {}
+
+    def test_pages_that_may_connect(self, monkeypatch):
+        origins = ["http://localhost:3000", "https://app.example"]
+        assert self.parse(monkeypatch, "--allow_origins", *origins) == {"allow_origins": origins}
 
     def test_coordinator(self, monkeypatch):
         assert self.parse(monkeypatch, client=True) == {}

@@ -1,12 +1,22 @@
-"""Who may connect to a worker: the token, TLS in both directions, and what a refusal says.
+"""Who may connect to a worker: no web page, the token, TLS in both directions, and what a refusal says.
 
     coordinator                                     worker
     TLS: verify the certificate, host name too ---> TLS: verify the client's certificate, if client_ca_path is given
-    GET / HTTP/1.1
-    Authorization: Bearer <token> ----------------> Gate: compare in constant time
-                                 <----------------- 101, or 401 with the error as JSON
+    GET / HTTP/1.1                                  Gate:
+    Host: <host>:<port> --------------------------> one; a loopback name or address, if the worker listens on loopback
+    (no Origin) ----------------------------------> none, or one that the owner allows
+    Authorization: Bearer <token> ----------------> compare in constant time
+                                 <----------------- 101, or 401 or 403 with the error as JSON
 
-The token is checked during the opening handshake, before any message of this package's protocol is read.
+All of it is checked during the opening handshake, before any message of this package's protocol is read.
+
+A browser lets every web page open WebSocket connections to the machine that it runs on. It always names the page's
+origin in the header Origin, and coordinators send none, so a request that has one is refused.
+
+With DNS rebinding a page's own host name suddenly means 127.0.0.1. Its Origin stays what it was; the name also shows
+in the header Host, which is checked as well where all good names are known: on loopback. A worker that listens
+elsewhere is reached by names that it cannot know (of machines, containers, relays) and takes any one Host; what keeps
+pages out there is their Origin, and the token, which no page can send.
 """
 
 from __future__ import annotations
@@ -16,11 +26,14 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import ssl
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidMessage, InvalidStatus
 from websockets.http11 import Request, Response
 
@@ -38,48 +51,94 @@ TOKEN_VARIABLE = "SYFT_TOKEN"
 FilePath = str | os.PathLike[str]
 
 _SCHEME = "Bearer "
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(:[0-9]*)?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/A-Z]+")
+_QUOTED = 100
+"""The most characters of a header that an error repeats."""
 
 
 class Gate:
-    """Lets in who knows the token and has a certificate; what `websockets` calls for each opening handshake.
+    """Lets in who is no web page, knows the token and has a certificate; `websockets` calls it for each handshake.
 
     Args:
         guard: knows the worker, how many connections it grants, and writes down who is sent away.
+        host: the address that the worker listens on.
         token: the token; None: none is needed.
         certificate: whether a client certificate is needed. TLS has verified the one that is there.
+        origins: the origins of web pages that may connect.
     """
 
-    def __init__(self, guard: Guard, token: str | None, certificate: bool) -> None:
+    def __init__(self, guard: Guard, host: str, token: str | None, certificate: bool, origins: frozenset[str]) -> None:
         self._guard = guard
+        self._host = host
         self._token = token
         self._certificate = certificate
+        self._origins = origins
 
     def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
         """Return None to let a coordinator in, or the answer that sends it away."""
-        cause = self._objection(connection, request)
         worker, limit, count = self._guard.worker, self._guard.limits.connections, len(connection.server.connections)
-        if cause is None and count < limit:
-            return None
-        error: SyftError
-        if cause is None:
+        status, error = HTTPStatus.FORBIDDEN, self._page(request.headers)
+        if error is None:
+            status, error = HTTPStatus.UNAUTHORIZED, self._stranger(connection, request.headers)
+        if error is None and count >= limit:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
             error = LimitExceeded(worker, "the open connections", count + 1, limit, "connections")
-        else:
-            error = AccessDenied(worker, "", cause)
-            logger.warning("worker %s: access denied to %s: %s", worker, connection.remote_address, cause)
+        if error is None:
+            return None
+        if isinstance(error, AccessDenied):
+            logger.warning("worker %s: access denied to %s: %s", worker, connection.remote_address, error.cause)
         who = Session("", who=identity(connection, None))
         self._guard.record(who, "connect", type(error).__name__, 0)
-        return refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE if cause is None else HTTPStatus.UNAUTHORIZED, error)
+        return refuse(connection, status, error)
 
-    def _objection(self, connection: ServerConnection, request: Request) -> str | None:
+    def _page(self, headers: Headers) -> SyftError | None:
+        """Return what to tell a web page, or anybody else who came here by a wrong name; None: it is neither."""
+        origins, hosts = headers.get_all("Origin"), headers.get_all("Host")
+        if origins and (len(origins) > 1 or origins[0] not in self._origins):
+            cause = f"the request comes from a web page: {_quoted('Origin', origins)}"
+            remedy = "Connect from a program, which sends no Origin, or have the worker's owner list it: allow_origins="
+            return AccessDenied(self._guard.worker, "", cause, f"{remedy} (--allow_origins).")
+        found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if found is None:
+            cause = f"the request should name one host; it has {_quoted('Host', hosts)}"
+            return AccessDenied(self._guard.worker, "", cause, "Send one header Host, as HTTP asks for.")
+        if is_loopback(self._host) and not is_loopback(found[1].strip("[]").lower()):
+            cause = f"the worker listens on {self._host}, which has no such name: {_quoted('Host', hosts)}"
+            remedy = "Connect to localhost or 127.0.0.1, or have the worker listen at an address of that name (host=)."
+            return AccessDenied(self._guard.worker, "", cause, remedy)
+        return None
+
+    def _stranger(self, connection: ServerConnection, headers: Headers) -> SyftError | None:
+        """Return what to tell who cannot show that the owner lets it in; None: it can."""
         if self._certificate and not connection.transport.get_extra_info("peercert"):
-            return "it asks for a client certificate"
+            return AccessDenied(self._guard.worker, "", "it asks for a client certificate")
         if self._token is None:
             return None
-        sent = request.headers.get_all("Authorization")
+        sent = headers.get_all("Authorization")
         if not sent:
-            return "no token was sent"
+            return AccessDenied(self._guard.worker, "", "no token was sent")
         right = (_SCHEME + self._token).encode()
-        return None if len(sent) == 1 and hmac.compare_digest(sent[0].encode(), right) else "the token is wrong"
+        if len(sent) == 1 and hmac.compare_digest(sent[0].encode(), right):
+            return None
+        return AccessDenied(self._guard.worker, "", "the token is wrong")
+
+
+def check_origins(origins: Iterable[str]) -> frozenset[str]:
+    """Return the origins of web pages that may connect.
+
+    Raises:
+        ValueError: one of them is not written as browsers write it, and would never be met; or it is "null", which
+            is what they write for pages of many kinds and owners.
+    """
+    origins = frozenset(origins)
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"not an origin: {origin!r}; expected scheme://host or scheme://host:port, in lower case and without "
+                "a slash at the end, such as 'http://localhost:3000'."
+            )
+    return origins
 
 
 def refuse(connection: ServerConnection, status: HTTPStatus, error: SyftError) -> Response:
@@ -95,7 +154,7 @@ def refusal(worker: str, url: str, error: Exception) -> SyftError:
     """Return what a failed opening handshake means to the user of a proxy."""
     told = _told(error.response) if isinstance(error, InvalidStatus) else None
     if isinstance(told, AccessDenied):
-        return AccessDenied(worker, url, told.cause)
+        return AccessDenied(worker, url, told.cause, told.remedy)
     if told is not None:
         return told
     cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -186,3 +245,9 @@ def _told(response: Response) -> SyftError | None:
         return exceptions.from_fields(body["type"], body["fields"])
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def _quoted(name: str, values: list[str]) -> str:
+    """Return a header as text for an error."""
+    text = ", ".join(f"{name}: {value}" for value in values) or f"no {name}"
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

@@ -34,7 +34,15 @@ from syft.policy import Policy
 from syft.workers import websocket_settings as settings
 from syft.workers.compute import ComputeThread
 from syft.workers.virtual import VirtualWorker
-from syft.workers.websocket_access import FilePath, Gate, identity, is_loopback, resolve_token, server_tls
+from syft.workers.websocket_access import (
+    FilePath,
+    Gate,
+    check_origins,
+    identity,
+    is_loopback,
+    resolve_token,
+    server_tls,
+)
 from syft.workers.websocket_keepalive import KeptAliveServer
 from syft.workers.websocket_settings import fragments, parse_port
 
@@ -79,6 +87,9 @@ class WebsocketServerWorker(VirtualWorker):
             is read. None: that of the environment variable SYFT_TOKEN, if it is set; "": none.
         client_ca_path: file of the certificate authority; a coordinator must have a certificate signed by it. Only
             with `cert_path` and `key_path`.
+        allow_origins: origins of web pages that may connect, such as "http://localhost:3000"; any other page that a
+            browser shows is refused. A page cannot send a token: this is for workers without one, and for programs
+            that send an Origin.
         allow_operators: names of operators that models may use beside those of syft/graph/operators.py.
         allow_torchscript: take models that a plain graph cannot carry as TorchScript archives. Loading one runs what
             is in it, and torch's loader trusts its input: only where every coordinator is trusted.
@@ -107,6 +118,7 @@ class WebsocketServerWorker(VirtualWorker):
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         token: str | None = None,
         client_ca_path: FilePath | None = None,
+        allow_origins: Iterable[str] = (),
         allow_operators: Iterable[str] = (),
         allow_torchscript: bool = False,
         limits: Limits | None = None,
@@ -138,6 +150,7 @@ class WebsocketServerWorker(VirtualWorker):
         self.key_path = key_path
         self.client_ca_path = client_ca_path
         self._token = resolve_token(token)
+        self._allow_origins = check_origins(allow_origins)
         self.stuck_calls = 0
         self._running: _Running | None = None
 
@@ -259,7 +272,9 @@ class _Running:
             host,
             worker.port,
             ssl=self._tls,
-            process_request=Gate(self._guard, worker._token, worker.client_ca_path is not None),
+            process_request=Gate(
+                self._guard, worker.host, worker._token, worker.client_ca_path is not None, worker._allow_origins
+            ),
             compression=None,
             max_size=worker._dispatcher.max_message_bytes,
             max_queue=4,
