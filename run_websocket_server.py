@@ -22,7 +22,7 @@ from torchvision import datasets, transforms
 import script_options
 import syft as sy
 from data.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
-from syft.exceptions import AddressInUse
+from syft.exceptions import AddressInUse, TokenNotKept
 from syft.graph import for_inference
 from syft.limits import Limits
 from syft.policy import Policy
@@ -163,7 +163,7 @@ def main() -> int:
             block=False,
             **args.options,
         )
-    except (AddressInUse, DamagedArchiveError) as error:
+    except (AddressInUse, TokenNotKept, DamagedArchiveError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     stop.wait()

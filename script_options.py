@@ -20,7 +20,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--host", default="localhost", help="address to listen on (default: this machine only)")
     _add_token_file(parser, "that coordinators must know")
-    add("--insecure", action="store_true", help="listen beyond this machine although there is no token")
+    add("--insecure", action="store_true", help="let in whoever connects, without a token, also from other machines")
     add("--cert_file", metavar="FILE", help="certificate chain of the worker; with --key_file, it speaks TLS only")
     add("--key_file", metavar="FILE", help="its private key")
     add("--client_ca_file", metavar="FILE", help="authority that must have signed the coordinators' certificates")
@@ -59,9 +59,10 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         "max_steps_per_fit": args.max_steps,
     }
     rules = {"policy": policy, "limits": {"call_seconds": args.max_seconds} if args.max_seconds else {}}
+    token = {"token": ""} if args.insecure and not os.environ.get(TOKEN_VARIABLE) else {}
     origins = {"allow_origins": args.allow_origins} if args.allow_origins else {}
     audit = {"audit_path": os.path.abspath(args.audit_log)} if args.audit_log else {}
-    return {**_given(parser, files), **rules, **origins, **audit}
+    return {**_given(parser, files), **rules, **token, **origins, **audit}
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:

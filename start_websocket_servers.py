@@ -247,7 +247,7 @@ def serve(
 
     import run_websocket_server as rws
     from syft import TorchHook
-    from syft.exceptions import AddressInUse
+    from syft.exceptions import AddressInUse, TokenNotKept
 
     logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
     evaluates = worker_id == "testing"
@@ -264,7 +264,7 @@ def serve(
             block=False,
             **options,
         )
-    except AddressInUse as error:
+    except (AddressInUse, TokenNotKept) as error:
         sys.exit(f"error: {error}")
     if evaluates:
         server.evaluation_threads = _threads(worker_id)

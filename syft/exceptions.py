@@ -10,6 +10,7 @@ SyftError
 ├── CallAbandoned               a worker stopped training, since nobody waits for the result
 ├── CallTimeout                 (also TimeoutError)  no reply within the `timeout` that was asked for
 ├── AddressInUse                (also OSError)  a server worker cannot listen on its port
+├── TokenNotKept                (also OSError)  a server worker cannot write the token that it made
 ├── ProtocolError               (also ValueError)
 │   ├── MalformedMessage        bytes that are no message of this protocol
 │   ├── MessageTooLarge         more bytes than either side allows
@@ -200,6 +201,22 @@ class AddressInUse(SyftError, OSError):
         return (
             f"worker {self.worker!r} cannot listen at {self.url}: {self.cause}. "
             "Stop the process that uses this port, or choose another port."
+        )
+
+
+@dataclass(eq=False)
+class TokenNotKept(SyftError, OSError):
+    """A server worker was given no token, and cannot write the one that it made where its user's programs find it."""
+
+    worker: str
+    url: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} at {self.url} has no token, and cannot keep one that it makes: {self.cause}. "
+            "Give it and its coordinators one (SYFT_TOKEN or token=), or say token='' to let in every user of this "
+            "machine."
         )
 
 

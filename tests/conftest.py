@@ -13,6 +13,14 @@ from tests.network import Server, proxy_of, serving
 torch.set_num_threads(1)  # the models are tiny; threads only slow them down
 
 
+@pytest.fixture(autouse=True, scope="session")
+def tokens_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave the tokens of the user's own workers alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Have every test draw the same random numbers."""

@@ -52,10 +52,10 @@ class RemoteMethods:
 
 
 class Server(RemoteMethods, sy.WebsocketServerWorker):
-    """A worker with the dataset "blobs" and remote methods."""
+    """A worker with the dataset "blobs" and remote methods. It needs no token, unless one is given."""
 
     def __init__(self, id: str = "alice", host: str = "127.0.0.1", port: int | str = 0, **settings: Any) -> None:
-        super().__init__(None, host, port, id=id, **settings)
+        super().__init__(None, host, port, id=id, **{"token": "", **settings})
         self.add_dataset(blobs(), key="blobs")
         self.entered, self.release, self.order = threading.Semaphore(0), threading.Event(), []
 

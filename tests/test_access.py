@@ -127,7 +127,7 @@ class TestToken:
         assert TOKEN not in caplog.text + str(caught.value)
 
     def test_a_worker_without_token_takes_any(self, serve):
-        connect(serve(), token=TOKEN)
+        connect(serve(token=""), token=TOKEN)
 
     def test_refused_before_any_message_is_read(self, serve):
         server = serve(token=TOKEN)
@@ -178,7 +178,7 @@ class TestPages:
         assert server._dispatcher.sessions == {}
 
     def test_a_listed_page_may_connect(self, serve):
-        server = serve(allow_origins=["https://app.example", "http://localhost:3000"])
+        server = serve(token="", allow_origins=["https://app.example", "http://localhost:3000"])
         page = "Origin: http://localhost:3000"
         assert handshake(server, self.GOOD_HOST, page).startswith("HTTP/1.1 101 ")
         assert handshake(server, self.GOOD_HOST).startswith("HTTP/1.1 101 ")  # and who is no page still may
@@ -201,7 +201,7 @@ class TestPages:
         "host", ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:8777", "127.1.2.3", "[::1]", "[::1]:8777"]
     )
     def test_names_of_a_worker_on_loopback(self, serve, host):
-        assert handshake(serve(), f"Host: {host}").startswith("HTTP/1.1 101 ")
+        assert handshake(serve(token=""), f"Host: {host}").startswith("HTTP/1.1 101 ")
 
     @pytest.mark.parametrize(
         "hosts",
@@ -401,7 +401,11 @@ class TestScripts:
         assert os.environ["SYFT_TOKEN"] == TOKEN
 
     def test_insecure_said_aloud(self, monkeypatch):
-        assert self.parse(monkeypatch, "--host", "0.0.0.0", "--insecure") == {}
+        assert self.parse(monkeypatch, "--host", "0.0.0.0", "--insecure") == {"token": ""}
+
+    def test_insecure_takes_no_token_away(self, monkeypatch, tmp_path):
+        (tmp_path / "token").write_text(TOKEN)
+        assert self.parse(monkeypatch, "--insecure", "--token_file", str(tmp_path / "token")) == {}
 
     def test_pages_that_may_connect(self, monkeypatch):
         origins = ["http://localhost:3000", "https://app.example"]

@@ -22,6 +22,7 @@ EXAMPLES = [
     exceptions.CallAbandoned("bob"),
     exceptions.CallTimeout("bob", "fit(dataset_key='mnist')", 2.5),
     exceptions.AddressInUse("bob", URL, "Address already in use"),
+    exceptions.TokenNotKept("bob", URL, "No space left on device"),
     exceptions.MalformedMessage("3 bytes; a header has 20"),
     exceptions.MessageTooLarge("charlie", "message from", 71303168, 67108864),
     exceptions.UnknownCommand("alice", "add_dataset", ["evaluate", "fit"]),

@@ -153,6 +153,8 @@ with proxy_of(server) as alice:
         print("child", alice.objects_count_remote())
         sys.exit()  # it ends as a program does, exit handlers included
     print("child ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    with proxy_of(server) as another:  # the child has not removed the token
+        print(another.id, another.objects_count_remote())
 
     torch.set_num_threads(2)
     torch.rand(200, 200, requires_grad=True).relu().sum().backward()  # starts torch's threads
@@ -179,5 +181,5 @@ def test_server_in_a_child_of_a_process_that_has_computed():
     )
     assert program.stderr == ""
     lines = [line for line in program.stdout.splitlines() if not line.startswith("Worker bob is serving at ")]
-    assert lines == ["alice True", "child 0", "child ended with 0", "bob True", "alice 0"]
+    assert lines == ["alice True", "child 0", "child ended with 0", "alice 0", "bob True", "alice 0"]
     assert program.returncode == 0

@@ -50,6 +50,12 @@ TOKEN_VARIABLE = "SYFT_TOKEN"
 
 FilePath = str | os.PathLike[str]
 
+OWN_TOKEN_REMEDY = (
+    "This worker was started without a token and made one, which programs of the same user on the same machine find by "
+    "themselves. For others, start it with a token (SYFT_TOKEN, --token_file or token=) and give them the same."
+)
+"""What to tell those who have no token, or a wrong one, when the worker made its own."""
+
 _SCHEME = "Bearer "
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(:[0-9]*)?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/A-Z]+")
@@ -64,14 +70,18 @@ class Gate:
         guard: knows the worker, how many connections it grants, and writes down who is sent away.
         host: the address that the worker listens on.
         token: the token; None: none is needed.
+        own: whether the worker made the token itself.
         certificate: whether a client certificate is needed. TLS has verified the one that is there.
         origins: the origins of web pages that may connect.
     """
 
-    def __init__(self, guard: Guard, host: str, token: str | None, certificate: bool, origins: frozenset[str]) -> None:
+    def __init__(
+        self, guard: Guard, host: str, token: str | None, own: bool, certificate: bool, origins: frozenset[str]
+    ) -> None:
         self._guard = guard
         self._host = host
         self._token = token
+        self._remedy = {"remedy": OWN_TOKEN_REMEDY} if own else {}
         self._certificate = certificate
         self._origins = origins
 
@@ -117,11 +127,11 @@ class Gate:
             return None
         sent = headers.get_all("Authorization")
         if not sent:
-            return AccessDenied(self._guard.worker, "", "no token was sent")
+            return AccessDenied(self._guard.worker, "", "no token was sent", **self._remedy)
         right = (_SCHEME + self._token).encode()
         if len(sent) == 1 and hmac.compare_digest(sent[0].encode(), right):
             return None
-        return AccessDenied(self._guard.worker, "", "the token is wrong")
+        return AccessDenied(self._guard.worker, "", "the token is wrong", **self._remedy)
 
 
 def check_origins(origins: Iterable[str]) -> frozenset[str]:

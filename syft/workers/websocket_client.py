@@ -69,7 +69,8 @@ class WebsocketClientWorker(BaseWorker):
         verify: False turns the verification of the certificate off.
         connect: False: connect at the first call, rather than here.
         token: the secret that the worker asks for, sent when a connection is opened. None: that of the environment
-            variable SYFT_TOKEN, if it is set; "": none.
+            variable SYFT_TOKEN, if it is set, else that of a worker on loopback which this user started without one
+            (see syft/workers/token_files.py); "": none.
         cert_path: file with a certificate chain that shows the worker who this is, if it asks for one.
         key_path: file with its private key; None: it is in `cert_path`.
         allow_torchscript: send models that a plain graph cannot carry as TorchScript archives; the worker must allow
@@ -113,6 +114,7 @@ class WebsocketClientWorker(BaseWorker):
         self.max_message_bytes = max_message_bytes
         self._tls = client_tls(ca_path, verify, cert_path, key_path) if secure else None
         self._token = resolve_token(token)
+        self._finds_token = token is None and self._token is None
         if not secure:
             if ca_path or cert_path or key_path:
                 raise ValueError("ca_path, cert_path and key_path are for TLS: give secure=True too.")
@@ -295,7 +297,7 @@ class WebsocketClientWorker(BaseWorker):
                 self._garbage.clear()  # these are the parent's objects
                 self._forget_fits()  # and its fits
             about = (str(self.id), self.host, self.port, self._tls, self.connect_timeout, self.max_message_bytes)
-            peer = Peer(*about, self._token)
+            peer = Peer(*about, self._token, self._finds_token)
             collect = weakref.WeakMethod(self._collect)  # the proxy owns the link, and closes it when it goes
             self._link = Link(io, peer, lambda link: (method := collect()) and method(link))
         return self._link

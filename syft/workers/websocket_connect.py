@@ -21,6 +21,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
@@ -28,6 +29,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from syft import wire
 from syft.dispatch import unwrap
 from syft.exceptions import HandshakeFailed, MalformedMessage, VersionMismatch, WorkerUnreachable
+from syft.workers import token_files
 from syft.workers import websocket_settings as settings
 from syft.workers.websocket_access import authorization, refusal
 from syft.workers.websocket_keepalive import KeptAliveClient
@@ -48,6 +50,7 @@ class Peer:
         connect_timeout: seconds to wait for the worker to accept a connection.
         max_message_bytes: upper bound on one received message.
         token: the secret that the worker asks for, or None.
+        finds_token: whether to look for the token that a worker of this user made.
     """
 
     worker: str
@@ -57,6 +60,7 @@ class Peer:
     connect_timeout: float
     max_message_bytes: int
     token: str | None = field(default=None, repr=False)
+    finds_token: bool = False
 
     @property
     def url(self) -> str:
@@ -68,6 +72,15 @@ class Peer:
         """The address to connect to: 0.0.0.0, which is one to listen on, means this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"{'ws' if self.tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+class _TokenFinder(KeptAliveClient):
+    """A connection that sends the token of the worker it has reached, if that is one of this user."""
+
+    async def handshake(self, additional_headers: Any = None, *args: Any, **kwargs: Any) -> None:
+        address = self.remote_address  # None if the worker has reset the connection already
+        token = token_files.find(address[:2]) if address else None
+        await super().handshake({**(additional_headers or {}), **authorization(token)}, *args, **kwargs)
 
 
 async def open_connection(
@@ -133,7 +146,7 @@ async def connect_once(peer: Peer, seconds: float) -> ClientConnection:
         ping_timeout=settings.PING_INTERVAL,
         close_timeout=settings.CLOSE_TIMEOUT,
         proxy=None,
-        create_connection=KeptAliveClient,
+        create_connection=_TokenFinder if peer.finds_token else KeptAliveClient,
         additional_headers=authorization(peer.token),
     )
 

@@ -14,9 +14,10 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import secrets
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -26,11 +27,12 @@ from websockets.exceptions import ConnectionClosed
 from syft import wire
 from syft.audit import AuditLog
 from syft.dispatch import Job, Session
-from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage
+from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage, TokenNotKept
 from syft.guard import Guard
 from syft.limits import STUCK_SECONDS, Limits
 from syft.objects import ObjectId
 from syft.policy import Policy
+from syft.workers import token_files
 from syft.workers import websocket_settings as settings
 from syft.workers.compute import ComputeThread
 from syft.workers.virtual import VirtualWorker
@@ -84,7 +86,9 @@ class WebsocketServerWorker(VirtualWorker):
         key_path: file with the private key.
         max_message_bytes: upper bound on one message, received or sent.
         token: the secret that a coordinator must send when it opens a connection; it is checked before any message
-            is read. None: that of the environment variable SYFT_TOKEN, if it is set; "": none.
+            is read. None: that of the environment variable SYFT_TOKEN; if that is not set either, a worker on
+            loopback makes one at each start, which proxies of the same user on the same machine find by themselves
+            (see syft/workers/token_files.py). "": none is needed.
         client_ca_path: file of the certificate authority; a coordinator must have a certificate signed by it. Only
             with `cert_path` and `key_path`.
         allow_origins: origins of web pages that may connect, such as "http://localhost:3000"; any other page that a
@@ -150,6 +154,7 @@ class WebsocketServerWorker(VirtualWorker):
         self.key_path = key_path
         self.client_ca_path = client_ca_path
         self._token = resolve_token(token)
+        self._makes_token = token is None and self._token is None and is_loopback(host)
         self._allow_origins = check_origins(allow_origins)
         self.stuck_calls = 0
         self._running: _Running | None = None
@@ -167,6 +172,7 @@ class WebsocketServerWorker(VirtualWorker):
 
         Raises:
             AddressInUse: the address cannot be listened on (also an OSError).
+            TokenNotKept: the token that it makes cannot be written (also an OSError).
             RuntimeError: the server is running already.
         """
         if self._running is not None:
@@ -208,6 +214,7 @@ class _Running:
             self._tls = server_tls(worker.cert_path, worker.key_path, worker.client_ca_path)
         self.stopped = threading.Event()
         self._worker = worker
+        self._token = secrets.token_urlsafe(32) if worker._makes_token else worker._token
         self._dispatcher = worker._dispatcher
         usable = worker.loop is not None and not worker.loop.is_running() and not worker.loop.is_closed()
         self._loop = worker.loop if usable and worker.loop is not None else asyncio.new_event_loop()
@@ -225,7 +232,7 @@ class _Running:
         self._ready.wait()
         if self._error is not None:
             self._thread.join()
-            if isinstance(self._error, OSError):
+            if isinstance(self._error, OSError) and not isinstance(self._error, TokenNotKept):
                 cause = self._error.strerror or str(self._error)
                 raise AddressInUse(str(self._worker.id), self._worker.url, cause) from None
             raise self._error
@@ -273,7 +280,12 @@ class _Running:
             worker.port,
             ssl=self._tls,
             process_request=Gate(
-                self._guard, worker.host, worker._token, worker.client_ca_path is not None, worker._allow_origins
+                self._guard,
+                worker.host,
+                self._token,
+                worker._makes_token,
+                worker.client_ca_path is not None,
+                worker._allow_origins,
             ),
             compression=None,
             max_size=worker._dispatcher.max_message_bytes,
@@ -283,11 +295,26 @@ class _Running:
             ping_timeout=settings.PING_INTERVAL,
             close_timeout=settings.CLOSE_TIMEOUT,
             create_connection=KeptAliveServer,
+            start_serving=False,
         ) as self._server:
             worker.port = next(iter(self._server.sockets)).getsockname()[1]
-            self._ready.set()
-            await self._end.wait()
+            with self._published_token():
+                await self._server.start_serving()
+                self._ready.set()
+                await self._end.wait()
             self._compute.shutdown(wait=False, cancel_futures=True)
+
+    @contextlib.contextmanager
+    def _published_token(self) -> Iterator[None]:
+        """Have the user's programs find the token while the context lasts, if the worker made it."""
+        with contextlib.ExitStack() as stack:
+            if self._worker._makes_token and self._token is not None and self._server is not None:
+                addresses = [socket.getsockname()[:2] for socket in self._server.sockets]
+                try:
+                    stack.enter_context(token_files.published(self._token, addresses))
+                except OSError as reason:
+                    raise TokenNotKept(str(self._worker.id), self._worker.url, str(reason)) from None
+            yield
 
     async def _connection(self, connection: ServerConnection) -> None:
         """Serve one connection until it ends."""
@@ -335,7 +362,7 @@ class _Running:
         if session.ending is not None:
             session.ending.cancel()
         session.max_message_bytes = limit
-        session.who = identity(connection, self._worker._token)
+        session.who = identity(connection, self._token)
         about = {
             "id": self._worker.id,
             "max_message_bytes": self._dispatcher.max_message_bytes,

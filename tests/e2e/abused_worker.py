@@ -26,7 +26,8 @@ def warm_up():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warm_up()
-    server = sy.WebsocketServerWorker(None, "127.0.0.1", 0, id="alice", limits=LIMITS, max_message_bytes=2_000_000)
+    settings = {"limits": LIMITS, "max_message_bytes": 2_000_000, "token": ""}
+    server = sy.WebsocketServerWorker(None, "127.0.0.1", 0, id="alice", **settings)
     server.add_dataset(blobs(), "blobs")
     server.start(block=False)
     print(server.port, flush=True)
