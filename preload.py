@@ -2,12 +2,19 @@
 
 The garbage collector need not look at what is imported: neither meanwhile, nor in the workers, where it would copy
 the memory that they share.
+
+Killed with the launcher, the fork server does not go on importing for nobody. (Only on Linux; else it ends after that.)
 """
 
 import atexit
 import gc
 import os
+import signal
 
+import lifetime
+
+if hasattr(signal, "SIGKILL"):
+    lifetime.end_with_parent(os.getppid(), signal.SIGKILL)
 gc.disable()
 import run_websocket_server  # noqa: E402, F401
 

@@ -10,6 +10,10 @@
 
 Nothing here imports torch: the workers' processes are forked from one that has imported it, where the platform can.
 A command starts together with the workers, so that it has imported torch when they have; its proxies wait for them.
+
+No process outlives the launcher: it ends the workers, the fork server and the command. If it is killed, the workers
+notice the end of their pipes, and on Linux the kernel ends the other two (see lifetime.py). Elsewhere the fork server
+then ends when it has imported torch, and the command when it likes; it has no workers any more.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import functools
 import logging
 import multiprocessing
 import os
@@ -35,6 +40,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import lifetime
 import script_options
 from data.mnist import DamagedArchiveError, unpack_mnist
 
@@ -51,8 +57,6 @@ LOOK_INTERVAL = 0.2
 STOP_TIMEOUT = 5.0
 """Seconds a worker has to end by itself when it is told to."""
 TAIL_LINES = 8
-INTERRUPTED = 130
-"""Exit status when Ctrl-C or another signal came before the workers were ready for the command."""
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",  # torch's threads would spin while others need the cores
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # glibc keeps freed memory for the next batch, rather than
@@ -117,7 +121,7 @@ def main() -> int:
         return 0
     except Stopped:
         print("stopping the workers")
-        return INTERRUPTED if args.command else 0  # the command has not done what it should
+        return lifetime.INTERRUPTED if args.command else 0  # the command has not done what it should
     except (WorkerFailed, DamagedArchiveError) as error:
         keep_logs = any(logs.iterdir())
         print(f"error: {error}", file=sys.stderr)
@@ -173,11 +177,12 @@ def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[tuple[list[Wor
     """Start all workers, and the command if there is one; stop the workers at the end, however that comes."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        _start_fork_server(context)
-    command = start_command(args.command) if args.command else None
+    command: Command | None = None
     workers: list[Worker] = []
     try:
+        if method == "forkserver":
+            _start_fork_server(context)
+        command = start_command(args.command) if args.command else None
         for worker_id, port in zip(WORKERS, args.ports, strict=True):
             ours, theirs = context.Pipe()
             log = logs / f"{worker_id}.log"
@@ -193,6 +198,8 @@ def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[tuple[list[Wor
         raise
     finally:
         stop(workers)
+        if method == "forkserver":
+            _end_fork_server()
 
 
 def start_command(command: list[str]) -> Command:
@@ -201,10 +208,12 @@ def start_command(command: list[str]) -> Command:
     Raises:
         SystemExit: there is no such command.
     """
+    prepare = functools.partial(lifetime.end_with_parent, os.getpid(), signal.SIGTERM)
+    before_it_runs = prepare if sys.platform == "linux" else None  # Windows takes no function
     # The variable's name is CONNECT_TIMEOUT_VARIABLE in the package, which would import torch.
     environment = {"SYFT_CONNECT_TIMEOUT": f"{COMMAND_CONNECT_TIMEOUT:g}"} | os.environ
     try:
-        return subprocess.Popen(command, env=environment)
+        return subprocess.Popen(command, env=environment, preexec_fn=before_it_runs)
     except OSError as error:
         print(f"error: cannot run {command[0]!r}: {error.strerror}", file=sys.stderr)
         sys.exit(127)
@@ -226,6 +235,16 @@ def _start_fork_server(context: Any) -> None:
     finally:
         os.chdir(folder)
         signal.signal(signal.SIGINT, handler)
+
+
+def _end_fork_server() -> None:
+    """End the process that forks the workers; by itself it would import torch to the end first."""
+    from multiprocessing import forkserver
+
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)  # it has no public name
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def serve(
@@ -352,10 +371,12 @@ def end_command(command: Command) -> None:
 
 
 def stop(workers: list[Worker]) -> None:
-    """End all workers: let them end by themselves first, and kill those that do not in time."""
+    """End all workers: let those that serve end by themselves first, and kill those that do not in time."""
     _ignore_stop_signals()
     for worker in workers:
         worker.pipe.close()
+        if not worker.about:  # it is still starting, and has nothing to bring to an end
+            worker.process.terminate()
     deadline = time.monotonic() + STOP_TIMEOUT
     for worker in workers:
         worker.process.join(max(deadline - time.monotonic(), 0))

@@ -75,6 +75,12 @@ class Program:
                 return
         raise AssertionError(f"no child has loaded {text!r}: {self.finish()}")
 
+    def wait_until_it_maps(self, text: str) -> None:
+        """Return when the program itself has loaded a library whose path holds `text`."""
+        self._children = [psutil.Process(self._process.pid)]
+        while not self.maps(text):
+            assert self._process.poll() is None, f"it has not loaded {text!r}: {self.finish()}"
+
     def child_that_listens(self, port: int) -> psutil.Process:
         """Return the process that listens on a port, among those that ran at the last `read_until`."""
         return next(
@@ -95,6 +101,10 @@ class Program:
     def signal(self, number: int, group: bool = False) -> None:
         """Send a signal to the program, or to its process group as a terminal does."""
         (os.killpg if group else os.kill)(self._process.pid, number)
+
+    def wait(self) -> None:
+        """Wait for the end of the program, but not of its children."""
+        self._process.wait()
 
     def finish(self) -> tuple[int, str, str]:
         """Wait for the end; return the exit status, and the rest of standard output and of standard error."""

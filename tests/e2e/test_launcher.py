@@ -132,13 +132,29 @@ def test_interrupt_while_a_command_runs(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize(("more", "status"), [([], 0), (["--", "sleep", "1000"], 130)], ids=["", "with a command"])
-def test_interrupt_while_starting(tmp_path, more, status):
-    """No traceback of a half-imported module, and nothing left."""
+@pytest.mark.parametrize(
+    ("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_signal_while_starting(tmp_path, more, status, number, group):
+    """No traceback of a half-imported module, and nothing left; nor does the launcher leave before the fork server."""
     ports = free_ports()
     with running(LAUNCHER, *on(ports, *more), folder=tmp_path) as program:
         program.wait_until_a_child_maps("numpy")
-        program.signal(signal.SIGINT, group=True)
+        program.signal(number, group)
+        program.wait()
+        assert program.maps("numpy") == []  # it would go on importing torch for seconds
         assert program.finish() == (status, "stopping the workers\n", "")
+        assert_nothing_left(program, ports)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a command is not told")
+@pytest.mark.parametrize("moment", ["starting", "serving"])
+def test_a_command_does_not_outlive_a_launcher_that_is_killed(tmp_path, moment):
+    ports = free_ports()
+    with running(LAUNCHER, *on(ports, *command("signal.pause()")), folder=tmp_path) as program:
+        program.read_until("running" if moment == "starting" else LAST_WORKER)
+        program.signal(signal.SIGKILL)
+        program.wait()
         assert_nothing_left(program, ports)
 
 
