@@ -6,6 +6,11 @@ python run_websocket_client.py         # in another
 
 from __future__ import annotations
 
+import lifetime
+
+if __name__ == "__main__":
+    lifetime.end_on_interrupt()  # the imports below take seconds
+
 import argparse
 import asyncio
 import contextlib
@@ -405,7 +410,7 @@ def _interrupt(*_):
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s | %(message)s", level=logging.INFO)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupt)
     status = 0
     try:
@@ -413,7 +418,7 @@ if __name__ == "__main__":
             asyncio.run(main())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        status = 130
+        status = lifetime.INTERRUPTED
     except (SyftError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1

@@ -7,6 +7,11 @@
 
 from __future__ import annotations
 
+import lifetime
+
+if __name__ == "__main__":
+    lifetime.end_on_interrupt()  # the imports below take seconds
+
 import argparse
 import logging
 import os

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 
 import pytest
 
@@ -78,6 +79,18 @@ def test_wrong_arguments_of_a_worker(capsys, args, complaint):
         run_websocket_server.define_and_get_arguments(args)
     assert info.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith(f": error: {complaint}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize(
+    ("script", "args", "library"), [(CLIENT, [], "libtorch_python"), (SERVER, ["--id", "bob", "-p", "0"], "numpy")]
+)
+def test_interrupt_while_importing(tmp_path, script, args, library):
+    """No traceback of a half-imported program."""
+    with running(script, *args, folder=tmp_path) as program:
+        program.wait_until_it_maps(library)
+        program.signal(signal.SIGINT)
+        assert program.finish() == (130, "", "interrupted\n")
 
 
 def test_unknown_worker(tmp_path):
