@@ -1,6 +1,7 @@
 """Connections that are closed or break: nothing is lost but the call in progress, and the next call connects again."""
 
 import asyncio
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -102,7 +103,7 @@ def test_connection_that_breaks_at_each_call():
         connection.recv(timeout=DEADLINE)
         connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 1000})))
         connection.recv(timeout=DEADLINE)
-        connection.socket.close()
+        connection.socket.shutdown(socket.SHUT_RDWR)  # close() alone says nothing while another thread reads
 
     with false_worker(break_off) as port, proxy_at("127.0.0.1", port) as proxy:
         for _ in range(2):  # it connects again for each
