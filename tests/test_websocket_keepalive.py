@@ -23,9 +23,15 @@ def short_interval(monkeypatch):
 
 
 class Frozen:
-    """Relays to a worker until `freeze`; from then on it reads nothing and writes nothing, and closes nothing."""
+    """Relays to a worker until `freeze`; from then on it reads nothing and writes nothing, and closes nothing.
+
+    Attributes:
+        at_request: whether it freezes by itself at the next request, that is at more bytes than a ping has. A test that
+            froze it before would have to send its request before the connection is given up.
+    """
 
     def __init__(self, target: int) -> None:
+        self.at_request = False
         self._frozen = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -47,6 +53,9 @@ class Frozen:
             if ready:
                 data = source.recv(4096)
                 if not data:
+                    return
+                if self.at_request and len(data) > 64:
+                    self._frozen.set()
                     return
                 target.sendall(data)
 
@@ -73,7 +82,7 @@ def frozen():
 async def test_a_side_that_is_frozen_is_given_up(frozen, size):
     with proxy_at("127.0.0.1", frozen.port, timeout=None) as proxy:
         assert proxy.call("scale", torch.ones(1)) == 2
-        frozen.freeze()
+        frozen.at_request = True
         with pytest.raises(ConnectionLost) as lost:
             await in_time(proxy.async_call("scale", torch.ones(size)))
         assert f"no sign of life within {2 * INTERVAL:g} s" in str(lost.value)
