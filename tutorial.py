@@ -204,7 +204,7 @@ def plot_label_counts(counts: Mapping[str, Sequence[int]]) -> Figure:
         below += heights
     _axes(ax, "What each worker holds", "digit", "training images")
     ax.set_xticks(DIGITS)
-    ax.set_ylim(0, 1.3 * below.max())
+    ax.set_ylim(0, 1.3 * max(below))
     ax.legend(ncols=len(counts), loc="upper center")
     return figure
 
