@@ -1,17 +1,22 @@
-# The virtual environment is made by the first target that needs it, and again when its lists of packages change.
-
 PYTHON ?= python3
+LOWEST ?=
 NAMES ?= localhost 127.0.0.1 ::1
-BIN := .venv/bin
-STAMP := .venv/.installed
+
+# The virtual environment is made by the first target that needs it, and again when its lists of packages change.
+# Each choice of PYTHON and LOWEST has its own, so that none overwrites another's: .venv, .venv-python3.13,
+# .venv-python3.10-lowest.
+ENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(LOWEST),-lowest)
+BIN := $(ENV)/bin
+STAMP := $(ENV)/.installed
 # JupyterLab asks root for this, in containers most often.
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook certificates test bench
+.PHONY: help install demo notebook certificates test check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "PYTHON=python3.13 uses another Python than python3; LOWEST=1 the lowest versions that requirements.txt allows."
 
 install: $(STAMP) ## make .venv and install all packages (first time: minutes, some GB)
 
@@ -29,20 +34,24 @@ certificates: $(STAMP) ## make TLS certificates for tests in certificates/: make
 bench: $(STAMP) ## measure the speed, against the same work without this package (minutes)
 	$(BIN)/python -m benchmarks
 
-test: $(STAMP) ## check style and types, then run all tests
+# Style and types are checked with the newest versions alone: older ones describe their types less well.
+test: $(if $(LOWEST),,check) $(STAMP) ## check style and types, then run all tests
+	@echo "== pytest"
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## check style and types
 	@echo "== ruff check"
 	@$(BIN)/ruff check .
 	@echo "== ruff format --check"
 	@$(BIN)/ruff format --check .
 	@echo "== mypy"
 	@$(BIN)/mypy
-	@echo "== pytest"
-	@$(BIN)/python -m pytest
 
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "$(PYTHON) is Python %d.%d; the project needs 3.10 or later. Name another: make PYTHON=python3.12" % sys.version_info[:2])'
-	@echo "Installing into .venv. The first time this downloads some GB and takes minutes."
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@echo "Installing into $(ENV). The first time this downloads some GB and takes minutes."
+	@$(PYTHON) -m venv $(ENV)
+	@sed '$(if $(LOWEST),s/>=/==/)' requirements.txt > $(ENV)/requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(ENV)/requirements.txt -r requirements-dev.txt
 	@touch $@
 	@echo "Installed."
