@@ -23,6 +23,8 @@ import numpy as np
 import torch
 
 from syft import exceptions, wire
+from syft.access.guard import Guard
+from syft.access.limits import Budget
 from syft.exceptions import (
     CallAbandoned,
     GetNotPermittedError,
@@ -33,8 +35,6 @@ from syft.exceptions import (
     SyftError,
     UnknownCommand,
 )
-from syft.guard import Guard
-from syft.limits import Budget
 from syft.objects import ObjectId, ObjectWrapper
 from syft.structures import Structures
 

@@ -11,7 +11,8 @@ import torch
 import trustme
 
 import syft as sy
-from syft import archive, audit
+from syft import archive
+from syft.access import audit
 from syft.exceptions import AccessDenied, LimitExceeded, NotPermitted, ObjectNotFoundError
 from syft.limits import Limits
 from syft.policy import Policy

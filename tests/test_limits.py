@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import syft as sy
+from syft.access.limits import Budget, Ledger, Limits, size_of
+from syft.access.policy import Policy
 from syft.exceptions import ConnectionFailed, LimitExceeded, NotPermitted, SyftError
-from syft.limits import Budget, Ledger, Limits, size_of
-from syft.policy import Policy
 from syft.workers import websocket_server
 from syft.workers.compute import ComputeThread
 from tests.models import blobs, classifier, make_config

@@ -49,6 +49,9 @@ NAMES = {
     "syft.messaging.message": "Message ObjectMessage ObjectRequestMessage SearchMessage",
     "syft.serde": "serialize deserialize",
     "syft.exceptions": "SyftError WorkerNotFoundException",
+    "syft.limits": "Limits",
+    "syft.policy": "Policy",
+    "syft.audit": "AuditLog",
 }
 METHODS = {
     "WebsocketClientWorker": "connect close url ws async_fit fit evaluate list_objects_remote objects_count_remote "
@@ -63,15 +66,15 @@ METHODS = {
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
     ["syft.version", "syft.exceptions"],
+    ["syft.objects"],
     ["syft.archive_data", "syft.operators"],
     ["syft.archive"],
     ["syft.vetting"],
     ["syft.torchscript", "syft.tensors"],
     ["syft.structures"],
     ["syft.wire"],
-    ["syft.objects"],
+    ["syft.access"],
     ["syft.limits", "syft.policy", "syft.audit"],
-    ["syft.guard"],
     ["syft.dispatch", "syft.generic"],
     ["syft.frameworks", "syft.messaging", "syft.serde"],
     ["syft.federated"],

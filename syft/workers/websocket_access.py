@@ -25,10 +25,10 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 from websockets.http11 import Request, Response
 
 from syft import exceptions
-from syft.audit import fingerprint
+from syft.access.audit import fingerprint
+from syft.access.guard import Guard
 from syft.dispatch import Session
 from syft.exceptions import AccessDenied, HandshakeFailed, LimitExceeded, SyftError
-from syft.guard import Guard
 
 logger = logging.getLogger(__name__)
 

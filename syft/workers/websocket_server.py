@@ -24,13 +24,13 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from syft import wire
-from syft.audit import AuditLog
+from syft.access.audit import AuditLog
+from syft.access.guard import Guard
+from syft.access.limits import STUCK_SECONDS, Limits
+from syft.access.policy import Policy
 from syft.dispatch import Job, Session
 from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage
-from syft.guard import Guard
-from syft.limits import STUCK_SECONDS, Limits
 from syft.objects import ObjectId
-from syft.policy import Policy
 from syft.workers.compute import ComputeThread
 from syft.workers.virtual import VirtualWorker
 from syft.workers.websocket_access import FilePath, Gate, identity, is_loopback, resolve_token, server_tls
@@ -81,7 +81,7 @@ class WebsocketServerWorker(VirtualWorker):
         allow_operators: names of TorchScript operators that models may use beside those of syft/operators.py.
         limits: how much coordinators may use; None: as class Limits says.
         policy: what they may ask for; None: everything that the worker offers.
-        audit_path: file to which a line is written for everything they ask (see syft/audit.py); None: no such file.
+        audit_path: file to which lines are written for everything they ask (syft/access/audit.py); None: no such file.
 
     Attributes:
         stuck_calls: once stopped: calls that ran beyond their time and cannot be ended (see Limits). Their threads

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from syft.audit import AuditLog, values_digest
+from syft.access.audit import AuditLog, values_digest
+from syft.access.limits import Budget, Ledger, Limits
+from syft.access.policy import Enforcer, Policy
 from syft.exceptions import LimitExceeded
-from syft.limits import Budget, Ledger, Limits
 from syft.objects import ObjectId
-from syft.policy import Enforcer, Policy
 
 if TYPE_CHECKING:
     from syft.dispatch import Session
