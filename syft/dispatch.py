@@ -12,34 +12,25 @@ import inspect
 import logging
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from syft import exceptions, wire
+from syft import wire
 from syft.access.guard import Guard
-from syft.access.limits import Budget
 from syft.exceptions import (
     CallAbandoned,
     GetNotPermittedError,
     LimitExceeded,
     MalformedMessage,
     MessageTooLarge,
-    RemoteError,
-    SyftError,
     UnknownCommand,
 )
+from syft.failures import describe_call, failure
 from syft.objects import ObjectId, ObjectWrapper
+from syft.session import Job, RunningCall, Session, TrainingState, running_call
 from syft.structures import Structures
-
-if TYPE_CHECKING:
-    from syft.workers.virtual import VirtualWorker
 
 logger = logging.getLogger(__name__)
 
@@ -48,107 +39,30 @@ BACKGROUND_METHODS = frozenset({"fit", "evaluate"})
 QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects"})
 """Methods of every worker that are answered at once, also during training."""
 
-_MAX_TRACEBACK = 20_000
 
+class Worker(Protocol):
+    """What a dispatcher uses of its worker."""
 
-@dataclass
-class TrainingState:
-    """What fit() and evaluate() work with.
+    id: ObjectId
+    verbose: bool
 
-    Attributes:
-        config: the TrainConfig, or None.
-        optimizer: the optimizer, built by the first fit() and kept (with its momentum) until the config changes.
-        kept: the config's model and loss function. They stay usable when the coordinator drops its pointers to
-            them, and go with the config, so that at most one model for each coordinator stays behind.
-        model_digest: digests of the config's model as it was sent, for the audit log.
-    """
+    def set_obj(self, obj: Any) -> None:
+        """Store an object under its id."""
 
-    config: Any = None
-    optimizer: torch.optim.Optimizer | None = None
-    kept: dict[ObjectId, Any] = field(default_factory=dict)
-    model_digest: dict[str, str] | None = None
+    def get_obj(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id, or raise ObjectNotFoundError."""
 
+    def rm_obj(self, obj_id: ObjectId) -> None:
+        """Remove the object with this id, if there is one."""
 
-@dataclass
-class Session:
-    """One coordinator, as a worker sees it. It outlives a connection that breaks or is closed for a while.
+    def current_objects(self) -> dict[ObjectId, Any]:
+        """Return a copy of the mapping from id to object."""
 
-    Attributes:
-        name: the session's id, chosen by the coordinator.
-        training: the coordinator's training state; no other coordinator sees or changes it.
-        owned: ids of the objects that the coordinator sent and that go when it goes.
-        connections: number of its connections. There may be two for a while: a lost one is noticed late.
-        calls: request id -> call of a method that waits for its turn or runs.
-        max_message_bytes: the most bytes that the coordinator accepts in one message.
-        who: where the coordinator is and how it showed who it is, for the audit log.
-        queued: its calls that wait or run in the compute thread.
-        ending: the server's timer, while the coordinator is away, after which the session is forgotten.
-        structures: the structures that the coordinator has sent.
-    """
+    def search_objects(self, query: Any) -> list[Any]:
+        """Return the objects that carry all tags of `query`, or the one whose id is in it."""
 
-    name: str
-    training: TrainingState = field(default_factory=TrainingState)
-    owned: set[ObjectId] = field(default_factory=set)
-    connections: int = 0
-    calls: WeakValueDictionary[int, Job] = field(default_factory=WeakValueDictionary)
-    max_message_bytes: int = wire.MAX_MESSAGE_BYTES
-    who: dict[str, Any] = field(default_factory=dict)
-    queued: int = 0
-    ending: Any = None
-    structures: Structures = field(default_factory=Structures)
-
-    @property
-    def connected(self) -> bool:
-        """Whether a connection of this session is open."""
-        return self.connections > 0
-
-
-@dataclass
-class Job:
-    """One request, ready to run.
-
-    Attributes:
-        call: the request as text, for logs and errors.
-        run: does the work and returns the result.
-        in_background: the job may take long.
-        abandoned: set when nobody waits for the result any more; training then ends before its next batch.
-        max_reply_bytes: a reply of more bytes becomes an error that says so.
-        delivered: called when the reply is ready to be sent.
-        session: who asks.
-        budget: what the call may use.
-        model_digest: digests of the model that it is about.
-        structures: the structures that the coordinator knows.
-    """
-
-    request_id: int
-    call: str
-    run: Callable[[], Any]
-    in_background: bool = False
-    abandoned: threading.Event = field(default_factory=threading.Event)
-    max_reply_bytes: int = wire.MAX_MESSAGE_BYTES
-    delivered: Callable[[], None] | None = None
-    session: Session | None = None
-    budget: Budget | None = None
-    model_digest: dict[str, str] | None = None
-    structures: Structures | None = None
-
-    def abandon(self) -> None:
-        """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
-        self.abandoned.set()
-        self.run = _nothing
-
-
-@dataclass
-class RunningCall:
-    """The call of a worker's method that runs in the current context."""
-
-    worker: Any
-    training: TrainingState
-    abandoned: threading.Event
-    budget: Budget
-
-
-running_call: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
+    def train_config_from(self, fields: Mapping[str, Any]) -> Any:
+        """Return the TrainConfig that a coordinator sent as plain values."""
 
 
 class Dispatcher:
@@ -162,7 +76,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        worker: VirtualWorker,
+        worker: Worker,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         allow_operators: Iterable[str] = (),
     ) -> None:
@@ -225,11 +139,11 @@ class Dispatcher:
                 job.delivered()
         except (Exception, SystemExit) as error:
             outcome = f"failed ({type(error).__name__})"
-            frame = self.failure(job.request_id, job.call, error)
+            frame = failure(job.request_id, job.call, error)
         level = logging.INFO if self.worker.verbose else logging.DEBUG
         milliseconds = 1000 * (time.perf_counter() - started)
         samples = job.budget.samples if job.budget is not None else None
-        self.guard.record(job.session, job.call, outcome, milliseconds / 1000, job.model_digest, samples)
+        self.guard.record(job.caller, job.call, outcome, milliseconds / 1000, job.model_digest, samples)
         message = "worker %s: %s %s in %.1f ms, reply of %d bytes"
         logger.log(level, message, self.worker.id, job.call, outcome, milliseconds, len(frame))
         return frame
@@ -261,15 +175,8 @@ class Dispatcher:
             request = self.decode(frame, session.structures)
             job = self.job(request, session)
         except Exception as error:
-            return self.failure(request_id, "a request", error)
+            return failure(request_id, "a request", error)
         return self.run(job)
-
-    def failure(self, request_id: int, call: str, error: BaseException) -> bytes:
-        """Return the failure that tells `error` to the coordinator, as bytes."""
-        text = _printable("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]
-        own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
-        fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
-        return wire.encode(wire.Failure(request_id, _type_name(error), _text(error), fields, call, text))
 
     def open_session(self, name: str) -> Session:
         """Return the session of this name, a new one or that of before.
@@ -324,7 +231,7 @@ class Dispatcher:
         training = session.training  # as of now: a later TrainConfig is for later calls
         method = getattr(self.worker, name)
         abandoned = threading.Event()
-        budget = self.guard.permit(session, name, method, args, kwargs, call)
+        budget = self.guard.permit(session.caller, name, method, args, kwargs, call)
 
         def run() -> Any:
             budget.begin()
@@ -348,7 +255,7 @@ class Dispatcher:
     def _set(
         self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: Any, description: Any, collect: bool
     ) -> None:
-        self.guard.admit(session, id, obj, self.worker.current_objects)
+        self.guard.admit(session.caller, id, obj, self.worker.current_objects)
         if wrapped:
             obj = ObjectWrapper(obj, id, tags, description)
         else:
@@ -408,75 +315,6 @@ class Dispatcher:
         ids = (config._model_id, config._loss_fn_id)
         kept = {key: stored[key] for key in ids if key in stored}
         session.training = TrainingState(config, kept=kept, model_digest=self.guard.digest(config._model_id))
-
-
-def unwrap(
-    frame: bytes, worker_id: ObjectId, allow_operators: Iterable[str] = (), structures: Structures | None = None
-) -> Any:
-    """Return the result that a reply holds, or raise the error that it tells.
-
-    Args:
-        frame: the reply.
-        worker_id: the worker's id, for errors.
-        allow_operators: operators that a model may use beside those of operators.py.
-        structures: what this end of the connection knows.
-
-    Raises:
-        SyftError: the error of this package that the worker raised, with `remote_traceback`.
-        RemoteError: any other error of the worker.
-    """
-    message = wire.decode(frame, allow_operators, structures)
-    if isinstance(message, wire.Reply):
-        return message.result
-    if not isinstance(message, wire.Failure):
-        raise MalformedMessage(f"a {type(message).__name__} where a reply is expected")
-    error = exceptions.from_fields(message.type, message.fields)
-    if error is None:
-        error = RemoteError.of(
-            type_name=message.type,
-            worker=str(worker_id),
-            call=message.call,
-            message=message.message,
-            traceback=message.traceback,
-        )
-    error.remote_traceback = message.traceback
-    raise error
-
-
-def describe_call(name: str, args: Any, kwargs: dict[str, Any]) -> str:
-    """Return a call as text, with long and large arguments shortened: fit(dataset_key='mnist')."""
-    shown = [_shortly(value) for value in args] + [f"{key}={_shortly(value)}" for key, value in kwargs.items()]
-    return f"{name}({', '.join(shown)})"
-
-
-def _shortly(value: Any) -> str:
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return f"<{type(value).__name__} {tuple(value.shape)}>"
-    text = repr(value) if isinstance(value, (str, int, float, bool, bytes, type(None))) else f"<{type(value).__name__}>"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return _printable(str(error))
-    except Exception as reason:
-        return f"<its text failed: {type(reason).__name__}>"
-
-
-def _printable(text: str) -> str:
-    """Return a text that UTF-8 can hold."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _type_name(error: BaseException) -> str:
-    """Return the bare name of built-in errors and of this package's own, else the qualified one."""
-    cls = type(error)
-    bare = cls.__module__ == "builtins" or isinstance(error, SyftError)
-    return cls.__name__ if bare else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _nothing() -> None:
-    """Do nothing, in place of a job that was abandoned."""
 
 
 def _is_ours(cls: type) -> bool:

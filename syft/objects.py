@@ -13,14 +13,11 @@ import os
 import random
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 
 from syft.exceptions import ObjectNotFoundError
-
-if TYPE_CHECKING:
-    from syft.workers.base import BaseWorker
 
 ObjectId = int | str
 
@@ -150,6 +147,27 @@ class ObjectStorage:
         return len(self.current_objects())
 
 
+class Location(Protocol):
+    """A worker that holds objects, as pointers and configs see it; in practice a proxy of it."""
+
+    id: ObjectId
+
+    def request_obj(self, obj_id: ObjectId) -> Any:
+        """Fetch an object; it is not kept there."""
+
+    async def async_request_obj(self, obj_id: ObjectId) -> Any:
+        """Fetch an object as `request_obj` does, while other coroutines go on."""
+
+    def _send_object(self, obj: Any, owner: Any, *, wait: bool) -> ObjectPointer:
+        """Store an object there; return a pointer to it."""
+
+    def _post(self, command: str, **arguments: Any) -> None:
+        """Send a request without waiting for its result."""
+
+    def _forget(self, obj_id: ObjectId) -> None:
+        """Have an object deleted, some time soon."""
+
+
 class ObjectPointer:
     """Stands for an object that a worker holds.
 
@@ -165,7 +183,7 @@ class ObjectPointer:
 
     def __init__(
         self,
-        location: BaseWorker,
+        location: Location,
         id_at_location: ObjectId,
         owner: Any = None,
         id: ObjectId | None = None,

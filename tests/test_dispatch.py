@@ -8,7 +8,7 @@ import torch
 
 import syft as sy
 from syft import exceptions, wire
-from syft.dispatch import Dispatcher, Session, describe_call, running_call, unwrap
+from syft.dispatch import Dispatcher
 from syft.exceptions import (
     CallAbandoned,
     GetNotPermittedError,
@@ -20,6 +20,8 @@ from syft.exceptions import (
     TrainConfigMissing,
     UnknownCommand,
 )
+from syft.failures import describe_call, unwrap
+from syft.session import Session, running_call
 from tests.models import blobs, classifier, nll
 
 DEFAULT = ["clear_objects", "evaluate", "fit", "list_objects", "objects_count"]

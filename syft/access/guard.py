@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -13,8 +14,18 @@ from syft.access.policy import Enforcer, Policy
 from syft.exceptions import LimitExceeded
 from syft.objects import ObjectId
 
-if TYPE_CHECKING:
-    from syft.dispatch import Session
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks something of a worker.
+
+    Attributes:
+        name: name of the session; "" before there is one.
+        who: where the coordinator is and how it showed who it is, for the audit log.
+    """
+
+    name: str
+    who: Mapping[str, Any]
 
 
 class Guard:
@@ -37,11 +48,11 @@ class Guard:
         self._ledger = Ledger(worker, self.limits)
         self._digests: dict[ObjectId, dict[str, str]] = {}
 
-    def admit(self, session: Session, obj_id: ObjectId, obj: Any, stored: Callable[[], Container[ObjectId]]) -> None:
+    def admit(self, caller: Caller, obj_id: ObjectId, obj: Any, stored: Callable[[], Container[ObjectId]]) -> None:
         """Enter an object that a coordinator is about to store in the ledger.
 
         Args:
-            session: the coordinator.
+            caller: the coordinator.
             obj_id: the object's id.
             obj: the object.
             stored: returns the ids of what is stored; asked before anything is refused.
@@ -50,10 +61,10 @@ class Guard:
             LimitExceeded: it is one too many, or too large.
         """
         try:
-            self._ledger.add(session.name, obj_id, obj)
+            self._ledger.add(caller.name, obj_id, obj)
         except LimitExceeded:
             self._ledger.keep_only(stored())  # the owner may have removed some
-            self._ledger.add(session.name, obj_id, obj)
+            self._ledger.add(caller.name, obj_id, obj)
         if self.audit is not None and isinstance(obj, nn.Module):
             self._digests[obj_id] = {"structure": _structure(obj), "values": values_digest(obj)}
 
@@ -82,7 +93,7 @@ class Guard:
         return self._digests.get(obj_id) if obj_id is not None else None
 
     def permit(
-        self, session: Session, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], call: str
+        self, caller: Caller, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], call: str
     ) -> Budget:
         """Check the call of a method and return what it may use.
 
@@ -92,13 +103,13 @@ class Guard:
         try:
             self.policy.check_call(name, method, args, kwargs)
         except Exception as error:
-            self.record(session, call, type(error).__name__, 0)
+            self.record(caller, call, type(error).__name__, 0)
             raise
         return Budget(self.worker, self.limits.call_seconds, self.policy.policy.max_steps_per_fit)
 
     def record(
         self,
-        session: Session | None,
+        caller: Caller | None,
         call: str,
         outcome: str,
         seconds: float,
@@ -107,7 +118,7 @@ class Guard:
     ) -> None:
         """Write a line to the audit log, if there is one."""
         if self.audit is not None:
-            who = {} if session is None else {**session.who, "session": session.name}
+            who = {} if caller is None else {**caller.who, "session": caller.name}
             self.audit.write(
                 worker=self.worker,
                 who=who,

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from syft.dispatch import Session, TrainingState, running_call
 from syft.exceptions import (
     CallAbandoned,
     DatasetEmpty,
@@ -30,6 +29,7 @@ from syft.federated.seeding import seeded
 from syft.federated.train_config import TrainConfig
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.objects import ObjectId, ObjectStorage
+from syft.session import Session, TrainingState, running_call
 from syft.torchscript import for_inference, loss_of
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from syft import wire
-from syft.dispatch import Dispatcher, describe_call, unwrap
+from syft.dispatch import Dispatcher
 from syft.exceptions import CallTimeout
+from syft.failures import describe_call, unwrap
 from syft.federated.federated_client import FederatedClient
 from syft.objects import ObjectId
 from syft.structures import Structures

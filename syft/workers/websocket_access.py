@@ -26,8 +26,7 @@ from websockets.http11 import Request, Response
 
 from syft import exceptions
 from syft.access.audit import fingerprint
-from syft.access.guard import Guard
-from syft.dispatch import Session
+from syft.access.guard import Caller, Guard
 from syft.exceptions import AccessDenied, HandshakeFailed, LimitExceeded, SyftError
 
 logger = logging.getLogger(__name__)
@@ -66,8 +65,7 @@ class Gate:
         else:
             error = AccessDenied(worker, "", cause)
             logger.warning("worker %s: access denied to %s: %s", worker, connection.remote_address, cause)
-        who = Session("", who=identity(connection, None))
-        self._guard.record(who, "connect", type(error).__name__, 0)
+        self._guard.record(Caller("", identity(connection, None)), "connect", type(error).__name__, 0)
         return refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE if cause is None else HTTPStatus.UNAUTHORIZED, error)
 
     def _objection(self, connection: ServerConnection, request: Request) -> str | None:

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from syft import wire
-from syft.dispatch import describe_call, unwrap
 from syft.exceptions import CallTimeout, ConnectionFailed, MessageTooLarge, SyftError
+from syft.failures import describe_call, unwrap
 from syft.objects import ObjectId
 from syft.workers.base import BaseWorker, _fit_arguments
 from syft.workers.io_thread import IOThread, in_event_loop

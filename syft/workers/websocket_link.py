@@ -20,7 +20,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from syft import wire
-from syft.dispatch import unwrap
 from syft.exceptions import (
     ConnectionLost,
     HandshakeFailed,
@@ -29,6 +28,7 @@ from syft.exceptions import (
     VersionMismatch,
     WorkerUnreachable,
 )
+from syft.failures import unwrap
 from syft.structures import Structures
 from syft.torchscript import MAX_STRUCTURE_BYTES
 from syft.workers.io_thread import IOThread

@@ -28,9 +28,10 @@ from syft.access.audit import AuditLog
 from syft.access.guard import Guard
 from syft.access.limits import STUCK_SECONDS, Limits
 from syft.access.policy import Policy
-from syft.dispatch import Job, Session
 from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage
+from syft.failures import failure
 from syft.objects import ObjectId
+from syft.session import Job, Session
 from syft.workers.compute import ComputeThread
 from syft.workers.virtual import VirtualWorker
 from syft.workers.websocket_access import FilePath, Gate, identity, is_loopback, resolve_token, server_tls
@@ -300,7 +301,7 @@ class _Running:
             request = wire.decode(_binary(frame))
         except MalformedMessage as error:
             # An answer in this side's version lets the other side name both versions.
-            await connection.send(self._dispatcher.failure(0, "hello", error))
+            await connection.send(failure(0, "hello", error))
             raise
         arguments = request.arguments if isinstance(request, wire.Request) and request.command == "hello" else {}
         name, limit = arguments.get("session"), arguments.get("max_message_bytes", wire.MAX_MESSAGE_BYTES)
@@ -309,7 +310,7 @@ class _Running:
         try:
             session = self._dispatcher.open_session(name)
         except LimitExceeded as error:
-            await connection.send(self._dispatcher.failure(0, "hello", error))
+            await connection.send(failure(0, "hello", error))
             raise MalformedMessage("there are too many coordinators") from None
         session.connections += 1
         if session.ending is not None:
@@ -334,14 +335,14 @@ class _Running:
             request = await self._decode(data, session)
             job = self._dispatcher.job(request, session)
         except Exception as error:
-            await connection.send(self._dispatcher.failure(request_id, "a request", error))
+            await connection.send(failure(request_id, "a request", error))
             return
         if job.in_background:
             limit = self._guard.limits.queued_calls
             if session.queued >= limit:
                 what = "the calls of one coordinator that wait"
                 refusal = LimitExceeded(str(self._worker.id), what, session.queued + 1, limit, "queued_calls")
-                await connection.send(self._dispatcher.failure(request_id, job.call, refusal))
+                await connection.send(failure(request_id, job.call, refusal))
                 return
             session.queued += 1
             task = asyncio.create_task(self._compute_and_reply(connection, job))
@@ -363,8 +364,8 @@ class _Running:
         try:
             reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
         except LimitExceeded as error:  # it did not end in time, and never may
-            self._guard.record(job.session, job.call, type(error).__name__, error.observed, job.model_digest)
-            reply = self._dispatcher.failure(job.request_id, job.call, error)
+            self._guard.record(job.caller, job.call, type(error).__name__, error.observed, job.model_digest)
+            reply = failure(job.request_id, job.call, error)
         with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
             await connection.send(fragments(reply))
 

@@ -1,0 +1,90 @@
+"""How a failure on a worker is told to its coordinator, and raised there again."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from syft import exceptions, wire
+from syft.exceptions import MalformedMessage, RemoteError, SyftError
+from syft.objects import ObjectId
+from syft.structures import Structures
+
+_MAX_TRACEBACK = 20_000
+
+
+def failure(request_id: int, call: str, error: BaseException) -> bytes:
+    """Return the failure that tells `error` to the coordinator, as bytes."""
+    text = _printable("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]
+    own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
+    fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
+    return wire.encode(wire.Failure(request_id, _type_name(error), _text(error), fields, call, text))
+
+
+def unwrap(
+    frame: bytes, worker_id: ObjectId, allow_operators: Iterable[str] = (), structures: Structures | None = None
+) -> Any:
+    """Return the result that a reply holds, or raise the error that it tells.
+
+    Args:
+        frame: the reply.
+        worker_id: the worker's id, for errors.
+        allow_operators: operators that a model may use beside those of operators.py.
+        structures: what this end of the connection knows.
+
+    Raises:
+        SyftError: the error of this package that the worker raised, with `remote_traceback`.
+        RemoteError: any other error of the worker.
+    """
+    message = wire.decode(frame, allow_operators, structures)
+    if isinstance(message, wire.Reply):
+        return message.result
+    if not isinstance(message, wire.Failure):
+        raise MalformedMessage(f"a {type(message).__name__} where a reply is expected")
+    error = exceptions.from_fields(message.type, message.fields)
+    if error is None:
+        error = RemoteError.of(
+            type_name=message.type,
+            worker=str(worker_id),
+            call=message.call,
+            message=message.message,
+            traceback=message.traceback,
+        )
+    error.remote_traceback = message.traceback
+    raise error
+
+
+def describe_call(name: str, args: Any, kwargs: dict[str, Any]) -> str:
+    """Return a call as text, with long and large arguments shortened: fit(dataset_key='mnist')."""
+    shown = [_shortly(value) for value in args] + [f"{key}={_shortly(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join(shown)})"
+
+
+def _shortly(value: Any) -> str:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return f"<{type(value).__name__} {tuple(value.shape)}>"
+    text = repr(value) if isinstance(value, (str, int, float, bool, bytes, type(None))) else f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return _printable(str(error))
+    except Exception as reason:
+        return f"<its text failed: {type(reason).__name__}>"
+
+
+def _printable(text: str) -> str:
+    """Return a text that UTF-8 can hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _type_name(error: BaseException) -> str:
+    """Return the bare name of built-in errors and of this package's own, else the qualified one."""
+    cls = type(error)
+    bare = cls.__module__ == "builtins" or isinstance(error, SyftError)
+    return cls.__name__ if bare else f"{cls.__module__}.{cls.__qualname__}"
