@@ -1,6 +1,6 @@
 """A worker without a socket: requests in, replies out.
 
-    request bytes -> wire.decode -> Dispatcher.job -> job.run() -> wire.encode -> reply bytes
+    request bytes -> Dispatcher.accept -> Job -> Dispatcher.run -> reply bytes
 
 `VirtualWorker` runs the jobs where they arrive; `WebsocketServerWorker` runs the long ones in a compute thread.
 Nothing here opens a socket or knows asyncio, so both behave the same and tests need no network.
@@ -13,7 +13,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -27,15 +28,17 @@ from syft.exceptions import (
     MessageTooLarge,
     UnknownCommand,
 )
-from syft.failures import describe_call, failure
+from syft.failures import describe_call, describe_request, failure
 from syft.objects import ObjectId, ObjectWrapper
-from syft.session import Job, RunningCall, Session, TrainingState, running_call
+from syft.session import Job, Place, RunningCall, Session, TrainingState, running_call
 from syft.structures import Structures
 
 logger = logging.getLogger(__name__)
 
 BACKGROUND_METHODS = frozenset({"fit", "evaluate"})
 """Methods of every worker that may take long; a server answers other requests meanwhile."""
+SHORT_COMMANDS = frozenset({"set", "delete", "train_config", "cancel", "learn"})
+"""Commands that take no longer than reading them did: a server answers them in its event loop."""
 QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects"})
 """Methods of every worker that are answered at once, also during training."""
 
@@ -72,6 +75,7 @@ class Dispatcher:
         worker: the worker; its id, object storage and methods are used.
         max_message_bytes: a reply of more bytes becomes an error that says so.
         allow_operators: operators that models may use beside those of operators.py.
+        guard: what coordinators may use and ask for; None: as Limits says, and everything that the worker offers.
     """
 
     def __init__(
@@ -79,12 +83,13 @@ class Dispatcher:
         worker: Worker,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         allow_operators: Iterable[str] = (),
+        guard: Guard | None = None,
     ) -> None:
         self.worker = worker
         self.allow_operators = frozenset(allow_operators)
         self.max_message_bytes = max_message_bytes
         self.sessions: dict[str, Session] = {}
-        self.guard = Guard(str(worker.id))
+        self.guard = guard if guard is not None else Guard(str(worker.id))
         self._commands: dict[str, Callable[..., Any]] = {
             "set": self._set,
             "get": self._get,
@@ -104,11 +109,7 @@ class Dispatcher:
             NotPermitted, LimitExceeded: the worker's owner does not allow it.
         """
         self.guard.check_models(request.arguments)
-        job = self._call(request, session) if request.command == "call" else self._command(request, session)
-        job.session = session
-        job.max_reply_bytes = min(self.max_message_bytes, session.max_message_bytes)
-        job.structures = session.structures
-        return job
+        return self._call(request, session) if request.command == "call" else self._command(request, session)
 
     def _command(self, request: wire.Request, session: Session) -> Job:
         if request.command not in self._commands:
@@ -118,11 +119,12 @@ class Dispatcher:
             inspect.signature(command).bind(session, **request.arguments)
         except TypeError as reason:
             raise MalformedMessage(f"command {request.command!r}: {reason}") from None
-        call = describe_call(request.command, (), request.arguments)
-        job = Job(request.id, call, lambda: command(session, **request.arguments))
+        call = describe_request(request.command, request.arguments)
+        run, delivered = partial(command, session, **request.arguments), None
         if request.command == "get":  # an object that cannot be delivered stays
-            job.delivered = lambda: self._delivered(session, request.arguments["id"])
-        return job
+            delivered = partial(self._delivered, session, request.arguments["id"])
+        place: Place = "loop" if request.command in SHORT_COMMANDS else "thread"
+        return Job(request.id, call, session, run, place, delivered=delivered)
 
     def run(self, job: Job) -> bytes:
         """Run a job and return its reply, or its failure, as bytes."""
@@ -131,21 +133,22 @@ class Dispatcher:
         try:
             if job.abandoned.is_set():
                 raise CallAbandoned(str(self.worker.id))
-            frame = wire.encode(wire.Reply(job.request_id, job.run()), job.structures)
-            if len(frame) > job.max_reply_bytes:
-                what = f"the reply to {job.call} of"
-                raise MessageTooLarge(str(self.worker.id), what, len(frame), job.max_reply_bytes)
+            frame = wire.encode(wire.Reply(job.request_id, job.run()), job.session.structures)
+            limit = min(self.max_message_bytes, job.session.max_message_bytes)
+            if len(frame) > limit:
+                raise MessageTooLarge(str(self.worker.id), f"the reply to {job.call} of", len(frame), limit)
             if job.delivered is not None:
                 job.delivered()
         except (Exception, SystemExit) as error:
-            outcome = f"failed ({type(error).__name__})"
+            outcome = type(error).__name__
             frame = failure(job.request_id, job.call, error)
         level = logging.INFO if self.worker.verbose else logging.DEBUG
         milliseconds = 1000 * (time.perf_counter() - started)
         samples = job.budget.samples if job.budget is not None else None
-        self.guard.record(job.caller, job.call, outcome, milliseconds / 1000, job.model_digest, samples)
+        self.guard.record(job.session.caller, job.call, outcome, milliseconds / 1000, job.model_digest, samples)
+        told = outcome if outcome == "done" else f"failed ({outcome})"
         message = "worker %s: %s %s in %.1f ms, reply of %d bytes"
-        logger.log(level, message, self.worker.id, job.call, outcome, milliseconds, len(frame))
+        logger.log(level, message, self.worker.id, job.call, told, milliseconds, len(frame))
         return frame
 
     def decode(self, frame: bytes, structures: Structures | None = None) -> wire.Request:
@@ -164,19 +167,27 @@ class Dispatcher:
             raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
         return request
 
+    def accept(self, frame: bytes, session: Session) -> Job:
+        """Return the job for the request that `frame` holds; a job that raises the reason, if it is refused.
+
+        Raises:
+            MalformedMessage: `frame` has no readable header, so there is no request to reply to.
+        """
+        request_id, call = wire.peek_id(frame), "a request"
+        try:
+            request = self.decode(frame, session.structures)
+            call = describe_request(request.command, request.arguments)
+            return self.job(request, session)
+        except Exception as error:
+            return Job(request_id, call, session, partial(_refuse, error))
+
     def handle(self, frame: bytes, session: Session) -> bytes:
         """Carry out the request that `frame` holds and return its reply, or its failure, as bytes.
 
         Raises:
             MalformedMessage: `frame` has no readable header, so there is no request to reply to.
         """
-        request_id = wire.peek_id(frame)
-        try:
-            request = self.decode(frame, session.structures)
-            job = self.job(request, session)
-        except Exception as error:
-            return failure(request_id, "a request", error)
-        return self.run(job)
+        return self.run(self.accept(frame, session))
 
     def open_session(self, name: str) -> Session:
         """Return the session of this name, a new one or that of before.
@@ -225,13 +236,13 @@ class Dispatcher:
                 f"command 'call' with the arguments {sorted(request.arguments)}: {reason!r}"
             ) from None
         if name == "clear_objects":
-            return Job(request.id, call, lambda: self._clear(session))
+            return Job(request.id, call, session, partial(self._clear, session))
         if name not in self.callable_methods():
             raise UnknownCommand(str(self.worker.id), name, self.callable_methods())
         training = session.training  # as of now: a later TrainConfig is for later calls
         method = getattr(self.worker, name)
         abandoned = threading.Event()
-        budget = self.guard.permit(session.caller, name, method, args, kwargs, call)
+        budget = self.guard.permit(name, method, args, kwargs)
 
         def run() -> Any:
             budget.begin()
@@ -241,8 +252,9 @@ class Dispatcher:
             finally:
                 running_call.reset(token)
 
-        job = Job(request.id, call, run, name not in QUICK_METHODS, abandoned, budget=budget)
-        job.model_digest = training.model_digest if name in BACKGROUND_METHODS else None
+        digest = training.model_digest if name in BACKGROUND_METHODS else None
+        place: Place = "thread" if name in QUICK_METHODS else "compute"
+        job = Job(request.id, call, session, run, place, abandoned, budget=budget, model_digest=digest)
         session.calls[request.id] = job
         return job
 
@@ -315,6 +327,10 @@ class Dispatcher:
         ids = (config._model_id, config._loss_fn_id)
         kept = {key: stored[key] for key in ids if key in stored}
         session.training = TrainingState(config, kept=kept, model_digest=self.guard.digest(config._model_id))
+
+
+def _refuse(error: Exception) -> NoReturn:
+    raise error
 
 
 def _is_ours(cls: type) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,16 @@ def unwrap(
     raise error
 
 
-def describe_call(name: str, args: Any, kwargs: dict[str, Any]) -> str:
+def describe_request(command: str, arguments: Mapping[str, Any]) -> str:
+    """Return a request as text: the call that it asks for, or the command with its arguments."""
+    if command == "call":
+        name, args, kwargs = (arguments.get(key) for key in ("name", "args", "kwargs"))
+        if isinstance(name, str) and isinstance(args, (list, tuple)) and isinstance(kwargs, Mapping):
+            return describe_call(name, args, kwargs)
+    return describe_call(command, (), arguments)
+
+
+def describe_call(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
     """Return a call as text, with long and large arguments shortened: fit(dataset_key='mnist')."""
     shown = [_shortly(value) for value in args] + [f"{key}={_shortly(value)}" for key, value in kwargs.items()]
     return f"{name}({', '.join(shown)})"

@@ -12,10 +12,8 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakValueDictionary
-
-import torch
 
 from syft import wire
 from syft.access.guard import Caller
@@ -37,7 +35,7 @@ class TrainingState:
     """
 
     config: Any = None
-    optimizer: torch.optim.Optimizer | None = None
+    optimizer: Any = None
     kept: dict[ObjectId, Any] = field(default_factory=dict)
     model_digest: dict[str, str] | None = None
 
@@ -81,39 +79,33 @@ class Session:
         return self.connections > 0
 
 
+Place = Literal["loop", "thread", "compute"]
+
+
 @dataclass
 class Job:
     """One request, ready to run.
 
     Attributes:
         call: the request as text, for logs and errors.
-        run: does the work and returns the result.
-        in_background: the job may take long.
-        abandoned: set when nobody waits for the result any more; training then ends before its next batch.
-        max_reply_bytes: a reply of more bytes becomes an error that says so.
-        delivered: called when the reply is ready to be sent.
         session: who asks.
-        budget: what the call may use.
+        run: does the work and returns the result.
+        place: where a server runs it: in the event loop, in any thread, or in the compute thread when its turn comes.
+        abandoned: set when nobody waits for the result any more; training then ends before its next batch.
+        delivered: called when the reply is ready to be sent.
+        budget: what the call of a method may use.
         model_digest: digests of the model that it is about.
-        structures: the structures that the coordinator knows.
     """
 
     request_id: int
     call: str
+    session: Session
     run: Callable[[], Any]
-    in_background: bool = False
+    place: Place = "thread"
     abandoned: threading.Event = field(default_factory=threading.Event)
-    max_reply_bytes: int = wire.MAX_MESSAGE_BYTES
     delivered: Callable[[], None] | None = None
-    session: Session | None = None
     budget: Budget | None = None
     model_digest: dict[str, str] | None = None
-    structures: Structures | None = None
-
-    @property
-    def caller(self) -> Caller | None:
-        """Who asks."""
-        return self.session.caller if self.session is not None else None
 
     def abandon(self) -> None:
         """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""

@@ -136,10 +136,10 @@ def test_what_failed_and_what_was_refused(served):
         sy.WebsocketClientWorker(None, "127.0.0.1", proxy.port, token="another")
     outcomes = [(line["call"].partition("(")[0], line["outcome"]) for line in lines()]
     assert outcomes == [
-        ("get", "failed (ObjectNotFoundError)"),
+        ("get", "ObjectNotFoundError"),
         ("fit", "NotPermitted"),
         ("set", "done"),
-        ("set", "failed (LimitExceeded)"),
+        ("set", "LimitExceeded"),
         ("connect", "AccessDenied"),
     ]
     del kept

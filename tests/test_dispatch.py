@@ -171,7 +171,8 @@ def test_methods_of_a_subclass_can_be_called(own):
 REFUSED = [
     "_private", "__call__", "__class__", "__init__", "secret", "constant", "instance", "Inner", "datasets",
     "add_dataset", "remove_dataset", "load_data", "register_obj", "set_obj", "get_obj", "rm_obj", "start", "stop",
-    "call", "current_objects", "find_by_id", "search_objects", "train_config_from", "_dispatcher", "nothing", "",
+    "call", "current_objects", "find_by_id", "search_objects", "train_config_from", "current_model",
+    "_dispatcher", "nothing", "",
 ]  # fmt: skip
 
 
@@ -307,7 +308,7 @@ def test_only_long_calls_run_in_the_background(own):
     def job(name):
         return dispatcher.job(wire.Request(1, "call", {"name": name, "args": [], "kwargs": {}}), session)
 
-    assert {name for name in dispatcher.callable_methods() if not job(name).in_background} == {
+    assert {name for name in dispatcher.callable_methods() if job(name).place != "compute"} == {
         "clear_objects",
         "list_objects",
         "objects_count",

@@ -120,6 +120,25 @@ def test_the_optimizer_keeps_its_state_over_several_fits(name, arguments):
     assert arguments == before
 
 
+def test_a_fit_looks_up_its_state_a_few_times_however_many_batches_it_has(monkeypatch):
+    client, times = client_with(Classifier(), batch_size=1, epochs=3), []
+    training = FederatedClient._training
+    monkeypatch.setattr(FederatedClient, "_training", lambda self: [times.append(1), training(self)][1])
+    client.fit("blobs")
+    assert len(times) <= 6  # fit, and each of the methods that a subclass may override
+
+
+def test_the_current_model_is_at_hand_for_methods_of_ones_own():
+    model = Classifier()
+    client = client_with(model)
+    assert client.current_model() is model
+    client.rm_obj(MODEL)
+    with pytest.raises(ObjectNotFoundError):
+        client.current_model()
+    with pytest.raises(TrainConfigMissing):
+        FederatedClient().current_model()
+
+
 def test_a_new_config_gets_a_new_optimizer():
     local, settings = Classifier(), {"optimizer": "Adam", "optimizer_args": {"lr": 0.01}}
     client = client_with(copy.deepcopy(local), **settings)

@@ -145,7 +145,7 @@ class Evaluator(Server):
     """A user's worker, whose evaluate() takes other arguments."""
 
     def evaluate(self, dataset_key, threshold):
-        model = self.get_obj(self.train_config._model_id).obj
+        model = self.current_model()
         sure = model(self.datasets[dataset_key].data).exp().max(dim=1).values > threshold
         return {"sure": sure, "share": (int(sure.sum()), len(sure))}
 

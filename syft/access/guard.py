@@ -92,19 +92,13 @@ class Guard:
         """Return the digests of a stored model, as it was sent; None if there is no audit log."""
         return self._digests.get(obj_id) if obj_id is not None else None
 
-    def permit(
-        self, caller: Caller, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], call: str
-    ) -> Budget:
+    def permit(self, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Budget:
         """Check the call of a method and return what it may use.
 
         Raises:
             NotPermitted, LimitExceeded: as Enforcer.check_call.
         """
-        try:
-            self.policy.check_call(name, method, args, kwargs)
-        except Exception as error:
-            self.record(caller, call, type(error).__name__, 0)
-            raise
+        self.policy.check_call(name, method, args, kwargs)
         return Budget(self.worker, self.limits.call_seconds, self.policy.policy.max_steps_per_fit)
 
     def record(

@@ -40,6 +40,7 @@ class FederatedClient(ObjectStorage):
 
     Args:
         datasets: key -> dataset; None: none yet.
+        **kwargs: arguments of the next base class, in a worker that of BaseWorker.
 
     Attributes:
         evaluation_threads: batches that evaluate() works on at a time, each in a thread of its own, if the model
@@ -49,10 +50,10 @@ class FederatedClient(ObjectStorage):
 
     evaluation_threads = 1
 
-    def __init__(self, datasets: dict[str, Any] | None = None) -> None:
-        ObjectStorage.__init__(self)  # not super(): in a worker, that is BaseWorker
+    def __init__(self, datasets: dict[str, Any] | None = None, **kwargs: Any) -> None:
         self.datasets: dict[str, Any] = datasets if datasets is not None else {}
         self._session = Session("local")
+        super().__init__(**kwargs)
 
     def add_dataset(self, dataset: Any, key: str) -> None:
         """Register a dataset.
@@ -108,6 +109,18 @@ class FederatedClient(ObjectStorage):
     def optimizer(self, optimizer: Any) -> None:
         self._training().optimizer = optimizer
 
+    def current_model(self) -> Any:
+        """Return the model of the current TrainConfig, that of the coordinator whose call runs.
+
+        It is for methods of your own, and cannot be called from afar.
+
+        Raises:
+            TrainConfigMissing: no TrainConfig was sent.
+            ObjectNotFoundError: the model was fetched or deleted, or none was sent (also a KeyError).
+        """
+        training = self._training()
+        return self._wrapped(training, self._config(training)._model_id)
+
     def fit(self, dataset_key: str, device: str | torch.device = "cpu", **kwargs: Any) -> torch.Tensor | None:
         """Train the model of the current TrainConfig on a local dataset.
 
@@ -126,11 +139,11 @@ class FederatedClient(ObjectStorage):
             UnknownOptimizer: torch.optim has no such optimizer (also a ValueError).
             DeviceUnavailable: this worker has no such device.
         """
-        model, loss_fn = self._model_and_loss(dataset_key)
+        training = self._training()
+        model, loss_fn = self._model_and_loss(training, dataset_key)
         device = self._device(device)
         with _on_device(model, device):
-            config = self._config()
-            self._build_optimizer(config.optimizer, model, config.optimizer_args)
+            self._build_optimizer(training.config.optimizer, model, training.config.optimizer_args)
             return self._fit(model=model, dataset_key=dataset_key, loss_fn=loss_fn, device=device)
 
     def evaluate(
@@ -163,7 +176,7 @@ class FederatedClient(ObjectStorage):
         """
         if return_histograms and nr_bins < 1:
             raise ValueError(f"no histograms without bins: nr_bins is {nr_bins}; expected the number of classes.")
-        model, loss_fn = self._model_and_loss(dataset_key)
+        model, loss_fn = self._model_and_loss(self._training(), dataset_key)
         device = self._device(device)
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=False)
         loss_fn = loss_of(loss_fn)
@@ -209,20 +222,20 @@ class FederatedClient(ObjectStorage):
         return TrainConfig(model=None, loss_fn=None, owner=self, **fields)
 
     def _check_train_config(self) -> None:
-        if self.train_config is None:
-            raise TrainConfigMissing(self._name())
+        self._config(self._training())
 
     def _build_optimizer(self, optimizer_name: str, model: Any, optimizer_args: Mapping[str, Any] | None) -> Any:
         """Return the current optimizer; build it if the config is new."""
-        if self.optimizer is None:
+        training = self._training()
+        if training.optimizer is None:
             names = optimizer_names()
             if optimizer_name not in names:
                 raise UnknownOptimizer(optimizer_name, names)
-            self.optimizer = getattr(torch.optim, optimizer_name)(model.parameters(), **dict(optimizer_args or {}))
-        return self.optimizer
+            training.optimizer = getattr(torch.optim, optimizer_name)(model.parameters(), **dict(optimizer_args or {}))
+        return training.optimizer
 
     def _create_data_loader(self, dataset_key: str, shuffle: bool = False) -> DataLoader:
-        config, dataset = self._config(), self.datasets[dataset_key]
+        config, dataset = self._config(self._training()), self.datasets[dataset_key]
         generator = torch.Generator().manual_seed(getattr(config, "seed", None) or 0)
         sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         # With a generator of its own, the loader leaves torch's global one alone.
@@ -237,7 +250,8 @@ class FederatedClient(ObjectStorage):
     def _fit(
         self, model: Any, dataset_key: str, loss_fn: Any, device: str | torch.device = "cpu"
     ) -> torch.Tensor | None:
-        config = self._config()
+        training = self._training()
+        config, optimizer = self._config(training), training.optimizer
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
         loss_fn, loss = loss_of(loss_fn), None
         model.train()
@@ -246,12 +260,12 @@ class FederatedClient(ObjectStorage):
                 inputs, target = [_to(each, device) for each in inputs], target.to(device)
 
                 def closure(inputs: list[Any] = inputs, target: torch.Tensor = target) -> torch.Tensor:
-                    self.optimizer.zero_grad()
+                    optimizer.zero_grad()
                     loss = loss_fn(model(*inputs), target)
                     loss.backward()
                     return loss
 
-                loss = self.optimizer.step(closure)  # a closure, since LBFGS needs one
+                loss = optimizer.step(closure)  # a closure, since LBFGS needs one
         return None if loss is None else loss.detach().cpu()
 
     def _batches(self, loader: DataLoader, config: TrainConfig) -> Iterator[Any]:
@@ -278,19 +292,17 @@ class FederatedClient(ObjectStorage):
                 call.budget.spend(len(batch[-1]))
             yield batch
 
-    def _model_and_loss(self, dataset_key: str) -> tuple[Any, Any]:
-        self._check_train_config()
+    def _model_and_loss(self, training: TrainingState, dataset_key: str) -> tuple[Any, Any]:
+        config = self._config(training)
         if dataset_key not in self.datasets:
             raise DatasetNotFound(self._name(), str(dataset_key), [str(key) for key in self.datasets])
         if len(self.datasets[dataset_key]) == 0:
             raise DatasetEmpty(self._name(), dataset_key)
-        config = self._config()
-        model, loss_fn = (self._wrapped(obj_id) for obj_id in (config._model_id, config._loss_fn_id))
-        return model, loss_fn
+        return self._wrapped(training, config._model_id), self._wrapped(training, config._loss_fn_id)
 
-    def _wrapped(self, obj_id: ObjectId | None) -> Any:
+    def _wrapped(self, training: TrainingState, obj_id: ObjectId | None) -> Any:
         """Return what is in the ObjectWrapper with this id; a config without a model sent None."""
-        wrapper = None if obj_id is None else self.get_obj(obj_id)
+        wrapper = None if obj_id is None else training.kept.get(obj_id) or self.get_obj(obj_id)
         if wrapper is None or wrapper.obj is None:
             raise ObjectNotFoundError(self._name(), obj_id)
         return wrapper.obj
@@ -309,9 +321,10 @@ class FederatedClient(ObjectStorage):
         call = running_call.get()
         return call.training if call is not None and call.worker is self else self._session.training
 
-    def _config(self) -> TrainConfig:
-        self._check_train_config()
-        return self.train_config  # type: ignore[return-value]
+    def _config(self, training: TrainingState) -> TrainConfig:
+        if training.config is None:
+            raise TrainConfigMissing(self._name())
+        return training.config
 
     def _name(self) -> str:
         return str(getattr(self, "id", type(self).__name__))

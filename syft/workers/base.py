@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,7 +17,7 @@ from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectStorage, Ob
 logger = logging.getLogger(__name__)
 
 
-class BaseWorker(ObjectStorage):
+class BaseWorker(ObjectStorage, ABC):
     """A worker as a coordinator sees it.
 
     Source: PySyft 0.2.4, `syft.workers.base.BaseWorker`. Subclasses carry requests to the worker; all public
@@ -43,7 +43,7 @@ class BaseWorker(ObjectStorage):
         verbose: bool = False,
         auto_add: bool = True,
     ) -> None:
-        ObjectStorage.__init__(self)
+        super().__init__()
         self.hook = hook
         self.id = id
         self.is_client_worker = is_client_worker

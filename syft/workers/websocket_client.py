@@ -22,7 +22,7 @@ import torch
 
 from syft import wire
 from syft.exceptions import CallTimeout, ConnectionFailed, MessageTooLarge, SyftError
-from syft.failures import describe_call, unwrap
+from syft.failures import describe_request, unwrap
 from syft.objects import ObjectId
 from syft.workers.base import BaseWorker, _fit_arguments
 from syft.workers.io_thread import IOThread, in_event_loop
@@ -258,10 +258,7 @@ class WebsocketClientWorker(BaseWorker):
 
     def _prepare(self, command: str, arguments: dict[str, Any]) -> tuple[Link, int, str, bytes]:
         """Return the link to use, and the request's id, description and bytes."""
-        if command == "call":
-            call = describe_call(arguments["name"], arguments["args"], arguments["kwargs"])
-        else:
-            call = describe_call(command, (), arguments)
+        call = describe_request(command, arguments)
         link = self._usable_link()
         if self._garbage and link.open:
             link.io.start_soon(lambda: self._collect(link))  # it travels with the request

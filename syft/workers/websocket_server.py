@@ -44,8 +44,6 @@ SESSION_GRACE = 600.0
 """Seconds for which a worker keeps the objects of a coordinator that is not connected any more."""
 
 _LONGEST_NAME = 64
-_SHORT = frozenset({"set", "delete", "train_config", "cancel", "learn"})
-"""Commands that take no longer than reading them did."""
 _LARGE = 64 * 1024
 """Frames of more bytes are handled outside the event loop."""
 
@@ -59,7 +57,7 @@ class WebsocketServerWorker(VirtualWorker):
     To offer methods of your own, subclass this class and define them, public; call them with
     `proxy.call("name", ...)` or `await proxy.async_call("name", ...)`. They run one at a time with fit() and
     evaluate(), take and return tensors, arrays, models and plain values, and find the coordinator's model with
-    `self.get_obj(self.train_config._model_id).obj`.
+    `self.current_model()`.
 
     Source: PySyft 0.2.4, `syft.workers.websocket_server.WebsocketServerWorker`; `max_message_bytes` is new.
 
@@ -110,6 +108,11 @@ class WebsocketServerWorker(VirtualWorker):
         policy: Policy | None = None,
         audit_path: FilePath | None = None,
     ) -> None:
+        if (cert_path is None) != (key_path is None):
+            raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
+        if client_ca_path is not None and cert_path is None:
+            raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
+        audit = AuditLog(audit_path) if audit_path is not None else None
         # A server is no proxy: the local worker does not list it, so one process may hold both of an id.
         super().__init__(
             hook,
@@ -120,13 +123,8 @@ class WebsocketServerWorker(VirtualWorker):
             auto_add=False,
             max_message_bytes=max_message_bytes,
             allow_operators=allow_operators,
+            guard=Guard(str(id), limits, policy, audit),
         )
-        if (cert_path is None) != (key_path is None):
-            raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
-        if client_ca_path is not None and cert_path is None:
-            raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
-        audit = AuditLog(audit_path) if audit_path is not None else None
-        self._dispatcher.guard = Guard(str(id), limits, policy, audit)
         self.host = host
         self.port = parse_port(port)
         self.loop = loop
@@ -330,19 +328,15 @@ class _Running:
     ) -> None:
         """Answer one request: at once if it is quick, else when its turn in the compute thread has come."""
         data = _binary(frame)
-        request_id = wire.peek_id(data)
-        try:
-            request = await self._decode(data, session)
-            job = self._dispatcher.job(request, session)
-        except Exception as error:
-            await connection.send(failure(request_id, "a request", error))
-            return
-        if job.in_background:
+        accept = self._dispatcher.accept
+        large = len(data) > _LARGE
+        job = await asyncio.to_thread(accept, data, session) if large else accept(data, session)
+        if job.place == "compute":
             limit = self._guard.limits.queued_calls
             if session.queued >= limit:
                 what = "the calls of one coordinator that wait"
                 refusal = LimitExceeded(str(self._worker.id), what, session.queued + 1, limit, "queued_calls")
-                await connection.send(failure(request_id, job.call, refusal))
+                await connection.send(failure(job.request_id, job.call, refusal))
                 return
             session.queued += 1
             task = asyncio.create_task(self._compute_and_reply(connection, job))
@@ -350,21 +344,15 @@ class _Running:
             task.add_done_callback(lambda done: self._finished(session, jobs, done))
         else:
             run = self._dispatcher.run
-            at_once = request.command in _SHORT and len(data) <= _LARGE  # another thread would cost more
+            at_once = job.place == "loop" and not large  # another thread would cost more
             await connection.send(fragments(run(job) if at_once else await asyncio.to_thread(run, job)))
-
-    async def _decode(self, data: bytes, session: Session) -> wire.Request:
-        decode = self._dispatcher.decode
-        if len(data) > _LARGE:
-            return await asyncio.to_thread(decode, data, session.structures)
-        return decode(data, session.structures)
 
     async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
         context = contextvars.copy_context()
         try:
             reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
         except LimitExceeded as error:  # it did not end in time, and never may
-            self._guard.record(job.caller, job.call, type(error).__name__, error.observed, job.model_digest)
+            self._guard.record(job.session.caller, job.call, type(error).__name__, error.observed, job.model_digest)
             reply = failure(job.request_id, job.call, error)
         with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
             await connection.send(fragments(reply))
