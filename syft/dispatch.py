@@ -29,7 +29,7 @@ from syft.exceptions import (
     UnknownCommand,
 )
 from syft.failures import describe_call, describe_request, failure
-from syft.objects import ObjectId, ObjectWrapper
+from syft.objects import ObjectId, pack_object, unpack_object
 from syft.session import Job, Place, RunningCall, Session, TrainingState, running_call
 from syft.structures import Structures
 
@@ -267,12 +267,10 @@ class Dispatcher:
     def _set(
         self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: Any, description: Any, collect: bool
     ) -> None:
+        packed = {"obj": obj, "wrapped": wrapped, "tags": tags, "description": description}
+        stored = unpack_object(id, packed)
         self.guard.admit(session.caller, id, obj, self.worker.current_objects)
-        if wrapped:
-            obj = ObjectWrapper(obj, id, tags, description)
-        else:
-            obj.id, obj.tags, obj.description = id, tags, description
-        self.worker.set_obj(obj)
+        self.worker.set_obj(stored)
         if collect:
             session.owned.add(id)
 
@@ -281,13 +279,7 @@ class Dispatcher:
         obj = kept[id] if id in kept else self.worker.get_obj(id)
         if getattr(obj, "private", False):
             raise GetNotPermittedError(str(self.worker.id), id)
-        is_wrapper = isinstance(obj, ObjectWrapper)
-        return {
-            "obj": obj.obj if is_wrapper else obj,
-            "wrapped": is_wrapper,
-            "tags": list(getattr(obj, "tags", None) or ()),
-            "description": getattr(obj, "description", None),
-        }
+        return pack_object(obj)
 
     def _delete(self, session: Session, ids: list[ObjectId]) -> None:
         for obj_id in ids:
@@ -314,7 +306,7 @@ class Dispatcher:
         return [
             {
                 "id": obj.id,
-                "tags": sorted(obj.tags or ()),
+                "tags": sorted(getattr(obj, "tags", None) or ()),
                 "description": getattr(obj, "description", None),
                 "shape": tuple(obj.shape) if isinstance(obj, torch.Tensor) else None,
             }

@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, Protocol
 
 import torch
 
-from syft.exceptions import ObjectNotFoundError
+from syft.exceptions import MalformedMessage, ObjectNotFoundError
 
 ObjectId = int | str
 
@@ -70,6 +70,49 @@ class ObjectWrapper:
 
     def __repr__(self) -> str:
         return f"<ObjectWrapper id:{self.id} obj:{self.obj}>"
+
+
+def pack_object(obj: Any) -> dict[str, Any]:
+    """Return what travels of an object, by name.
+
+    obj          the tensor, or what the ObjectWrapper holds
+    wrapped      whether it was in an ObjectWrapper
+    tags         list of its tags
+    description  its description, or None
+    """
+    wrapped = isinstance(obj, ObjectWrapper)
+    return {
+        "obj": obj.obj if wrapped else obj,
+        "wrapped": wrapped,
+        "tags": sorted(getattr(obj, "tags", None) or ()),
+        "description": getattr(obj, "description", None),
+    }
+
+
+def unpack_object(obj_id: ObjectId, packed: Mapping[str, Any]) -> Any:
+    """Return the object that pack_object() took apart, under this id.
+
+    Raises:
+        MalformedMessage: `packed` is nothing of that kind.
+    """
+    try:
+        obj, wrapped, tags, description = (packed[name] for name in ("obj", "wrapped", "tags", "description"))
+    except (KeyError, TypeError, IndexError) as reason:
+        raise MalformedMessage(f"no object: {reason!r}; expected obj, wrapped, tags and description") from None
+    if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
+        raise MalformedMessage(f"the tags of an object are a {type(tags).__name__}; expected a list of strings")
+    if not isinstance(description, str | None):
+        raise MalformedMessage(f"the description of an object is a {type(description).__name__}; expected a string")
+    if wrapped is True:
+        return ObjectWrapper(obj, obj_id, tags, description)
+    if not isinstance(obj, torch.Tensor):
+        raise MalformedMessage(f"an object that is not wrapped is a {type(obj).__name__}; expected a tensor")
+    obj.id = obj_id  # type: ignore[attr-defined]
+    if tags:
+        obj.tags = set(tags)  # type: ignore[attr-defined]
+    if description is not None:
+        obj.description = description  # type: ignore[attr-defined]
+    return obj
 
 
 class ObjectStorage:

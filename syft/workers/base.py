@@ -12,7 +12,17 @@ import torch
 
 from syft.exceptions import WorkerNotFoundException
 from syft.federated.train_config import TrainConfig
-from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectStorage, ObjectWrapper, PointerTensor, registry
+from syft.objects import (
+    ID_PROVIDER,
+    ObjectId,
+    ObjectPointer,
+    ObjectStorage,
+    ObjectWrapper,
+    PointerTensor,
+    pack_object,
+    registry,
+    unpack_object,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -130,21 +140,13 @@ class BaseWorker(ObjectStorage, ABC):
         if not wrapped and not isinstance(obj, torch.Tensor):
             raise TypeError(f"cannot send a {type(obj).__name__}; expected a tensor or an ObjectWrapper.")
         obj_id = obj.id if wrapped else ID_PROVIDER.pop()
-        tags = list(getattr(obj, "tags", None) or ())
-        description = getattr(obj, "description", None)
-        arguments = {
-            "id": obj_id,
-            "obj": obj.obj if wrapped else obj,
-            "wrapped": wrapped,
-            "tags": tags,
-            "description": description,
-            "collect": collect,
-        }
+        packed = pack_object(obj)
         if wait:
-            self._exchange("set", **arguments)
+            self._exchange("set", id=obj_id, collect=collect, **packed)
         else:
-            self._post("set", **arguments)
-        about: dict[str, Any] = {"tags": tags, "description": description, "garbage_collect_data": collect}
+            self._post("set", id=obj_id, collect=collect, **packed)
+        about: dict[str, Any] = {name: packed[name] for name in ("tags", "description")}
+        about["garbage_collect_data"] = collect
         if wrapped:
             return ObjectPointer(self, obj_id, owner, ptr_id, **about)
         return PointerTensor(self, obj_id, owner, ptr_id, shape=obj.shape, **about)
@@ -157,20 +159,11 @@ class BaseWorker(ObjectStorage, ABC):
         """
         if location is not None:
             return self.get_worker(location).request_obj(obj_id)
-        return self._received(obj_id, self._exchange("get", id=obj_id))
+        return unpack_object(obj_id, self._exchange("get", id=obj_id))
 
     async def async_request_obj(self, obj_id: ObjectId) -> Any:
         """Fetch an object as `request_obj` does, while other coroutines go on."""
-        return self._received(obj_id, await self._async_exchange("get", id=obj_id))
-
-    @staticmethod
-    def _received(obj_id: ObjectId, answer: dict[str, Any]) -> Any:
-        obj, tags, description = answer["obj"], answer["tags"], answer["description"]
-        if answer["wrapped"]:
-            return ObjectWrapper(obj, obj_id, tags, description)
-        if tags:
-            obj.tags, obj.description = set(tags), description
-        return obj
+        return unpack_object(obj_id, await self._async_exchange("get", id=obj_id))
 
     def search(self, query: ObjectId | Iterable[ObjectId], *more: ObjectId) -> list[ObjectPointer]:
         """Return pointers to the worker's objects that carry all these tags, or that have this id.
