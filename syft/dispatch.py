@@ -20,6 +20,7 @@ import torch
 
 from syft import wire
 from syft.access.guard import Guard
+from syft.commands import COMMANDS, check_arguments
 from syft.exceptions import (
     CallAbandoned,
     GetNotPermittedError,
@@ -30,15 +31,13 @@ from syft.exceptions import (
 )
 from syft.failures import describe_call, describe_request, failure
 from syft.objects import ObjectId, pack_object, unpack_object
-from syft.session import Job, Place, RunningCall, Session, TrainingState, running_call
+from syft.session import Job, RunningCall, Session, TrainingState, running_call
 from syft.structures import Structures
 
 logger = logging.getLogger(__name__)
 
 BACKGROUND_METHODS = frozenset({"fit", "evaluate"})
 """Methods of every worker that may take long; a server answers other requests meanwhile."""
-SHORT_COMMANDS = frozenset({"set", "delete", "train_config", "cancel", "learn"})
-"""Commands that take no longer than reading them did: a server answers them in its event loop."""
 QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects"})
 """Methods of every worker that are answered at once, also during training."""
 
@@ -108,23 +107,19 @@ class Dispatcher:
             MalformedMessage: the command has other arguments than it should.
             NotPermitted, LimitExceeded: the worker's owner does not allow it.
         """
+        if request.command not in COMMANDS:
+            raise UnknownCommand(str(self.worker.id), request.command, sorted(COMMANDS))
+        check_arguments(request.command, request.arguments)
         self.guard.check_models(request.arguments)
         return self._call(request, session) if request.command == "call" else self._command(request, session)
 
     def _command(self, request: wire.Request, session: Session) -> Job:
-        if request.command not in self._commands:
-            raise UnknownCommand(str(self.worker.id), request.command, sorted([*self._commands, "call"]))
         command = self._commands[request.command]
-        try:
-            inspect.signature(command).bind(session, **request.arguments)
-        except TypeError as reason:
-            raise MalformedMessage(f"command {request.command!r}: {reason}") from None
         call = describe_request(request.command, request.arguments)
         run, delivered = partial(command, session, **request.arguments), None
         if request.command == "get":  # an object that cannot be delivered stays
             delivered = partial(self._delivered, session, request.arguments["id"])
-        place: Place = "loop" if request.command in SHORT_COMMANDS else "thread"
-        return Job(request.id, call, session, run, place, delivered=delivered)
+        return Job(request.id, call, session, run, COMMANDS[request.command].place, delivered=delivered)
 
     def run(self, job: Job) -> bytes:
         """Run a job and return its reply, or its failure, as bytes."""
@@ -228,13 +223,8 @@ class Dispatcher:
         return sorted(public | BACKGROUND_METHODS | QUICK_METHODS)
 
     def _call(self, request: wire.Request, session: Session) -> Job:
-        try:
-            name, args, kwargs = (request.arguments[key] for key in ("name", "args", "kwargs"))
-            call = describe_call(name, args, kwargs)
-        except (KeyError, TypeError, AttributeError) as reason:
-            raise MalformedMessage(
-                f"command 'call' with the arguments {sorted(request.arguments)}: {reason!r}"
-            ) from None
+        name, args, kwargs = (request.arguments[key] for key in ("name", "args", "kwargs"))
+        call = describe_call(name, args, kwargs)
         if name == "clear_objects":
             return Job(request.id, call, session, partial(self._clear, session))
         if name not in self.callable_methods():
@@ -253,7 +243,7 @@ class Dispatcher:
                 running_call.reset(token)
 
         digest = training.model_digest if name in BACKGROUND_METHODS else None
-        place: Place = "thread" if name in QUICK_METHODS else "compute"
+        place = "thread" if name in QUICK_METHODS else COMMANDS["call"].place
         job = Job(request.id, call, session, run, place, abandoned, budget=budget, model_digest=digest)
         session.calls[request.id] = job
         return job

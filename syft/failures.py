@@ -69,14 +69,18 @@ def describe_request(command: str, arguments: Mapping[str, Any]) -> str:
 
 def describe_call(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
     """Return a call as text, with long and large arguments shortened: fit(dataset_key='mnist')."""
-    shown = [_shortly(value) for value in args] + [f"{key}={_shortly(value)}" for key, value in kwargs.items()]
+    shown = [shortly(value) for value in args] + [f"{key}={shortly(value)}" for key, value in kwargs.items()]
     return f"{name}({', '.join(shown)})"
 
 
-def _shortly(value: Any) -> str:
+def shortly(value: Any) -> str:
+    """Return a value as text of at most 60 characters; tensors and arrays by their shapes."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
-        return f"<{type(value).__name__} {tuple(value.shape)}>"
-    text = repr(value) if isinstance(value, (str, int, float, bool, bytes, type(None))) else f"<{type(value).__name__}>"
+        shape = f"{tuple(value.shape)}" if value.ndim <= 8 else f"of {value.ndim} dimensions"
+        return f"<{type(value).__name__} {shape}>"
+    if isinstance(value, (str, bytes)):
+        value = value[:60]  # what is longer is cut anyway
+    text = repr(value) if isinstance(value, (str, int, float, bytes, type(None))) else f"<{type(value).__name__}>"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -100,13 +100,13 @@ def unpack_object(obj_id: ObjectId, packed: Mapping[str, Any]) -> Any:
     except (KeyError, TypeError, IndexError) as reason:
         raise MalformedMessage(f"no object: {reason!r}; expected obj, wrapped, tags and description") from None
     if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
-        raise MalformedMessage(f"the tags of an object are a {type(tags).__name__}; expected a list of strings")
+        raise MalformedMessage(f"the tags of an object are of type {type(tags).__name__}; expected a list of strings")
     if not isinstance(description, str | None):
-        raise MalformedMessage(f"the description of an object is a {type(description).__name__}; expected a string")
+        raise MalformedMessage(f"the description of an object is of type {type(description).__name__}; not a string")
     if wrapped is True:
         return ObjectWrapper(obj, obj_id, tags, description)
     if not isinstance(obj, torch.Tensor):
-        raise MalformedMessage(f"an object that is not wrapped is a {type(obj).__name__}; expected a tensor")
+        raise MalformedMessage(f"an object that is not wrapped is of type {type(obj).__name__}; expected a tensor")
     obj.id = obj_id  # type: ignore[attr-defined]
     if tags:
         obj.tags = set(tags)  # type: ignore[attr-defined]

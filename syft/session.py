@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakValueDictionary
 
 from syft import wire
 from syft.access.guard import Caller
 from syft.access.limits import Budget
+from syft.commands import Place
 from syft.objects import ObjectId
 from syft.structures import Structures
 
@@ -77,9 +78,6 @@ class Session:
     def connected(self) -> bool:
         """Whether a connection of this session is open."""
         return self.connections > 0
-
-
-Place = Literal["loop", "thread", "compute"]
 
 
 @dataclass
