@@ -16,7 +16,6 @@
                   wrapped      bool
                   tags         list of at most 64 str of 256 characters
                   description  str of at most 4,096 characters, or None
-                  collect      bool
     train_config  fields       map, see TRAIN_CONFIG                         the event loop
 
     id     int of 64 bits, or str of at most 256 characters
@@ -167,9 +166,7 @@ COMMANDS: Mapping[str, Command] = {
     "get": Command({"id": ID}, "thread"),
     "learn": Command({"key": ANYTHING, "archive": ANYTHING}, "loop"),
     "search": Command({"query": QUERY}, "thread"),
-    "set": Command(
-        {"id": ID, "obj": VALUE, "wrapped": BOOL, "tags": TAGS, "description": DESCRIPTION, "collect": BOOL}, "loop"
-    ),
+    "set": Command({"id": ID, "obj": VALUE, "wrapped": BOOL, "tags": TAGS, "description": DESCRIPTION}, "loop"),
     "train_config": Command({"fields": MAP}, "loop"),
 }
 

@@ -20,6 +20,7 @@ import torch
 
 from syft import wire
 from syft.access.guard import Guard
+from syft.access.limits import Budget
 from syft.commands import COMMANDS, check_arguments
 from syft.exceptions import (
     CallAbandoned,
@@ -30,8 +31,8 @@ from syft.exceptions import (
     UnknownCommand,
 )
 from syft.failures import describe_call, describe_request, failure
-from syft.objects import ObjectId, pack_object, unpack_object
-from syft.session import Job, RunningCall, Session, TrainingState, running_call
+from syft.objects import ObjectId, ObjectWrapper, is_private, pack_object, unpack_object
+from syft.session import Job, RunningCall, Session, SessionObjects, TrainingState, running
 from syft.structures import Structures
 
 logger = logging.getLogger(__name__)
@@ -57,8 +58,14 @@ class Worker(Protocol):
     def rm_obj(self, obj_id: ObjectId) -> None:
         """Remove the object with this id, if there is one."""
 
+    def clear_objects(self) -> Any:
+        """Remove all objects."""
+
     def current_objects(self) -> dict[ObjectId, Any]:
         """Return a copy of the mapping from id to object."""
+
+    def offered_objects(self) -> dict[ObjectId, Any]:
+        """Return what the worker's owner offers to all coordinators."""
 
     def search_objects(self, query: Any) -> list[Any]:
         """Return the objects that carry all tags of `query`, or the one whose id is in it."""
@@ -116,9 +123,9 @@ class Dispatcher:
     def _command(self, request: wire.Request, session: Session) -> Job:
         command = self._commands[request.command]
         call = describe_request(request.command, request.arguments)
-        run, delivered = partial(command, session, **request.arguments), None
+        run, delivered = partial(self._within, session, command, session, **request.arguments), None
         if request.command == "get":  # an object that cannot be delivered stays
-            delivered = partial(self._delivered, session, request.arguments["id"])
+            delivered = partial(self._within, session, self._delivered, session, request.arguments["id"])
         return Job(request.id, call, session, run, COMMANDS[request.command].place, delivered=delivered)
 
     def run(self, job: Job) -> bytes:
@@ -198,12 +205,13 @@ class Dispatcher:
             if len(self.sessions) >= limit:
                 what = "the coordinators that are connected"
                 raise LimitExceeded(str(self.worker.id), what, len(self.sessions) + 1, limit, "sessions")
-        return self.sessions.setdefault(name, Session(name))
+            self.sessions[name] = Session(name, objects=SessionObjects(self.worker.id, self.worker.offered_objects))
+        return self.sessions[name]
 
     def end_session(self, session: Session) -> None:
-        """Forget a session, with the objects that its coordinator would have deleted."""
+        """Forget a session, with its objects."""
         self.sessions.pop(session.name, None)
-        self._delete(session, ids=list(session.owned))
+        self._within(session, self._clear, session)
 
     def callable_methods(self) -> list[str]:
         """Return the names of the methods that may be called from afar: those above and the owner's own.
@@ -225,28 +233,32 @@ class Dispatcher:
     def _call(self, request: wire.Request, session: Session) -> Job:
         name, args, kwargs = (request.arguments[key] for key in ("name", "args", "kwargs"))
         call = describe_call(name, args, kwargs)
-        if name == "clear_objects":
-            return Job(request.id, call, session, partial(self._clear, session))
         if name not in self.callable_methods():
             raise UnknownCommand(str(self.worker.id), name, self.callable_methods())
         training = session.training  # as of now: a later TrainConfig is for later calls
-        method = getattr(self.worker, name)
+        method = partial(self._clear, session) if name == "clear_objects" else getattr(self.worker, name)
         abandoned = threading.Event()
         budget = self.guard.permit(name, method, args, kwargs)
 
         def run() -> Any:
             budget.begin()
-            token = running_call.set(RunningCall(self.worker, training, abandoned, budget))
-            try:
+            with running(RunningCall(self.worker, session.objects, training, abandoned, budget)):
                 return method(*args, **kwargs)
-            finally:
-                running_call.reset(token)
 
         digest = training.model_digest if name in BACKGROUND_METHODS else None
         place = "thread" if name in QUICK_METHODS else COMMANDS["call"].place
         job = Job(request.id, call, session, run, place, abandoned, budget=budget, model_digest=digest)
         session.calls[request.id] = job
         return job
+
+    def _within(self, session: Session, command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Carry out a command while the worker's methods are about this session's objects.
+
+        So methods that a subclass overrides, set_obj() for example, see what coordinators send.
+        """
+        budget = Budget(self.guard.worker, self.guard.limits.call_seconds)
+        with running(RunningCall(self.worker, session.objects, session.training, threading.Event(), budget)):
+            return command(*args, **kwargs)
 
     def _cancel(self, session: Session, request_id: int) -> None:
         """Abandon a call whose caller does not wait for it any more; do nothing if it is done."""
@@ -255,37 +267,36 @@ class Dispatcher:
             job.abandon()
 
     def _set(
-        self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: Any, description: Any, collect: bool
+        self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: list[str], description: str | None
     ) -> None:
         packed = {"obj": obj, "wrapped": wrapped, "tags": tags, "description": description}
         stored = unpack_object(id, packed)
-        self.guard.admit(session.caller, id, obj, self.worker.current_objects)
+        if session.objects is not None:
+            self.guard.admit(session.caller, stored)
+        if isinstance(stored, ObjectWrapper):
+            stored.digests = self.guard.digest(stored)
         self.worker.set_obj(stored)
-        if collect:
-            session.owned.add(id)
 
     def _get(self, session: Session, id: ObjectId) -> Any:
-        kept = session.training.kept
-        obj = kept[id] if id in kept else self.worker.get_obj(id)
-        if getattr(obj, "private", False):
+        obj = self.worker.get_obj(id)
+        if is_private(obj):
             raise GetNotPermittedError(str(self.worker.id), id)
         return pack_object(obj)
 
     def _delete(self, session: Session, ids: list[ObjectId]) -> None:
         for obj_id in ids:
             self.worker.rm_obj(obj_id)
-            self.guard.forget(obj_id)
-            session.owned.discard(obj_id)
 
     def _delivered(self, session: Session, obj_id: ObjectId) -> None:
+        """Keep nothing of an object that was fetched, unless the worker's owner offers it."""
         self._delete(session, [obj_id])
-        session.training.kept.pop(obj_id, None)
+        training = session.training
+        if training.kept.pop(obj_id, None) is not None and obj_id == training.config._model_id:
+            training.optimizer = None  # it holds the parameters
 
-    def _clear(self, session: Session) -> None:
-        """Remove all objects but those that belong to another coordinator that is connected now."""
-        others = [other for other in self.sessions.values() if other is not session and other.connected]
-        spared = set().union(*(other.owned for other in others))
-        self._delete(session, [obj_id for obj_id in self.worker.current_objects() if obj_id not in spared])
+    def _clear(self, session: Session, *args: Any, **kwargs: Any) -> None:
+        """Remove the coordinator's objects and its training state. The arguments are ignored."""
+        self.worker.clear_objects()
         session.training = TrainingState()
 
     def _learn(self, session: Session, key: str, archive: bytes) -> None:
@@ -306,9 +317,14 @@ class Dispatcher:
     def _train_config(self, session: Session, fields: dict[str, Any]) -> None:
         config = self.worker.train_config_from(fields)
         stored = self.worker.current_objects()
-        ids = (config._model_id, config._loss_fn_id)
-        kept = {key: stored[key] for key in ids if key in stored}
-        session.training = TrainingState(config, kept=kept, model_digest=self.guard.digest(config._model_id))
+        kept = {key: stored[key] for key in (config._model_id, config._loss_fn_id) if key in stored}
+        for key in kept:
+            if session.objects is not None and (copied := session.objects.copy_of_offered(key)) is not None:
+                self.guard.admit(session.caller, copied)
+                copied.digests = self.guard.digest(copied)
+                kept[key] = copied
+        digests = getattr(kept.get(config._model_id), "digests", None)
+        session.training = TrainingState(config, kept=kept, model_digest=digests)
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -54,7 +54,12 @@ class ObjectWrapper:
         id: its id on the worker that holds it.
         tags: words that `search` finds it by.
         description: free text.
+
+    Attributes:
+        digests: of a model on a worker with an audit log: its digests, as it was sent.
     """
+
+    digests: dict[str, str] | None = None
 
     def __init__(
         self, obj: Any, id: ObjectId, tags: Iterable[str] | None = None, description: str | None = None
@@ -126,7 +131,7 @@ class ObjectStorage:
         """Store an object under `obj_id`, or under its own id."""
         if obj_id is not None:
             obj.id = obj_id
-        ObjectStorage.set_obj(self, obj)
+        self.set_obj(obj)
 
     def de_register_obj(self, obj: Any, _recurse_torch_objs: bool = True) -> None:
         """Remove an object, if it is stored."""
@@ -164,6 +169,12 @@ class ObjectStorage:
         with self._objects_lock:
             return dict(self._objects)
 
+    def offered_objects(self) -> dict[ObjectId, Any]:
+        """Return what the owner of this store offers to others: the objects with tags that are not private."""
+        with self._objects_lock:
+            own = dict(self._objects)
+        return {key: obj for key, obj in own.items() if getattr(obj, "tags", None) and not is_private(obj)}
+
     def find_by_id(self, obj_id: ObjectId) -> Any:
         """Return the object with this id, or None."""
         return self.current_objects().get(obj_id)
@@ -182,12 +193,27 @@ class ObjectStorage:
         return [obj for obj in tagged if all(term in obj.tags for term in terms)]
 
     def list_objects(self, *args: Any) -> str:
-        """Return the mapping from id to object, as text."""
-        return str(self.current_objects())
+        """Return the mapping from id to object, as text; of private objects the kind only."""
+        return str({key: _Hidden(obj) if is_private(obj) else obj for key, obj in self.current_objects().items()})
 
     def objects_count(self, *args: Any) -> int:
         """Return the number of objects."""
         return len(self.current_objects())
+
+
+def is_private(obj: Any) -> bool:
+    """Return whether an object's owner has marked it as private."""
+    return bool(getattr(obj, "private", False))
+
+
+class _Hidden:
+    """Stands for a private object in a list."""
+
+    def __init__(self, obj: Any) -> None:
+        self._kind = type(obj).__name__
+
+    def __repr__(self) -> str:
+        return f"<private {self._kind}>"
 
 
 class Location(Protocol):

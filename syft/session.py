@@ -4,23 +4,64 @@ Session           one coordinator; it outlives a connection that breaks or is cl
 TrainingState     its TrainConfig and what belongs to it
 Job               one request of it, ready to run
 RunningCall       the call of a worker's method, seen from inside the method
+SessionObjects    its objects
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
+from torch import nn
+
 from syft import wire
 from syft.access.guard import Caller
 from syft.access.limits import Budget
 from syft.commands import Place
-from syft.objects import ObjectId
+from syft.objects import ObjectId, ObjectStorage, ObjectWrapper
 from syft.structures import Structures
+from syft.torchscript import clone
+
+
+class SessionObjects(ObjectStorage):
+    """The objects of one coordinator and, for reading, those that the worker's owner offers to all.
+
+    An object of the coordinator hides one of the owner with the same id; it never replaces it.
+
+    Args:
+        worker: the worker's id, for errors.
+        offered: returns what the owner offers, id -> object.
+    """
+
+    def __init__(self, worker: ObjectId, offered: Callable[[], dict[ObjectId, Any]]) -> None:
+        super().__init__()
+        self.id = worker
+        self._offered = offered
+
+    def get_obj(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id.
+
+        Raises:
+            ObjectNotFoundError: the coordinator has none, and the owner offers none (also a KeyError).
+        """
+        objects = self.current_objects()
+        return objects[obj_id] if obj_id in objects else super().get_obj(obj_id)
+
+    def current_objects(self) -> dict[ObjectId, Any]:
+        """Return a new mapping from id to object, of both kinds."""
+        return {**self._offered(), **super().current_objects()}
+
+    def copy_of_offered(self, obj_id: ObjectId) -> ObjectWrapper | None:
+        """Return a copy of a model that the owner offers, for training; None if it is nothing of that kind."""
+        own, obj = super().current_objects(), self.get_obj(obj_id)
+        if obj_id in own or not isinstance(obj, ObjectWrapper) or not isinstance(obj.obj, nn.Module):
+            return None
+        return ObjectWrapper(clone(obj.obj), obj_id, obj.tags, obj.description)
 
 
 @dataclass
@@ -46,9 +87,11 @@ class Session:
     """One coordinator, as a worker sees it. It outlives a connection that breaks or is closed for a while.
 
     Attributes:
-        name: the session's id, chosen by the coordinator.
+        name: the session's id, 128 random bits chosen by the coordinator. It is a secret: who knows it is taken for the
+            coordinator and reaches its objects.
         training: the coordinator's training state; no other coordinator sees or changes it.
-        owned: ids of the objects that the coordinator sent and that go when it goes.
+        objects: the coordinator's objects; they go when the session ends. None: those of the worker itself, since
+            coordinator and owner are one process.
         connections: number of its connections. There may be two for a while: a lost one is noticed late.
         calls: request id -> call of a method that waits for its turn or runs.
         max_message_bytes: the most bytes that the coordinator accepts in one message.
@@ -58,9 +101,9 @@ class Session:
         structures: the structures that the coordinator has sent.
     """
 
-    name: str
+    name: str = field(repr=False)
     training: TrainingState = field(default_factory=TrainingState)
-    owned: set[ObjectId] = field(default_factory=set)
+    objects: SessionObjects | None = None
     connections: int = 0
     calls: WeakValueDictionary[int, Job] = field(default_factory=WeakValueDictionary)
     max_message_bytes: int = wire.MAX_MESSAGE_BYTES
@@ -113,15 +156,26 @@ class Job:
 
 @dataclass
 class RunningCall:
-    """The call of a worker's method that runs in the current context."""
+    """The call of a worker's method, or the command, that runs in the current context."""
 
     worker: Any
+    objects: SessionObjects | None
     training: TrainingState
     abandoned: threading.Event
     budget: Budget
 
 
 running_call: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
+
+
+@contextmanager
+def running(call: RunningCall) -> Iterator[None]:
+    """Have `running_call` tell this call while the context lasts."""
+    token = running_call.set(call)
+    try:
+        yield
+    finally:
+        running_call.reset(token)
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ from syft.exceptions import MalformedMessage
 from syft.failures import unwrap
 from tests.models import make_config
 
-OBJECT = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": ["#x"], "description": None, "collect": True}
+OBJECT = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": ["#x"], "description": None}
 FIELDS = make_config().to_fields()
 FLAT = torch.ones(1).reshape([1] * 65)
 
@@ -23,7 +23,7 @@ REFUSED = [
     *(("set", "tags", value) for value in (5, "#x", None, {}, ["x"] * 65, ["x" * 257], [5], [None], [["#x"]])),
     *(("set", "description", value) for value in (5, b"x", ["x"], "x" * 4097)),
     *(("set", "obj", value) for value in (FLAT, [FLAT], {"a": (1, [FLAT])})),
-    *(("set", name, 1) for name in ("wrapped", "collect")),
+    *(("set", "wrapped", value) for value in (1, None)),
     *(("get", "id", value) for value in ({}, [], None)),
     *(("delete", "ids", value) for value in (1, None, [[1]], [None], {"a": 1})),
     *(

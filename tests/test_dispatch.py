@@ -121,7 +121,7 @@ class Coordinator:
 
     def __init__(self, dispatcher: Dispatcher, name: str) -> None:
         self.dispatcher = dispatcher
-        self.session = dispatcher.sessions.setdefault(name, Session(name, connections=1))
+        self.session = dispatcher.open_session(name)
 
     def reply(self, command, **arguments):
         """Return the message that comes back."""
@@ -134,8 +134,12 @@ class Coordinator:
     def call(self, name, *args, **kwargs):
         return self.ask("call", name=name, args=list(args), kwargs=kwargs)
 
-    def set(self, obj_id, obj, wrapped=True, collect=True):
-        self.ask("set", id=obj_id, obj=obj, wrapped=wrapped, tags=[], description=None, collect=collect)
+    def set(self, obj_id, obj, wrapped=True, tags=()):
+        self.ask("set", id=obj_id, obj=obj, wrapped=wrapped, tags=list(tags), description=None)
+
+    def ids(self):
+        """Return the ids of what this coordinator sees."""
+        return set(self.session.objects.current_objects())
 
     def train_config(self, model_id, loss_id, **settings):
         config = sy.TrainConfig(None, None, model_id=model_id, loss_fn_id=loss_id, seed=1, **settings)
@@ -261,7 +265,7 @@ def test_a_reply_over_the_limit_is_a_failure(own):
     ("value", "error"), [(torch.zeros(LIMIT), MessageTooLarge), ({1}, NotSerializable)], ids=["large", "set"]
 )
 def test_an_object_that_cannot_be_delivered_stays_on_the_worker(own, value, error):
-    own.set_obj(sy.ObjectWrapper(value, 5))
+    own.set_obj(sy.ObjectWrapper(value, 5, tags=["#offered"]))
     someone = Coordinator(own._dispatcher, "someone")
     for _ in range(2):
         with pytest.raises(error):
@@ -273,7 +277,7 @@ def test_get_takes_the_object_off_the_worker(pair, worker):
     pair[0].set(1, torch.ones(2), wrapped=False)
     answer = pair[0].ask("get", id=1)
     assert torch.equal(answer["obj"], torch.ones(2)) and answer["wrapped"] is False
-    assert worker.objects_count() == 0 and pair[0].session.owned == set()
+    assert pair[0].ids() == set()
     with pytest.raises(ObjectNotFoundError):
         pair[0].ask("get", id=1)
 
@@ -315,11 +319,11 @@ def test_only_long_calls_run_in_the_background(own):
     }
 
 
-def test_a_model_outlives_its_pointer_until_the_next_config(pair, worker):
+def test_a_model_outlives_its_pointer_until_the_next_config(pair):
     first, _ = pair
     first.prepare()
     first.ask("delete", ids=["model", "loss"])
-    assert worker.objects_count() == 0
+    assert first.ids() == set()
     assert first.call("fit", "blobs") is not None
     fetched = first.ask("get", id="model")  # and it can still be fetched, once
     assert fetched["wrapped"] and not torch.equal(fetched["obj"].output.weight, classifier().output.weight)
@@ -333,33 +337,33 @@ def test_a_model_outlives_its_pointer_until_the_next_config(pair, worker):
         first.call("fit", "blobs")
 
 
-def test_clear_spares_the_objects_of_others_that_are_connected(pair, worker):
+def test_clear_removes_the_objects_of_its_coordinator_only(pair, worker):
     first, second = pair
     first.prepare()
     second.set("theirs", torch.ones(1), wrapped=False)
-    worker.set_obj(sy.ObjectWrapper(None, "nobody's"))
-    first.call("clear_objects")
-    assert worker.current_objects().keys() == {"theirs"}
+    worker.set_obj(sy.ObjectWrapper(None, "owner's", tags=["#offered"]))
+    worker.set_obj(sy.ObjectWrapper(None, "untagged"))
+    for arguments in ((), (False,)):
+        first.call("clear_objects", *arguments)
+    assert (first.ids(), second.ids()) == ({"owner's"}, {"owner's", "theirs"})
+    assert worker.current_objects().keys() == {"owner's", "untagged"}
     with pytest.raises(TrainConfigMissing):
         first.call("fit", "blobs")
-    second.session.connections = 0
-    first.call("clear_objects")
-    assert worker.objects_count() == 0
 
 
 def test_the_end_of_a_session_takes_its_objects(pair, worker):
     first, second = pair
-    first.set("collected", torch.ones(1), wrapped=False)
-    first.set("kept", torch.ones(1), wrapped=False, collect=False)
+    first.prepare()
     second.set("theirs", torch.ones(1), wrapped=False)
     first.dispatcher.end_session(first.session)
-    assert worker.current_objects().keys() == {"kept", "theirs"}
+    assert (first.ids(), second.ids()) == (set(), {"theirs"})
+    assert first.session.training.config is None
     assert first.dispatcher.sessions.keys() == {"second"}
 
 
 def test_search_tells_ids_tags_and_shapes_but_no_data(pair):
-    pair[0].ask("set", id=1, obj=torch.ones(2, 3), wrapped=False, tags=["#b", "#a"], description="d", collect=True)
-    assert pair[1].ask("search", query=["#a"]) == [{"id": 1, "tags": ["#a", "#b"], "description": "d", "shape": (2, 3)}]
+    pair[0].ask("set", id=1, obj=torch.ones(2, 3), wrapped=False, tags=["#b", "#a"], description="d")
+    assert pair[0].ask("search", query=["#a"]) == [{"id": 1, "tags": ["#a", "#b"], "description": "d", "shape": (2, 3)}]
 
 
 def test_an_abandoned_job_stops_before_its_next_batch(pair):
@@ -386,11 +390,14 @@ def test_a_call_that_is_cancelled_is_abandoned(pair):
 
 def test_a_private_object_is_not_handed_out(pair, worker):
     secret = torch.ones(1)
-    secret.id, secret.private = 5, True
+    secret.id, secret.private, secret.tags = 5, True, {"#secret"}
     worker.set_obj(secret)
     with pytest.raises(GetNotPermittedError, match="does not hand out the object with id 5"):
+        worker.request_obj(5)  # here, coordinator and owner are one process
+    with pytest.raises(ObjectNotFoundError):
         pair[0].ask("get", id=5)
     assert worker.objects_count() == 1
+    assert worker.list_objects_remote() == "{5: <private Tensor>}"
 
 
 def test_a_call_is_over_when_it_has_returned(pair):

@@ -111,7 +111,7 @@ class TestLimits:
         pointers.append(send(second))
         with pytest.raises(LimitExceeded, match="the objects of all coordinators would be 5; the limit is 4"):
             send(second)
-        assert first.objects_count_remote() == 5  # one is the owner's own
+        assert (first.objects_count_remote(), second.objects_count_remote()) == (3, 1)
         pointers.pop(0).get()
         pointers.append(send(second))
 
@@ -129,11 +129,10 @@ class TestLimits:
             send(second, torch.zeros(200))
         del kept
 
-    def test_what_the_owner_removed_does_not_count(self, serve, connect):
-        server = serve(limits=Limits(objects=1))
-        proxy = connect(server)
+    def test_what_was_cleared_does_not_count(self, serve, connect):
+        proxy = connect(serve(limits=Limits(objects=1)))
         kept = [send(proxy)]
-        server.clear_objects()
+        proxy.clear_objects_remote()
         kept.append(send(proxy))
 
     def test_a_model_that_is_sent_without_waiting(self, serve, connect):
@@ -305,7 +304,7 @@ class TestPolicy:
 
 
 class TestDataStays:
-    """No request returns a dataset or a sample of it. What load_data stored are objects: their owner put them there."""
+    """No request returns a dataset or a sample of it, nor an object that its owner does not offer by tags."""
 
     def test_what_can_be_asked_for(self, serve, connect):
         server = serve(data=[torch.full((3,), 7.0)])
@@ -319,7 +318,7 @@ class TestDataStays:
             with pytest.raises(SyftError):
                 proxy.call(name)
         assert not any(f"{mark:.4f}" in str(answers) for mark in marks)
-        assert proxy.objects_count_remote() == 1 and "7." in proxy.list_objects_remote()
+        assert (proxy.objects_count_remote(), proxy.list_objects_remote()) == (0, "{}")
 
     def test_only_these_commands(self, serve):
         server = serve()
@@ -346,21 +345,44 @@ class TestAccounts:
     def test_size(self, obj, size):
         assert size_of(obj) == size_of(sy.ObjectWrapper(obj, id=1)) == size
 
-    def test_replaced(self):
+    @pytest.mark.parametrize(
+        ("tags", "description", "size"), [(["#abc"], None, 4), (["#a", "#é"], "four", 9), ((), "\ud800", 3)], ids=str
+    )
+    def test_tags_and_descriptions_count(self, tags, description, size):
+        tensor = torch.zeros(1)
+        tensor.tags, tensor.description = tags, description
+        assert size_of(tensor) == 4 + size
+        assert size_of(sy.ObjectWrapper(b"1234", 1, tags, description)) == 4 + size
+
+    def test_buffers_count_whether_a_state_dict_has_them_or_not(self):
+        model = torch.nn.Linear(1, 1)
+        model.register_buffer("kept", torch.zeros(10))
+        model.register_buffer("not_kept", torch.zeros(100), persistent=False)
+        assert size_of(model) == size_of(torch.jit.script(model)) == 4 * (2 + 110)
+
+    def test_an_object_counts_for_as_long_as_it_is_in_memory(self):
         ledger = Ledger("alice", Limits(object_bytes=100))
         for _ in range(5):
-            ledger.add("me", 1, torch.zeros(20))
-        ledger.remove(1)
-        ledger.remove(1)
+            ledger.add("me", torch.zeros(20))  # nobody keeps it
+        stored = sy.ObjectWrapper(torch.zeros(20), 1)
+        elsewhere = {"kept": stored}
+        ledger.add("me", stored)
+        del stored
+        with pytest.raises(LimitExceeded, match="would be 160; the limit is 100"):
+            ledger.add("me", torch.zeros(20))
+        ledger.add("you", elsewhere["kept"])
+        elsewhere.clear()
+        ledger.add("me", torch.zeros(25))
+        assert ledger._counts.keys() <= {"me"}  # nothing is left of coordinators without objects
 
     def test_a_refused_object_is_not_entered(self):
-        ledger = Ledger("alice", Limits(objects=1))
-        ledger.add("me", 1, None)
+        ledger, first, second = Ledger("alice", Limits(objects=1)), torch.zeros(1), torch.zeros(1)
+        ledger.add("me", first)
         for _ in range(2):
             with pytest.raises(LimitExceeded):
-                ledger.add("me", 2, None)
-        ledger.remove(1)
-        ledger.add("me", 2, None)
+                ledger.add("me", second)
+        del first
+        ledger.add("me", second)
 
     def test_budget_before_it_begins(self):
         Budget("alice", 1).spend(3)

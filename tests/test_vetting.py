@@ -516,7 +516,7 @@ class TestBothSides:
 
     def test_a_coordinator_refuses_what_a_worker_returns(self):
         server = sy.WebsocketServerWorker(None, "127.0.0.1", 0, id="alice")
-        server.set_obj(sy.ObjectWrapper(torch.jit.script(Saves()), id=1))
+        server.set_obj(sy.ObjectWrapper(torch.jit.script(Saves()), id=1, tags=["#offered"]))
         server.start(block=False)
         try:
             proxy = sy.WebsocketClientWorker(None, "127.0.0.1", server.port, id="alice")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from syft.access.audit import AuditLog, values_digest
 from syft.access.limits import Budget, Ledger, Limits
 from syft.access.policy import Enforcer, Policy
-from syft.exceptions import LimitExceeded
-from syft.objects import ObjectId
+from syft.objects import ObjectWrapper
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Caller:
         who: where the coordinator is and how it showed who it is, for the audit log.
     """
 
-    name: str
+    name: str = field(repr=False)
     who: Mapping[str, Any]
 
 
@@ -46,27 +46,20 @@ class Guard:
         self.policy = Enforcer(worker, policy or Policy())
         self.audit = audit
         self._ledger = Ledger(worker, self.limits)
-        self._digests: dict[ObjectId, dict[str, str]] = {}
 
-    def admit(self, caller: Caller, obj_id: ObjectId, obj: Any, stored: Callable[[], Container[ObjectId]]) -> None:
-        """Enter an object that a coordinator is about to store in the ledger.
-
-        Args:
-            caller: the coordinator.
-            obj_id: the object's id.
-            obj: the object.
-            stored: returns the ids of what is stored; asked before anything is refused.
+    def admit(self, caller: Caller, obj: ObjectWrapper | torch.Tensor) -> None:
+        """Enter an object that is about to be stored for a coordinator in the ledger.
 
         Raises:
             LimitExceeded: it is one too many, or too large.
         """
-        try:
-            self._ledger.add(caller.name, obj_id, obj)
-        except LimitExceeded:
-            self._ledger.keep_only(stored())  # the owner may have removed some
-            self._ledger.add(caller.name, obj_id, obj)
-        if self.audit is not None and isinstance(obj, nn.Module):
-            self._digests[obj_id] = {"structure": _structure(obj), "values": values_digest(obj)}
+        self._ledger.add(caller.name, obj)
+
+    def digest(self, obj: Any) -> dict[str, str] | None:
+        """Return the digests of a wrapped model, as it was sent; None if there is no audit log, or no model."""
+        if self.audit is None or not isinstance(obj, ObjectWrapper) or not isinstance(obj.obj, nn.Module):
+            return None
+        return {"structure": _structure(obj.obj), "values": values_digest(obj.obj)}
 
     def check_models(self, value: Any) -> None:
         """Check the models and functions in a request, wherever they are in its arguments.
@@ -82,15 +75,6 @@ class Guard:
         elif isinstance(value, (list, tuple)):
             for item in value:
                 self.check_models(item)
-
-    def forget(self, obj_id: ObjectId) -> None:
-        """Strike out an object that is not stored any more."""
-        self._ledger.remove(obj_id)
-        self._digests.pop(obj_id, None)
-
-    def digest(self, obj_id: ObjectId | None) -> dict[str, str] | None:
-        """Return the digests of a stored model, as it was sent; None if there is no audit log."""
-        return self._digests.get(obj_id) if obj_id is not None else None
 
     def permit(self, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Budget:
         """Check the call of a method and return what it may use.

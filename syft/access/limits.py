@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container
+import weakref
+from collections import Counter, deque
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from syft.exceptions import LimitExceeded
-from syft.objects import ObjectId, ObjectWrapper
+from syft.objects import ObjectWrapper
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Limits:
         handshake_seconds: seconds for TLS and the opening handshake, and again for the greeting.
         sessions: coordinators that are known at a time. One that is not connected makes room for a new one.
         queued_calls: calls of one coordinator that wait or run in the compute thread.
-        objects: objects that one coordinator has stored.
-        object_bytes: bytes of these objects.
+        objects: objects that one coordinator has stored, or that are still in use.
+        object_bytes: bytes of these objects, their tags and descriptions included.
         all_objects: objects that all coordinators have stored.
         all_object_bytes: bytes of these objects.
         call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends before its next batch.
@@ -99,7 +100,11 @@ class Budget:
 
 
 class Ledger:
-    """Who has stored how many objects of how many bytes on a worker. What its owner stored does not count.
+    """How many objects, of how many bytes, coordinators have sent to a worker. What its owner stored does not count.
+
+    An object counts for as long as it is in memory: in its coordinator's store, in the training that uses it, or in a
+    call that waits. So each entry hangs on a weak reference. It is struck out when the next object comes, since an
+    object may go at any time, in any thread, also in one that holds the lock.
 
     Args:
         worker: the worker's id, for errors.
@@ -109,34 +114,36 @@ class Ledger:
     def __init__(self, worker: str, limits: Limits) -> None:
         self._worker = worker
         self._limits = limits
-        self._entries: dict[ObjectId, tuple[str, int]] = {}
+        self._counts: Counter[str] = Counter()  # by coordinator
+        self._bytes: Counter[str] = Counter()
+        self._all = self._all_bytes = 0
+        self._gone: deque[tuple[str, int]] = deque()
         self._lock = threading.Lock()
 
-    def add(self, owner: str, obj_id: ObjectId, obj: Any) -> None:
-        """Enter an object that a coordinator is about to store; one of the same id is replaced.
+    def add(self, owner: str, obj: ObjectWrapper | torch.Tensor) -> None:
+        """Enter an object that is about to be stored for a coordinator.
 
         Raises:
             LimitExceeded: it would be one too many, or too large.
         """
         size = size_of(obj)
         with self._lock:
-            others = [entry for key, entry in self._entries.items() if key != obj_id]
-            own = [entry for entry in others if entry[0] == owner]
-            self._check("the objects of one coordinator", len(own) + 1, "objects")
-            self._check("the bytes of one coordinator's objects", _bytes(own) + size, "object_bytes")
-            self._check("the objects of all coordinators", len(others) + 1, "all_objects")
-            self._check("the bytes of all coordinators' objects", _bytes(others) + size, "all_object_bytes")
-            self._entries[obj_id] = (owner, size)
+            while self._gone:
+                self._enter(*self._gone.popleft(), sign=-1)
+            self._check("the objects of one coordinator", self._counts[owner] + 1, "objects")
+            self._check("the bytes of one coordinator's objects", self._bytes[owner] + size, "object_bytes")
+            self._check("the objects of all coordinators", self._all + 1, "all_objects")
+            self._check("the bytes of all coordinators' objects", self._all_bytes + size, "all_object_bytes")
+            self._enter(owner, size, sign=1)
+        weakref.finalize(obj, self._gone.append, (owner, size)).atexit = False
 
-    def remove(self, obj_id: ObjectId) -> None:
-        """Strike an object out, if it is there."""
-        with self._lock:
-            self._entries.pop(obj_id, None)
-
-    def keep_only(self, stored: Container[ObjectId]) -> None:
-        """Strike out all objects but those of these ids."""
-        with self._lock:
-            self._entries = {key: entry for key, entry in self._entries.items() if key in stored}
+    def _enter(self, owner: str, size: int, sign: int) -> None:
+        self._counts[owner] += sign
+        self._bytes[owner] += sign * size
+        self._all += sign
+        self._all_bytes += sign * size
+        if not self._counts[owner]:
+            del self._counts[owner], self._bytes[owner]
 
     def _check(self, what: str, observed: int, setting: str) -> None:
         limit = getattr(self._limits, setting)
@@ -145,19 +152,22 @@ class Ledger:
 
 
 def size_of(obj: Any) -> int:
-    """Return the bytes of a tensor, or of the parameters and buffers of a model."""
+    """Return the bytes of a tensor, or of the parameters and buffers of a model; tags and descriptions count too."""
+    about = size_of([*(getattr(obj, "tags", None) or ()), getattr(obj, "description", None)]) if _is_object(obj) else 0
     if isinstance(obj, ObjectWrapper):
-        return size_of(obj.obj)
+        return size_of(obj.obj) + about
     if isinstance(obj, torch.Tensor):
-        return obj.nbytes
+        return obj.nbytes + about
     if isinstance(obj, nn.Module):
         return sum(tensor.nbytes for tensor in (*obj.parameters(), *obj.buffers()))
     if isinstance(obj, (list, tuple)):
         return sum(map(size_of, obj))
     if isinstance(obj, dict):
         return sum(map(size_of, obj.values()))
-    return int(getattr(obj, "nbytes", 0)) or (len(obj) if isinstance(obj, (str, bytes)) else 0)
+    if isinstance(obj, str):
+        return len(obj.encode(errors="surrogatepass"))
+    return len(obj) if isinstance(obj, bytes) else int(getattr(obj, "nbytes", 0))
 
 
-def _bytes(entries: list[tuple[str, int]]) -> int:
-    return sum(size for _, size in entries)
+def _is_object(obj: Any) -> bool:
+    return isinstance(obj, (ObjectWrapper, torch.Tensor))

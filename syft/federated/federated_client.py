@@ -29,12 +29,15 @@ from syft.federated.seeding import seeded
 from syft.federated.train_config import TrainConfig
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.objects import ObjectId, ObjectStorage
-from syft.session import Session, TrainingState, running_call
+from syft.session import Session, SessionObjects, TrainingState, running_call
 from syft.torchscript import for_inference, loss_of
 
 
 class FederatedClient(ObjectStorage):
     """Holds datasets and objects, and trains and evaluates models on the datasets.
+
+    While a call of a remote coordinator runs, its methods that store, find and remove objects are about the objects of
+    that coordinator; at all other times about this worker's own.
 
     Source: PySyft 0.2.4, `syft.federated.federated_client.FederatedClient`.
 
@@ -76,9 +79,12 @@ class FederatedClient(ObjectStorage):
 
     def set_obj(self, obj: Any) -> None:
         """Store an object under its id. A TrainConfig becomes the current one, and a new optimizer will be built."""
+        store = self._store()
         if isinstance(obj, TrainConfig):
             self.train_config = obj
             self.optimizer = None
+        elif store is not None:
+            store.set_obj(obj)
         else:
             super().set_obj(obj)
 
@@ -88,8 +94,26 @@ class FederatedClient(ObjectStorage):
         Raises:
             ObjectNotFoundError: there is none (also a KeyError).
         """
-        kept = self._training().kept
-        return kept[obj_id] if obj_id in kept else super().get_obj(obj_id)
+        kept, store = self._training().kept, self._store()
+        if obj_id in kept:
+            return kept[obj_id]
+        return super().get_obj(obj_id) if store is None else store.get_obj(obj_id)
+
+    def rm_obj(self, obj_id: ObjectId | None, force: bool = False) -> None:
+        """Remove the object with this id, if there is one. `force` is accepted and makes no difference."""
+        store = self._store()
+        super().rm_obj(obj_id) if store is None else store.rm_obj(obj_id)
+
+    def clear_objects(self, return_self: bool = True) -> Any:
+        """Remove all objects; return this worker, or None."""
+        store = self._store()
+        super().clear_objects() if store is None else store.clear_objects()
+        return self if return_self else None
+
+    def current_objects(self) -> dict[ObjectId, Any]:
+        """Return a copy of the mapping from id to object."""
+        store = self._store()
+        return super().current_objects() if store is None else store.current_objects()
 
     @property
     def train_config(self) -> TrainConfig | None:
@@ -316,6 +340,11 @@ class FederatedClient(ObjectStorage):
         if f"{found.type}:{found.index or 0}" not in [*available, "cpu:0"]:
             raise DeviceUnavailable(self._name(), str(device), available)
         return found
+
+    def _store(self) -> SessionObjects | None:
+        """Return the objects of the coordinator whose call runs; None: those of this worker are meant."""
+        call = running_call.get()
+        return call.objects if call is not None and call.worker is self else None
 
     def _training(self) -> TrainingState:
         call = running_call.get()

@@ -142,9 +142,9 @@ class BaseWorker(ObjectStorage, ABC):
         obj_id = obj.id if wrapped else ID_PROVIDER.pop()
         packed = pack_object(obj)
         if wait:
-            self._exchange("set", id=obj_id, collect=collect, **packed)
+            self._exchange("set", id=obj_id, **packed)
         else:
-            self._post("set", id=obj_id, collect=collect, **packed)
+            self._post("set", id=obj_id, **packed)
         about: dict[str, Any] = {name: packed[name] for name in ("tags", "description")}
         about["garbage_collect_data"] = collect
         if wrapped:
