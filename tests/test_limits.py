@@ -1,5 +1,6 @@
 """What a worker grants: bounds of every kind, the owner's policy, and a named error to whoever wants more."""
 
+import argparse
 import asyncio
 import dataclasses
 import threading
@@ -7,9 +8,10 @@ import threading
 import pytest
 import torch
 
+import script_options
 import syft as sy
-from syft.access.limits import Budget, Ledger, Limits, size_of
-from syft.access.policy import Policy
+from syft.access.limits import Budget, Ledger, Limits, SamplePool, size_of
+from syft.access.policy import Enforcer, Policy
 from syft.exceptions import ConnectionFailed, LimitExceeded, NotPermitted, SyftError
 from syft.workers import websocket_server
 from syft.workers.compute import ComputeThread
@@ -68,6 +70,9 @@ def send(proxy, obj=None):
 
 
 class TestLimits:
+    def test_a_call_has_an_hour(self):
+        assert Limits().call_seconds == 3600
+
     def test_are_frozen_and_bounded(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
             Limits().connections = 3  # type: ignore[misc]
@@ -297,6 +302,83 @@ class TestPolicy:
         with pytest.raises(LimitExceeded, match="the fits in all would be 3; the limit is 2"):
             proxy.fit("blobs")
         assert proxy.evaluate("blobs")
+
+    def test_samples_of_a_call(self, serve, connect):
+        proxy = connect(serve(policy=Policy(max_samples_per_call=20, max_steps_per_fit=3)))
+        for settings in ({}, {"batch_size": 10**9}, {"batch_size": 10**9, "epochs": 2, "max_nr_batches": 1}):
+            make_config(**settings).send(proxy)
+            proxy.fit("blobs")  # 20 samples, whatever their batches
+            proxy.evaluate("blobs")
+        for settings, planned in (
+            ({"batch_size": 10**9, "epochs": 2}, 40),
+            ({"batch_size": 15, "epochs": 2, "max_nr_batches": 3}, 35),
+        ):
+            make_config(**settings).send(proxy)
+            with pytest.raises(LimitExceeded) as caught:
+                proxy.fit("blobs")
+            assert (caught.value.observed, caught.value.setting) == (planned, "max_samples_per_call")
+        strict = connect(serve(policy=Policy(max_samples_per_call=19)))
+        make_config(max_nr_batches=2).send(strict)
+        strict.fit("blobs")
+        with pytest.raises(LimitExceeded, match="the samples of one call would be 20; the limit is 19"):
+            strict.evaluate("blobs")
+
+    def test_samples_in_all(self, serve, connect):
+        server = serve(policy=Policy(max_samples=50))
+        first, second = connect(server), connect(server)
+        for proxy in (first, second):
+            make_config().send(proxy)
+        first.fit("blobs")
+        second.evaluate("blobs")
+        for ask in (first.fit, first.evaluate, second.fit):
+            with pytest.raises(LimitExceeded, match="the samples of all calls would be 60; the limit is 50"):
+                ask("blobs")
+        make_config(max_nr_batches=1).send(first)
+        first.fit("blobs")  # there are ten left, and these are eight
+
+    def test_samples_of_a_batch(self, serve, connect):
+        proxy = connect(serve(policy=Policy(max_batch_size=8)))
+        make_config(batch_size=8).send(proxy)
+        proxy.fit("blobs")
+        proxy.evaluate("blobs")
+        make_config(batch_size=10**9).send(proxy)
+        for ask in (proxy.fit, proxy.evaluate):
+            with pytest.raises(LimitExceeded, match="the samples of one batch would be 20; the limit is 8"):
+                ask("blobs")
+
+    def test_what_a_call_reads_is_counted_whatever_it_planned(self):
+        budget = Budget("alice", 60, batch_size=8, samples_per_call=20, pool=SamplePool("alice", 18))
+        budget.check_plan(samples=8, batch_size=8)
+        for samples, setting in (
+            (8, None),
+            (9, "max_batch_size"),
+            (8, None),
+            (8, "max_samples_per_call"),
+            (3, "max_samples"),
+        ):
+            if setting is None:
+                budget.spend(samples)
+                continue
+            with pytest.raises(LimitExceeded) as caught:
+                budget.spend(samples)
+            assert caught.value.setting == setting
+        assert budget.samples == 16
+
+    @pytest.mark.parametrize(
+        "asked", [["blobs"], {"blobs": 1}, torch.ones(2), None, "x" * 10**6], ids=lambda x: str(x)[:9]
+    )
+    def test_a_key_that_is_no_name_is_not_permitted(self, asked):
+        enforcer = Enforcer("alice", Policy(datasets=["blobs"]))
+        with pytest.raises(NotPermitted) as caught:
+            enforcer.check_call("fit", lambda dataset_key: None, [asked], {})
+        assert len(str(caught.value)) < 400
+
+    def test_the_scripts_options_bound_samples_and_batches(self):
+        parser = argparse.ArgumentParser()
+        script_options.add_worker_options(parser)
+        args = parser.parse_args(["--max_samples", "500", "--max_batch_size", "64"])
+        policy = Policy(**script_options.worker_options(parser, args)["policy"])
+        assert (policy.max_samples, policy.max_batch_size, policy.max_samples_per_call) == (500, 64, None)
 
     def test_one_name_is_no_list_of_names(self):
         with pytest.raises(ValueError, match="expected several names"):

@@ -83,7 +83,15 @@ class Guard:
             NotPermitted, LimitExceeded: as Enforcer.check_call.
         """
         self.policy.check_call(name, method, args, kwargs)
-        return Budget(self.worker, self.limits.call_seconds, self.policy.policy.max_steps_per_fit)
+        policy = self.policy.policy
+        return Budget(
+            self.worker,
+            self.limits.call_seconds,
+            policy.max_steps_per_fit,
+            policy.max_batch_size,
+            policy.max_samples_per_call,
+            self.policy.pool,
+        )
 
     def record(
         self,

@@ -48,7 +48,7 @@ class Limits:
     object_bytes: int = 2 * 1024**3
     all_objects: int = 8192
     all_object_bytes: int = 8 * 1024**3
-    call_seconds: float = 24 * 3600.0
+    call_seconds: float = 3600.0
     stuck_calls: int = 4
 
     def __post_init__(self) -> None:
@@ -69,7 +69,10 @@ class Budget:
     Attributes:
         worker: the worker's id, for errors.
         seconds: how long it may run.
-        steps: training steps it may do; None: any number.
+        steps: training steps it may do, if it is a fit; None: any number.
+        batch_size: samples that a batch may have; None: any number.
+        samples_per_call: samples it may read; None: any number.
+        pool: samples that all calls together may still read; None: any number.
         samples: samples it has read.
         deadline: end of its time, by time.monotonic().
     """
@@ -77,26 +80,80 @@ class Budget:
     worker: str
     seconds: float
     steps: int | None = None
-    samples: int = 0
+    batch_size: int | None = None
+    samples_per_call: int | None = None
+    pool: SamplePool | None = None
+    samples: int = field(init=False, default=0)
     deadline: float = field(init=False, default=float("inf"))
 
     def begin(self) -> None:
         """Start the clock."""
         self.deadline = time.monotonic() + self.seconds
 
-    def check_steps(self, planned: float) -> None:
-        """Raise LimitExceeded if a fit plans more training steps than it may do."""
-        if self.steps is not None and planned > self.steps:
-            raise LimitExceeded(self.worker, "the training steps of one fit", planned, self.steps, "max_steps_per_fit")
+    def check_plan(self, samples: int, batch_size: int, steps: int = 0) -> None:
+        """Check what a call is about to read, before it reads the first sample.
+
+        Args:
+            samples: samples in all, each counted as often as it is read.
+            batch_size: samples of its largest batch.
+            steps: training steps; 0 for an evaluation.
+
+        Raises:
+            LimitExceeded: it is more than the call may use.
+        """
+        self._check("the training steps of one fit", steps, self.steps, "max_steps_per_fit")
+        self._check("the samples of one batch", batch_size, self.batch_size, "max_batch_size")
+        self._check("the samples of one call", samples, self.samples_per_call, "max_samples_per_call")
+        if self.pool is not None:
+            self.pool.check(samples)
 
     def spend(self, samples: int) -> None:
-        """Note that a batch is about to be used; raise LimitExceeded if the time is over."""
+        """Note that a batch is about to be used.
+
+        Raises:
+            LimitExceeded: the time is over, or the batch is one too many whatever was planned.
+        """
         late = time.monotonic() - self.deadline
         if late > 0:
             raise LimitExceeded(
                 self.worker, "the seconds of one call", self.seconds + late, self.seconds, "call_seconds"
             )
+        self._check("the samples of one batch", samples, self.batch_size, "max_batch_size")
+        self._check("the samples of one call", self.samples + samples, self.samples_per_call, "max_samples_per_call")
+        if self.pool is not None:
+            self.pool.take(samples)
         self.samples += samples
+
+    def _check(self, what: str, observed: int, limit: int | None, setting: str) -> None:
+        if limit is not None and observed > limit:
+            raise LimitExceeded(self.worker, what, observed, limit, setting)
+
+
+class SamplePool:
+    """The samples that all calls together may read, from the worker's start on. Safe to use from several threads.
+
+    Args:
+        worker: the worker's id, for errors.
+        limit: how many samples, each counted as often as it is read.
+    """
+
+    def __init__(self, worker: str, limit: int) -> None:
+        self._worker = worker
+        self._limit = limit
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def check(self, samples: int) -> None:
+        """Raise LimitExceeded if there are fewer samples left."""
+        if self._taken + samples > self._limit:
+            what = "the samples of all calls"
+            raise LimitExceeded(self._worker, what, self._taken + samples, self._limit, "max_samples")
+
+    def take(self, samples: int) -> None:
+        """Take so many samples out; raise LimitExceeded if there are fewer left."""
+        with self._lock:
+            self.check(samples)
+            self._taken += samples
 
 
 class Ledger:

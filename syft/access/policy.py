@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from syft.access.limits import SamplePool
 from syft.exceptions import LimitExceeded, NotPermitted
 
 
@@ -24,6 +25,11 @@ class Policy:
             the parameters; the audit log tells it, and `syft.archive.structure_digest` computes it.
         max_steps_per_fit: training steps (batches) of one fit.
         max_fits: fits in all, from the worker's start on.
+        max_samples_per_call: samples that one fit or evaluation reads, each counted as often as it is read.
+        max_samples: samples that all fits and evaluations read, from the worker's start on.
+        max_batch_size: samples of one batch. A batch has at most as many as the dataset.
+
+    Samples that methods of the owner's own read are not counted, unless they take them from fit() or evaluate().
     """
 
     datasets: Iterable[str] | None = None
@@ -31,6 +37,9 @@ class Policy:
     models: Iterable[str] | None = None
     max_steps_per_fit: int | None = None
     max_fits: int | None = None
+    max_samples_per_call: int | None = None
+    max_samples: int | None = None
+    max_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("datasets", "calls", "models"):
@@ -52,6 +61,7 @@ class Enforcer:
         self._worker = worker
         self.policy = policy
         self._fits = 0
+        self.pool = SamplePool(worker, policy.max_samples) if policy.max_samples is not None else None
         self._lock = threading.Lock()
 
     def check_model(self, digest: str) -> None:
@@ -83,5 +93,5 @@ class Enforcer:
 
     def _check(self, setting: str, asked: Any) -> None:
         allowed = getattr(self.policy, setting)
-        if allowed is not None and asked not in allowed:
-            raise NotPermitted(self._worker, setting, str(asked), sorted(allowed))
+        if allowed is not None and not (isinstance(asked, (str, int)) and asked in allowed):
+            raise NotPermitted(self._worker, setting, str(asked)[:256], sorted(allowed))

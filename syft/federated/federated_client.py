@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -31,6 +32,9 @@ from syft.frameworks.torch.fl.dataset import Batches
 from syft.objects import ObjectId, ObjectStorage
 from syft.session import Session, SessionObjects, TrainingState, running_call
 from syft.torchscript import for_inference, loss_of
+
+MAX_BINS = 10_000
+"""The most bins of a histogram that evaluate() returns: as many classes as there may be."""
 
 
 class FederatedClient(ObjectStorage):
@@ -196,15 +200,19 @@ class FederatedClient(ObjectStorage):
 
         Raises:
             TrainConfigMissing, DatasetNotFound, DatasetEmpty, DeviceUnavailable: as in fit().
-            ValueError: histograms are asked for and `nr_bins` is below 1.
+            ValueError: histograms are asked for and `nr_bins` is below 1 or above MAX_BINS.
         """
-        if return_histograms and nr_bins < 1:
-            raise ValueError(f"no histograms without bins: nr_bins is {nr_bins}; expected the number of classes.")
+        if not return_histograms:
+            nr_bins = 0
+        elif not 1 <= nr_bins <= MAX_BINS:
+            raise ValueError(
+                f"no histograms: nr_bins is {nr_bins}; expected the number of classes, from 1 to {MAX_BINS:,}."
+            )
         model, loss_fn = self._model_and_loss(self._training(), dataset_key)
         device = self._device(device)
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=False)
         loss_fn = loss_of(loss_fn)
-        counts = np.zeros((2, max(nr_bins, 0)))
+        counts = np.zeros((2, nr_bins))
         total_loss, correct, count = 0.0, 0, 0
 
         def outcome(batch: Any) -> tuple[int, float, int, np.ndarray]:
@@ -222,6 +230,7 @@ class FederatedClient(ObjectStorage):
                         histograms += [_histogram(pred, nr_bins), _histogram(target, nr_bins)]
             return len(target), loss, right, histograms
 
+        self._check_plan(loader, len(loader))
         model.eval()
         with _on_device(model, device):
             frozen = for_inference(model)
@@ -265,7 +274,7 @@ class FederatedClient(ObjectStorage):
         # With a generator of its own, the loader leaves torch's global one alone.
         return DataLoader(
             Batches(dataset),
-            batch_size=config.batch_size,
+            batch_size=max(1, min(config.batch_size, len(dataset))),  # it makes a list of as many places
             sampler=sampler,
             collate_fn=Batches.collate,
             generator=torch.Generator(),
@@ -298,13 +307,23 @@ class FederatedClient(ObjectStorage):
         Raises:
             LimitExceeded: these are more than this worker's owner allows.
         """
-        limit = math.ceil(config.max_nr_batches) if config.max_nr_batches >= 0 else None
-        call = running_call.get()
-        if call is not None:
-            steps = config.epochs * len(loader)
-            call.budget.check_steps(steps if limit is None else min(limit, steps))
+        steps = config.epochs * len(loader)
+        if config.max_nr_batches >= 0:
+            steps = min(steps, math.ceil(config.max_nr_batches))
+        self._check_plan(loader, steps, training=True)
         epochs = (self._accounted(loader) for _ in range(config.epochs))
-        return islice(chain.from_iterable(epochs), limit)
+        return islice(chain.from_iterable(epochs), min(steps, sys.maxsize))
+
+    @staticmethod
+    def _check_plan(loader: DataLoader, batches: int, training: bool = False) -> None:
+        """Raise LimitExceeded if so many batches are more than the owner allows the call that runs."""
+        call = running_call.get()
+        if call is not None and batches:
+            samples = len(loader.dataset)  # type: ignore[arg-type]
+            batch_size = loader.batch_size or samples
+            epochs, rest = divmod(batches, len(loader))
+            planned = epochs * samples + min(rest * batch_size, samples)
+            call.budget.check_plan(planned, min(batch_size, samples), batches if training else 0)
 
     def _accounted(self, loader: DataLoader) -> Iterator[Any]:
         """Yield batches for as long as somebody waits for the result; enter them in the account of the call."""
@@ -318,8 +337,8 @@ class FederatedClient(ObjectStorage):
 
     def _model_and_loss(self, training: TrainingState, dataset_key: str) -> tuple[Any, Any]:
         config = self._config(training)
-        if dataset_key not in self.datasets:
-            raise DatasetNotFound(self._name(), str(dataset_key), [str(key) for key in self.datasets])
+        if not isinstance(dataset_key, Hashable) or dataset_key not in self.datasets:
+            raise DatasetNotFound(self._name(), str(dataset_key)[:256], [str(key) for key in self.datasets])
         if len(self.datasets[dataset_key]) == 0:
             raise DatasetEmpty(self._name(), dataset_key)
         return self._wrapped(training, config._model_id), self._wrapped(training, config._loss_fn_id)
