@@ -23,6 +23,7 @@ from syft.access.guard import Guard
 from syft.access.limits import Budget
 from syft.commands import COMMANDS, check_arguments
 from syft.exceptions import (
+    AuditLogUnavailable,
     CallAbandoned,
     GetNotPermittedError,
     LimitExceeded,
@@ -129,29 +130,36 @@ class Dispatcher:
         return Job(request.id, call, session, run, COMMANDS[request.command].place, delivered=delivered)
 
     def run(self, job: Job) -> bytes:
-        """Run a job and return its reply, or its failure, as bytes."""
+        """Run a job and return its reply, or its failure, as bytes: not before that is in the audit log."""
         started = time.perf_counter()
-        outcome = "done"
+        frame, outcome = self._frame_and_outcome(job)
+        seconds = time.perf_counter() - started
+        samples = job.budget.samples if job.budget is not None else None
+        try:
+            self.guard.record(job.session.caller, job.call, outcome, seconds, job.model_digest, samples)
+            if job.delivered is not None and outcome == "done":
+                job.delivered()
+        except AuditLogUnavailable as error:
+            outcome, frame = type(error).__name__, failure(job.request_id, job.call, error)
+        level = logging.INFO if self.worker.verbose else logging.DEBUG
+        told = outcome if outcome == "done" else f"failed ({outcome})"
+        message = "worker %s: %s %s in %.1f ms, reply of %d bytes"
+        logger.log(level, message, self.worker.id, job.call, told, 1000 * seconds, len(frame))
+        return frame
+
+    def _frame_and_outcome(self, job: Job) -> tuple[bytes, str]:
         try:
             if job.abandoned.is_set():
                 raise CallAbandoned(str(self.worker.id))
+            if job.place == "compute":
+                self.guard.record(job.session.caller, job.call, "started", 0, job.model_digest)
             frame = wire.encode(wire.Reply(job.request_id, job.run()), job.session.structures)
             limit = min(self.max_message_bytes, job.session.max_message_bytes)
             if len(frame) > limit:
                 raise MessageTooLarge(str(self.worker.id), f"the reply to {job.call} of", len(frame), limit)
-            if job.delivered is not None:
-                job.delivered()
+            return frame, "done"
         except (Exception, SystemExit) as error:
-            outcome = type(error).__name__
-            frame = failure(job.request_id, job.call, error)
-        level = logging.INFO if self.worker.verbose else logging.DEBUG
-        milliseconds = 1000 * (time.perf_counter() - started)
-        samples = job.budget.samples if job.budget is not None else None
-        self.guard.record(job.session.caller, job.call, outcome, milliseconds / 1000, job.model_digest, samples)
-        told = outcome if outcome == "done" else f"failed ({outcome})"
-        message = "worker %s: %s %s in %.1f ms, reply of %d bytes"
-        logger.log(level, message, self.worker.id, job.call, told, milliseconds, len(frame))
-        return frame
+            return failure(job.request_id, job.call, error), type(error).__name__
 
     def decode(self, frame: bytes, structures: Structures | None = None) -> wire.Request:
         """Return the request that `frame` holds, its models vetted.

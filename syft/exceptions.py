@@ -29,6 +29,7 @@ SyftError
 ├── EmptyRoundError             (also ValueError)
 ├── LimitExceeded               (also RuntimeError)  more than the worker grants
 ├── NotPermitted                (also PermissionError)  something the worker's owner does not allow
+├── AuditLogUnavailable         (also RuntimeError)  a worker cannot write down what it would do
 ├── ModelMismatchError          (also ValueError)
 ├── QuorumNotReached            (also RuntimeError)  too few workers answered in a round
 ├── CheckpointError             (also ValueError)
@@ -421,6 +422,20 @@ class NotPermitted(SyftError, PermissionError):
         return (
             f"worker {self.worker!r} does not permit {self.asked!r}; its owner allows these {self.setting}: "
             f"{_listed(self.allowed)}."
+        )
+
+
+@dataclass(eq=False)
+class AuditLogUnavailable(SyftError, RuntimeError):
+    """A worker keeps an audit log and cannot write to it, so it carries out nothing and hands out nothing."""
+
+    worker: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} refuses: its audit log cannot be written ({self.cause}), and nothing is done or "
+            "handed out without a line there. The worker's owner has to make the file writable, or make room for it."
         )
 
 

@@ -15,6 +15,7 @@ from syft.objects import ObjectId
 from syft.structures import Structures
 
 _MAX_TRACEBACK = 20_000
+_MAX_CALL = 1000
 
 
 def failure(request_id: int, call: str, error: BaseException) -> bytes:
@@ -68,9 +69,15 @@ def describe_request(command: str, arguments: Mapping[str, Any]) -> str:
 
 
 def describe_call(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
-    """Return a call as text, with long and large arguments shortened: fit(dataset_key='mnist')."""
-    shown = [shortly(value) for value in args] + [f"{key}={shortly(value)}" for key, value in kwargs.items()]
-    return f"{name}({', '.join(shown)})"
+    """Return a call as text of at most 1,000 characters, with long parts shortened: fit(dataset_key='mnist')."""
+    shown = [shortly(value) for value in args] + [f"{_name(key)}={shortly(value)}" for key, value in kwargs.items()]
+    text = f"{_name(name)}({', '.join(shown)})"
+    return text if len(text) <= _MAX_CALL else text[: _MAX_CALL - 4] + "...)"
+
+
+def _name(name: Any) -> str:
+    """Return a name as it is, if it looks like one; else as text that is fit for a line."""
+    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 60 else shortly(name)
 
 
 def shortly(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from syft.access.audit import AuditLog, values_digest
+from syft.access.audit import AuditLog, fingerprint, values_digest
 from syft.access.limits import Budget, Ledger, Limits
 from syft.access.policy import Enforcer, Policy
+from syft.exceptions import AuditLogUnavailable
 from syft.objects import ObjectWrapper
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,25 +100,39 @@ class Guard:
 
     def record(
         self,
-        caller: Caller | None,
+        caller: Caller,
         call: str,
         outcome: str,
         seconds: float,
         model: dict[str, str] | None = None,
         samples: int | None = None,
     ) -> None:
-        """Write a line to the audit log, if there is one."""
-        if self.audit is not None:
-            who = {} if caller is None else {**caller.who, "session": caller.name}
+        """Write a line to the audit log, if there is one.
+
+        Raises:
+            AuditLogUnavailable: it cannot be written.
+        """
+        if self.audit is None:
+            return
+        try:
             self.audit.write(
                 worker=self.worker,
-                who=who,
+                who={**caller.who, "session": fingerprint(caller.name)} if caller.name else caller.who,
                 call=call,
                 model=model,
                 samples=samples,
                 outcome=outcome,
                 seconds=round(seconds, 3),
             )
+        except OSError as error:
+            cause = error.strerror or type(error).__name__
+            logger.error("worker %s: its audit log cannot be written: %s", self.worker, cause)
+            raise AuditLogUnavailable(self.worker, cause) from None
+
+    def record_refusal(self, caller: Caller, call: str, error: Exception, seconds: float = 0) -> None:
+        """Write a line as `record` does for what is refused in any case, whether that can be written or not."""
+        with contextlib.suppress(AuditLogUnavailable):
+            self.record(caller, call, type(error).__name__, seconds)
 
 
 def _structure(model: nn.Module) -> str:

@@ -65,7 +65,7 @@ class Gate:
         else:
             error = AccessDenied(worker, "", cause)
             logger.warning("worker %s: access denied to %s: %s", worker, connection.remote_address, cause)
-        self._guard.record(Caller("", identity(connection, None)), "connect", type(error).__name__, 0)
+        self._guard.record_refusal(Caller("", identity(connection, None)), "connect", error)
         return refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE if cause is None else HTTPStatus.UNAUTHORIZED, error)
 
     def _objection(self, connection: ServerConnection, request: Request) -> str | None:

@@ -352,7 +352,7 @@ class _Running:
         try:
             reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
         except LimitExceeded as error:  # it did not end in time, and never may
-            self._guard.record(job.session.caller, job.call, type(error).__name__, error.observed, job.model_digest)
+            self._guard.record_refusal(job.session.caller, job.call, error, error.observed)
             reply = failure(job.request_id, job.call, error)
         with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
             await connection.send(fragments(reply))
