@@ -1,4 +1,8 @@
-"""How a failure on a worker is told to its coordinator, and raised there again."""
+"""How a failure on a worker is told to its coordinator, and raised there again.
+
+Either side may be hostile. What a coordinator put into names and values, and what a worker says of its errors, is made
+printable by the one who sends it and by the one who shows it: no escape codes reach a log or a terminal.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import numpy as np
 import torch
 
 from syft import exceptions, wire
-from syft.exceptions import MalformedMessage, RemoteError, SyftError
+from syft.exceptions import MalformedMessage, RemoteError, SyftError, printable
 from syft.objects import ObjectId
 from syft.structures import Structures
 
@@ -20,10 +24,10 @@ _MAX_CALL = 1000
 
 def failure(request_id: int, call: str, error: BaseException) -> bytes:
     """Return the failure that tells `error` to the coordinator, as bytes."""
-    text = _printable("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]
+    text = printable("".join(traceback.format_exception(error))[-_MAX_TRACEBACK:])
     own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
     fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
-    return wire.encode(wire.Failure(request_id, _type_name(error), _text(error), fields, call, text))
+    return wire.encode(wire.Failure(request_id, _type_name(error), _text(error), fields, printable(call), text))
 
 
 def unwrap(
@@ -46,16 +50,16 @@ def unwrap(
         return message.result
     if not isinstance(message, wire.Failure):
         raise MalformedMessage(f"a {type(message).__name__} where a reply is expected")
-    error = exceptions.from_fields(message.type, message.fields)
+    error, text = exceptions.from_fields(message.type, message.fields), printable(message.traceback)
     if error is None:
         error = RemoteError.of(
-            type_name=message.type,
+            type_name=printable(message.type, 200),
             worker=str(worker_id),
-            call=message.call,
-            message=message.message,
-            traceback=message.traceback,
+            call=printable(message.call),
+            message=printable(message.message),
+            traceback=text,
         )
-    error.remote_traceback = message.traceback
+    error.remote_traceback = text
     raise error
 
 
@@ -93,14 +97,9 @@ def shortly(value: Any) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        return _printable(str(error))
+        return printable(str(error))
     except Exception as reason:
         return f"<its text failed: {type(reason).__name__}>"
-
-
-def _printable(text: str) -> str:
-    """Return a text that UTF-8 can hold."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _type_name(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import syft as sy
-from syft import exceptions, wire
+from syft import wire
 from syft.dispatch import Dispatcher
 from syft.exceptions import (
     CallAbandoned,
@@ -20,7 +20,7 @@ from syft.exceptions import (
     TrainConfigMissing,
     UnknownCommand,
 )
-from syft.failures import describe_call, unwrap
+from syft.failures import unwrap
 from syft.session import Session, running_call
 from tests.models import blobs, classifier, nll
 
@@ -435,19 +435,3 @@ def test_every_request_is_logged_with_its_duration(caplog, verbose, level):
     assert done.levelno == failed.levelno == level
     assert done.getMessage().startswith("worker alice: objects_count() done in ")
     assert "fit(dataset_key='blobs') failed (TrainConfigMissing) in " in failed.getMessage()
-
-
-def test_calls_are_described_shortly():
-    arguments = {"key": "mnist", "data": torch.zeros(2, 3), "long": "x" * 100, "model": [1]}
-    text = describe_call("fit", (1, None), arguments)
-    assert text == f"fit(1, None, key='mnist', data=<Tensor (2, 3)>, long='{'x' * 56}..., model=<list>)"
-
-
-def test_unwrap_takes_replies_and_failures_only():
-    assert unwrap(wire.encode(wire.Reply(1, "pong")), "alice") == "pong"
-    with pytest.raises(MalformedMessage, match="a Request where a reply is expected"):
-        unwrap(wire.encode(wire.Request(1, "get")), "alice")
-    with pytest.raises(exceptions.DatasetExists) as raised:
-        fields = {"worker": "alice", "dataset_key": "mnist"}
-        unwrap(wire.encode(wire.Failure(1, "DatasetExists", "", fields, "call", "Traceback")), "alice")
-    assert raised.value.remote_traceback == "Traceback"

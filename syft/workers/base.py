@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from syft.exceptions import WorkerNotFoundException
+from syft.exceptions import MalformedMessage, WorkerNotFoundException
 from syft.federated.train_config import TrainConfig
 from syft.objects import (
     ID_PROVIDER,
@@ -171,18 +171,17 @@ class BaseWorker(ObjectStorage, ABC):
         The objects stay when the pointers go.
         """
         terms = [query] if isinstance(query, (str, int)) else list(query)
-        return [
-            (ObjectPointer if found["shape"] is None else PointerTensor)(
-                self,
-                found["id"],
-                registry.local_worker,
-                garbage_collect_data=False,
-                tags=found["tags"],
-                description=found["description"],
-                **({} if found["shape"] is None else {"shape": found["shape"]}),
-            )
-            for found in self._exchange("search", query=[*terms, *more])
-        ]
+        found = self._exchange("search", query=[*terms, *more])
+        try:
+            return [self._pointer_to(**each) for each in found]
+        except (TypeError, ValueError, RuntimeError) as reason:
+            raise MalformedMessage(f"no result of a search: {reason}") from None
+
+    def _pointer_to(self, id: ObjectId, tags: list[str], description: str | None, shape: Any) -> ObjectPointer:
+        about: dict[str, Any] = {"tags": tags, "description": description, "garbage_collect_data": False}
+        if shape is None:
+            return ObjectPointer(self, id, registry.local_worker, **about)
+        return PointerTensor(self, id, registry.local_worker, shape=shape, **about)
 
     def list_objects_remote(self) -> str:
         """Return the mapping from id to object on the worker, as text."""

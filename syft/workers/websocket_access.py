@@ -27,7 +27,7 @@ from websockets.http11 import Request, Response
 from syft import exceptions
 from syft.access.audit import fingerprint
 from syft.access.guard import Caller, Guard
-from syft.exceptions import AccessDenied, HandshakeFailed, LimitExceeded, SyftError
+from syft.exceptions import AccessDenied, HandshakeFailed, LimitExceeded, SyftError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def refusal(worker: str, url: str, error: Exception) -> SyftError:
         return AccessDenied(worker, url, told.cause)
     if told is not None:
         return told
-    cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    cause = printable(f"{type(error).__name__}: {error}", 500) if str(error) else type(error).__name__
     if isinstance(error, InvalidMessage) and url.startswith("wss:"):
         # asyncio's TLS servers do not send the alert that would say so.
         cause = f"{cause} (it closed the connection after the TLS handshake: does it trust this client certificate?)"

@@ -27,6 +27,7 @@ from syft.exceptions import (
     SyftError,
     VersionMismatch,
     WorkerUnreachable,
+    printable,
 )
 from syft.failures import unwrap
 from syft.structures import Structures
@@ -353,7 +354,7 @@ class Link:
         try:
             reply = waiting.get(wire.peek_id(frame))  # type: ignore[arg-type]
         except (MalformedMessage, TypeError) as error:
-            logger.warning("worker %s sent a message that is dropped: %s", self._peer.worker, error)
+            logger.warning("worker %s sent a message that is dropped: %s", self._peer.worker, printable(str(error)))
             return
         if reply is not None and not reply.done():
             reply.set_result(frame)  # type: ignore[arg-type]
@@ -392,4 +393,4 @@ def _ending(connection: ClientConnection, error: Exception) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return printable(f"{type(error).__name__}: {error}", 500) if str(error) else type(error).__name__

@@ -28,7 +28,7 @@ from syft.access.audit import AuditLog
 from syft.access.guard import Guard
 from syft.access.limits import STUCK_SECONDS, Limits
 from syft.access.policy import Policy
-from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage
+from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage, printable
 from syft.failures import failure
 from syft.objects import ObjectId
 from syft.session import Job, Session
@@ -279,7 +279,7 @@ class _Running:
         except ConnectionClosed:
             pass
         except MalformedMessage as error:
-            logger.warning("worker %s: a connection is closed: %s", self._worker.id, error)
+            logger.warning("worker %s: a connection is closed: %s", self._worker.id, printable(str(error)))
             await connection.close(1002, str(error)[:120])
         finally:
             for task, job in jobs.items():
