@@ -336,6 +336,7 @@ class _Running:
             if session.queued >= limit:
                 what = "the calls of one coordinator that wait"
                 refusal = LimitExceeded(str(self._worker.id), what, session.queued + 1, limit, "queued_calls")
+                self._guard.record_refusal(session.caller, job.call, refusal)
                 await connection.send(failure(job.request_id, job.call, refusal))
                 return
             session.queued += 1
