@@ -18,7 +18,7 @@
                   fits         int from 0 to 2**63 - 1; 0 if left out
 
     id     int of 64 bits, or str of at most 256 characters
-    value  whatever the wire carries; tensors and arrays in it have at most 64 dimensions
+    value  whatever the wire carries, nested at most 100 levels deep; tensors and arrays have at most 64 dimensions
 
 Frames of many bytes are answered in a thread in any case.
 """
@@ -40,6 +40,7 @@ MAX_NAME = 256
 MAX_TAGS = 64
 MAX_DESCRIPTION = 4096
 MAX_DIMENSIONS = 64
+MAX_LEVELS = 100
 
 Place = Literal["loop", "thread", "compute"]
 
@@ -94,26 +95,31 @@ def _all(holds: Callable[[Any], bool], value: Mapping[Any, Any]) -> bool:
     return all(map(holds, value.values()))
 
 
-def _is_value(value: Any) -> bool:
+def _is_value(value: Any, levels: int = MAX_LEVELS) -> bool:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return value.ndim <= MAX_DIMENSIONS
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_value, value))
-    return not isinstance(value, dict) or _all(_is_value, value)
+    if isinstance(value, (list, tuple, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_is_value(item, levels - 1) for item in items)
+    return True
 
 
 def _is_setting(value: Any) -> bool:
     """Return whether a value is one that optimizers take: it is kept as long as the config is, so it is small."""
     if isinstance(value, torch.Tensor):
         return value.numel() <= MAX_TAGS and _is_value(value)
-    if isinstance(value, (list, tuple)):
-        return _is_list(value, _is_setting, MAX_TAGS)
+    return _is_scalar(value) or _is_list(value, _is_scalar, MAX_TAGS)
+
+
+def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, (bool, float)) or _is_id(value)
 
 
 def _optional(kind: Kind) -> Kind:
     return Kind(f"{kind.text}, or None", lambda value: value is None or kind.holds(value))
 
+
+_BOUNDS = f"at most {MAX_LEVELS} levels, with tensors of at most {MAX_DIMENSIONS} dimensions"
 
 ID = Kind(f"an integer of 64 bits or a string of at most {MAX_NAME} characters", _is_id)
 INT = Kind("an integer of 64 bits", _is_int)
@@ -131,13 +137,13 @@ TAGS = Kind(
 )
 QUERY = Kind(f"a list of at most {MAX_TAGS} ids or tags", lambda value: _is_list(value, _is_id, MAX_TAGS))
 IDS = Kind("a list of ids", lambda value: _is_list(value, _is_id, 2**32))
-VALUE = Kind(f"a value whose tensors have at most {MAX_DIMENSIONS} dimensions", _is_value)
+VALUE = Kind(f"a value of {_BOUNDS}", _is_value)
 VALUES = Kind(
-    f"a list of values, whose tensors have at most {MAX_DIMENSIONS} dimensions",
+    f"a list of values of {_BOUNDS}",
     lambda value: isinstance(value, (list, tuple)) and _is_value(value),
 )
 NAMED_VALUES = Kind(
-    f"a map of names to values, whose tensors have at most {MAX_DIMENSIONS} dimensions",
+    f"a map of names to values of {_BOUNDS}",
     lambda value: _is_map(value, _is_value),
 )
 SETTINGS = Kind(

@@ -23,7 +23,7 @@ from torch import nn
 from syft import wire
 from syft.access.guard import Guard
 from syft.access.limits import Budget
-from syft.commands import COMMANDS, check_arguments
+from syft.commands import COMMANDS, MAX_NAME, check_arguments
 from syft.exceptions import (
     AuditLogUnavailable,
     CallAbandoned,
@@ -119,7 +119,7 @@ class Dispatcher:
             NotPermitted, LimitExceeded: the worker's owner does not allow it.
         """
         if request.command not in COMMANDS:
-            raise UnknownCommand(str(self.worker.id), request.command, sorted(COMMANDS))
+            raise UnknownCommand(str(self.worker.id), request.command[:MAX_NAME], sorted(COMMANDS))
         check_arguments(request.command, request.arguments)
         return self._call(request, session) if request.command == "call" else self._command(request, session)
 

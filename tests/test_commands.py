@@ -10,7 +10,7 @@ import syft as sy
 from syft import commands, wire
 from syft.commands import COMMANDS, TRAIN_CONFIG, check_arguments
 from syft.dispatch import Dispatcher
-from syft.exceptions import MalformedMessage
+from syft.exceptions import MalformedMessage, UnknownCommand
 from syft.wire.failures import unwrap
 from tests.models import make_config
 
@@ -18,7 +18,13 @@ OBJECT = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": ["#x"], "desc
 FIELDS = make_config().to_fields()
 FLAT = torch.ones(1).reshape([1] * 65)
 
+DEEP = "end"
+for _ in range(101):
+    DEEP = [DEEP]
+
 REFUSED = [
+    *(("set", "obj", value) for value in (DEEP, (DEEP,), {"a": DEEP})),
+    ("call", "args", [DEEP]),
     *(("set", "id", value) for value in (torch.ones(1), [1], (1,), None, True, 1.5, b"x", 2**64, "x" * 257)),
     *(("set", "tags", value) for value in (5, "#x", None, {}, ["x"] * 65, ["x" * 257], [5], [None], [["#x"]])),
     *(("set", "description", value) for value in (5, b"x", ["x"], "x" * 4097)),
@@ -42,7 +48,10 @@ WRONG_FIELDS = [
     *(("max_nr_batches", value) for value in (float("nan"), float("inf"), "1", None, True)),
     *(("model_id", value) for value in (torch.ones(1), [1], 2**64)),
     *(("optimizer", value) for value in (None, 5, "x" * 257)),
-    *(("optimizer_args", value) for value in (5, [1], {1: 1}, {"lr": "x" * 257}, {"lr": torch.ones(65)}, {"lr": {}})),
+    *(
+        ("optimizer_args", value)
+        for value in (5, [1], {1: 1}, {"lr": "x" * 257}, {"lr": torch.ones(65)}, {"lr": {}}, {"betas": [[0.9]]})
+    ),
     ("shuffle", 1),
     ("seed", 1.5),
 ]
@@ -106,6 +115,7 @@ def test_what_coordinators_send_is_taken(command):
         {"tags": ["x" * 256] * 64},
         {"description": "x" * 4096},
         {"obj": FLAT[0], "wrapped": True},
+        {"obj": DEEP[0], "wrapped": True},
         {"obj": [None, {"a": (1.5, b"x")}]},
     ],
     ids=str,
@@ -144,6 +154,13 @@ def test_nobody_else_notices_an_attack(arguments, pair):
     assert [found["id"] for found in ask(dispatcher, honest, "search", query=["#x"])] == ["theirs"]
     assert "theirs" in call(dispatcher, honest, "list_objects")
     assert call(dispatcher, honest, "objects_count") == 1
+
+
+def test_an_unknown_command_is_named_in_short(pair):
+    dispatcher, hostile, _ = pair
+    with pytest.raises(UnknownCommand) as refused:
+        ask(dispatcher, hostile, "x" * 10**6)
+    assert len(str(refused.value)) < 700
 
 
 def test_every_command_has_a_handler_of_these_arguments():
