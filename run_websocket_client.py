@@ -6,7 +6,7 @@ python run_websocket_client.py         # in another
 
 from __future__ import annotations
 
-import lifetime
+from tutorial import lifetime
 
 if __name__ == "__main__":
     lifetime.end_on_interrupt()  # the imports below take seconds
@@ -30,12 +30,12 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import script_options
 import syft as sy
 from syft.exceptions import CheckpointError, HistoryDamaged, SyftError
 from syft.federated import Checkpoint, History, run_round
 from syft.frameworks.torch.fl import utils
 from syft.workers import websocket_client
+from tutorial import options as script_options
 
 logger = logging.getLogger("run_websocket_client")
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-import lifetime
+from tutorial import lifetime
 
 if __name__ == "__main__":
     lifetime.end_on_interrupt()  # the imports below take seconds
@@ -24,14 +24,14 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-import script_options
 import syft as sy
-from data.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
 from syft.exceptions import AddressInUse, TokenNotKept
 from syft.graph import for_inference
 from syft.limits import Limits
 from syft.policy import Policy
 from syft.workers import websocket_server
+from tutorial import options as script_options
+from tutorial.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
 
 logger = logging.getLogger("run_websocket_server")
 

@@ -12,8 +12,8 @@ Nothing here imports torch: the workers' processes are forked from one that has 
 A command starts together with the workers, so that it has imported torch when they have; its proxies wait for them.
 
 No process outlives the launcher: it ends the workers, the fork server and the command. If it is killed, the workers
-notice the end of their pipes, and on Linux the kernel ends the other two (see lifetime.py). Elsewhere the fork server
-then ends when it has imported torch, and the command when it likes; it has no workers any more.
+notice the end of their pipes, and on Linux the kernel ends the other two (see tutorial/lifetime.py). Elsewhere the
+fork server then ends when it has imported torch, and the command when it likes; it has no workers any more.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import lifetime
-import script_options
-from data.mnist import DamagedArchiveError, unpack_mnist
+from tutorial import lifetime
+from tutorial import options as script_options
+from tutorial.mnist import DamagedArchiveError, unpack_mnist
 
 Command = subprocess.Popen[bytes]
 
@@ -227,7 +227,7 @@ def _start_fork_server(context: Any) -> None:
     """
     from multiprocessing import forkserver  # not on every platform
 
-    context.set_forkserver_preload(["preload"])
+    context.set_forkserver_preload(["tutorial.preload"])
     folder, handler = os.getcwd(), signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(Path(__file__).resolve().parent)
     try:

@@ -16,10 +16,10 @@ import torch
 import trustme
 
 import run_websocket_client
-import script_options
 import syft as sy
 from syft.exceptions import AccessDenied, ConnectionFailed, HandshakeFailed
 from syft.workers import websocket_access as access
+from tutorial import options as script_options
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-thirty-two-characters"
