@@ -19,8 +19,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -31,9 +33,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import syft as sy
 from syft.exceptions import CheckpointError, HistoryDamaged, InvalidReply, SyftError, WorkerUnreachable
 from syft.federated import Checkpoint, History, checked_evaluation, run_round
-from syft.federated.rounds import one_line
+from syft.federated.rounds import RoundResult, one_line
 from syft.frameworks.torch.fl import utils
-from syft.workers import websocket_client
+from syft.objects import ObjectId
+from syft.workers.base import BaseWorker
+from syft.workers.websocket_client import WebsocketClientWorker
 from tutorial.options import (
     CONNECT_TIMEOUT,
     CONNECT_TIMEOUT_VARIABLE,
@@ -110,9 +114,9 @@ def define_and_get_arguments(args=sys.argv[1:]):
     return arguments
 
 
-def tutorial_arguments(args):
+def tutorial_arguments(args: Namespace) -> Namespace:
     """Return those of the arguments that the tutorial is about."""
-    return argparse.Namespace(**{name: getattr(args, name) for name in ARGUMENTS_OF_THE_TUTORIAL})
+    return Namespace(**{name: getattr(args, name) for name in ARGUMENTS_OF_THE_TUTORIAL})
 
 
 async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_nr_batches, lr):
@@ -204,12 +208,12 @@ def choose_device(cuda: bool) -> torch.device:
     return torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
 
 
-def is_tolerant(args):
+def is_tolerant(args: Namespace) -> bool:
     """Return whether the run goes on when a worker fails."""
     return args.round_timeout is not None or args.min_workers is not None
 
 
-async def connect_to_workers(args):
+async def connect_to_workers(args: Namespace) -> tuple[list[WebsocketClientWorker], WebsocketClientWorker]:
     """Return the training workers and the evaluator, connected, with no object of ours on them.
 
     Where the run goes on when a worker fails, one that is not there yet is asked again in each round.
@@ -224,7 +228,7 @@ async def connect_to_workers(args):
     hook = sy.TorchHook(torch)
     settings = {"hook": hook, "verbose": args.verbose, "connect": False, "connect_timeout": args.connect_timeout}
     *worker_instances, testing = workers = [
-        websocket_client.WebsocketClientWorker(id=name, host=host, port=port, **settings, **args.options)
+        WebsocketClientWorker(id=name, host=host, port=port, **settings, **args.options)
         for name, (host, port) in (WORKERS | dict(args.workers)).items()
     ]
     failures = await _prepare_all(workers)
@@ -235,7 +239,7 @@ async def connect_to_workers(args):
     return worker_instances, testing
 
 
-async def _prepare_all(workers):
+async def _prepare_all(workers: list[WebsocketClientWorker]) -> list[tuple[WebsocketClientWorker, Exception]]:
     """Connect to all workers at once; return those that failed, each with its error."""
     tasks = [asyncio.ensure_future(_prepare(worker)) for worker in workers]
     await asyncio.wait(tasks, timeout=SILENT_SECONDS)
@@ -246,7 +250,7 @@ async def _prepare_all(workers):
     return [(worker, error) for worker, error in zip(workers, errors, strict=True) if error is not None]
 
 
-async def _prepare(worker):
+async def _prepare(worker: WebsocketClientWorker) -> Exception | None:
     """Connect to a worker and remove what an earlier run left there; return what failed, or None."""
     try:
         await worker.async_connect()
@@ -256,7 +260,7 @@ async def _prepare(worker):
     return None
 
 
-def _describe(failures):
+def _describe(failures: list[tuple[WebsocketClientWorker, Exception]]) -> str:
     """Return one line on several workers that failed: those that nobody reached together, the others one by one."""
     absent = [worker for worker, error in failures if isinstance(error, WorkerUnreachable)]
     parts = [_first_line(error) for worker, error in failures if worker not in absent]
@@ -269,7 +273,13 @@ def _describe(failures):
     return "; ".join(parts)
 
 
-async def train_one_round(workers, traced_model, curr_round, learning_rate, args):
+async def train_one_round(
+    workers: list[WebsocketClientWorker],
+    traced_model: nn.Module,
+    curr_round: int,
+    learning_rate: float,
+    args: Namespace,
+) -> RoundResult:
     """Train a model on all workers at once and log who failed.
 
     Args:
@@ -298,7 +308,9 @@ async def train_one_round(workers, traced_model, curr_round, learning_rate, args
     return result
 
 
-def evaluate_models(models, testing, args, device):
+def evaluate_models(
+    models: Mapping[ObjectId, nn.Module], testing: BaseWorker, args: Namespace, device: torch.device
+) -> dict[str, dict[ObjectId, float]]:
     """Evaluate the workers' models and the federated one.
 
     Args:
@@ -338,7 +350,7 @@ def evaluate_models(models, testing, args, device):
     return {"test_losses": losses, "accuracies": accuracies}
 
 
-def resume(args, traced_model):
+def resume(args: Namespace, traced_model: nn.Module) -> tuple[int, float]:
     """Return the last finished round and the next learning rate: of the checkpoint if one is given, else of the start.
 
     The checkpoint's parameters go into `traced_model`, and torch's generator goes on where it was.
@@ -351,12 +363,12 @@ def resume(args, traced_model):
     return checkpoint.round, checkpoint.learning_rate
 
 
-def settings_of(args):
+def settings_of(args: Namespace) -> dict[str, Any]:
     """Return the arguments that a run and its continuation must have in common."""
     return {name: getattr(args, name) for name in ("batch_size", "federate_after_n_batches", "lr", "seed")}
 
 
-async def main(args):
+async def main(args: Namespace) -> None:
     """Run the federated training that the arguments describe."""
     device = choose_device(args.cuda)
     torch.manual_seed(args.seed)
@@ -388,7 +400,7 @@ async def main(args):
         logger.info("The federated model is saved in mnist_cnn.pt")
 
 
-def run(args) -> int:
+def run(args: Namespace) -> int:
     """Run the federated training that the arguments describe; return the exit status. An error is one line."""
     try:
         with logging_redirect_tqdm():
@@ -402,7 +414,7 @@ def run(args) -> int:
     return 0
 
 
-def set_up_process():
+def set_up_process() -> None:
     """Have this process log to standard error, and end at once on Ctrl-C.
 
     asyncio's own handler of Ctrl-C would wait for the end of a blocking call.
@@ -412,7 +424,7 @@ def set_up_process():
         signal.signal(signal.SIGINT, _interrupt)
 
 
-def _add_training_options(parser):
+def _add_training_options(parser: Parser) -> None:
     add = parser.add_argument_group("training").add_argument
     add("--batch_size", type=at_least(1), default=32, metavar="N", help="samples a training batch")
     add("--test_batch_size", type=at_least(1), default=128, metavar="N", help="samples a batch of the evaluation")
@@ -427,7 +439,7 @@ def _add_training_options(parser):
     add("--verbose", "-v", action="store_true", help="log each call to a worker")
 
 
-def _add_options_for_workers(parser):
+def _add_options_for_workers(parser: Parser) -> None:
     add = parser.add_argument_group("workers").add_argument
     help_text = "workers that are elsewhere, for example: alice=192.0.2.11:8777 (default: localhost:8777 to 8780)"
     add("--workers", nargs="+", type=_address, default=(), metavar="NAME=HOST:PORT", help=help_text)
@@ -439,7 +451,7 @@ def _add_options_for_workers(parser):
     add("--connect_timeout", type=positive, default=seconds, metavar="S", help=help_text)
 
 
-def _add_options_for_faults(parser):
+def _add_options_for_faults(parser: Parser) -> None:
     add = parser.add_argument_group(
         "faults", "what happens when workers fail, and what is kept of the run"
     ).add_argument
@@ -456,13 +468,13 @@ def _add_options_for_faults(parser):
     add("--history", type=_writable, metavar="FILE", help=help_text)
 
 
-def _writable(text):
+def _writable(text: str) -> str:
     if Path(text).is_dir() or not os.access(Path(text).absolute().parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: no such directory, or not ours to write in")
     return text
 
 
-def _address(text):
+def _address(text: str) -> tuple[str, tuple[str, int]]:
     name, _, address = text.partition("=")
     host, _, port = address.rpartition(":")
     if name not in WORKERS or not host or not port.isdecimal():
@@ -470,7 +482,7 @@ def _address(text):
     return name, (host, int(port))
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     """Return an error as one line; one that comes from a worker goes on with the traceback there."""
     with contextlib.suppress(Exception):  # it may be made of what a worker sent
         return one_line(str(error).splitlines()[0])
@@ -479,10 +491,11 @@ def _first_line(error):
 
 def _with_progress_bar(rounds: Iterable[int]) -> Iterable[int]:
     """Return the rounds, with a progress bar where standard error is a terminal."""
-    return tqdm(rounds, desc="Federated training", unit="round", disable=None)
+    bar: Iterable[int] = tqdm(rounds, desc="Federated training", unit="round", disable=None)
+    return bar
 
 
-def _interrupt(*_):
+def _interrupt(*_: Any) -> None:
     """End at once on Ctrl-C, also inside a blocking call."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -103,7 +103,7 @@ class Round:
     def accuracy(self, model: str) -> float:
         """Return the share of test images that a model got right."""
         result = self.evaluations[model]
-        return result["nr_correct_predictions"] / result["nr_predictions"]
+        return float(result["nr_correct_predictions"] / result["nr_predictions"])
 
 
 def check_workers(ports: Mapping[str, int], host: str = "localhost") -> Table:
@@ -154,7 +154,7 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     """
     with torch.inference_mode():
         predictions = model(normalised(images).to(next(model.parameters()).device)).argmax(dim=1)
-    return (predictions.cpu() == labels).float().mean().item()
+    return float((predictions.cpu() == labels).float().mean())
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
