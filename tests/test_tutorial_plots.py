@@ -11,6 +11,7 @@ from matplotlib.container import BarContainer
 
 import syft as sy
 from run_websocket_server import MnistWorker
+from tests.models import classifier, nll
 from tutorial import plots
 
 COUNTS = {"alice": [5, 3, 0, 0, 0, 0, 0, 0, 0, 0], "bob": [0, 0, 7, 1, 1, 1, 1, 1, 1, 2]}
@@ -214,6 +215,13 @@ def test_bytes_on_the_wire_grow_by_four_bytes_for_each_float():
     small, large = (plots.bytes_on_the_wire(torch.zeros(n)) for n in (1000, 3000))
     assert 4000 < small < 4400
     assert abs(large - small - 8000) < 16
+
+
+def test_bytes_on_the_wire_of_a_model_are_little_more_than_those_of_its_parameters():
+    model = classifier()
+    parameters = sum(4 * parameter.numel() for parameter in model.parameters())
+    assert parameters < plots.bytes_on_the_wire(model) < parameters + 4000
+    assert plots.bytes_on_the_wire(nll) < 2000
 
 
 def test_normalised_images_are_those_that_the_workers_use():
