@@ -6,7 +6,7 @@ python run_websocket_client.py         # in another
 
 from __future__ import annotations
 
-import lifetime
+from tutorial import lifetime
 
 if __name__ == "__main__":
     lifetime.end_on_interrupt()  # the imports below take seconds
@@ -19,9 +19,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,12 +30,23 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import script_options
 import syft as sy
-from syft.exceptions import CheckpointError, HistoryDamaged, SyftError
-from syft.federated import Checkpoint, History, run_round
+from syft.exceptions import CheckpointError, HistoryDamaged, InvalidReply, SyftError, WorkerUnreachable
+from syft.federated import Checkpoint, History, checked_evaluation, run_round
+from syft.federated.rounds import RoundResult, one_line
 from syft.frameworks.torch.fl import utils
-from syft.workers import websocket_client
+from syft.objects import ObjectId
+from syft.workers.base import BaseWorker
+from syft.workers.websocket_client import WebsocketClientWorker
+from tutorial.options import (
+    CONNECT_TIMEOUT,
+    CONNECT_TIMEOUT_VARIABLE,
+    Parser,
+    add_client_options,
+    at_least,
+    client_options,
+    positive,
+)
 
 logger = logging.getLogger("run_websocket_client")
 
@@ -45,6 +56,19 @@ WORKERS = {
     "charlie": ("localhost", 8779),
     "testing": ("localhost", 8780),
 }
+ARGUMENTS_OF_THE_TUTORIAL = (
+    "batch_size",
+    "test_batch_size",
+    "training_rounds",
+    "federate_after_n_batches",
+    "lr",
+    "cuda",
+    "seed",
+    "save_model",
+    "verbose",
+)
+SILENT_SECONDS = 1.0
+"""Seconds of connecting after which the log tells for whom it waits."""
 
 
 @torch.jit.script
@@ -78,51 +102,21 @@ class Net(nn.Module):
         return F.log_softmax(x, dim=1)
 
 
-class Namespace(argparse.Namespace):
-    """The arguments. Those below are in it, and print, only when they are given."""
-
-    workers: Sequence[tuple[str, tuple[str, int]]] = ()
-    round_timeout: float | None = None
-    min_workers: int | None = None
-    checkpoint: str | None = None
-    resume: str | None = None
-    history: str | None = None
-    token_file: str | None = None
-    secure: bool = False
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    options: Mapping[str, Any] = MappingProxyType({})
-
-    @property
-    def tolerant(self) -> bool:
-        """Whether the run goes on when a worker fails."""
-        return self.round_timeout is not None or self.min_workers is not None
-
-
 def define_and_get_arguments(args=sys.argv[1:]):
     """Return the command line's arguments; an error exits with status 2."""
-    parser = argparse.ArgumentParser(description="Run federated learning using websocket client workers.")
-    add = parser.add_argument
-    add("--batch_size", type=_at_least(1), default=32, help="samples a training batch")
-    add("--test_batch_size", type=_at_least(1), default=128, help="samples a batch of the evaluation")
-    add("--training_rounds", type=_at_least(1), default=40, help="number of federated learning rounds")
-    help_text = "training steps performed on each remote worker before averaging"
-    add("--federate_after_n_batches", type=_at_least(1), default=10, help=help_text)
-    add("--lr", type=_positive, default=0.1, help="learning rate of the first round")
-    add("--cuda", action="store_true", help="let the workers train and evaluate on their GPU")
-    add("--seed", type=int, default=1, help="seed used for randomization")
-    add("--save_model", action="store_true", help="write the federated model's state to mnist_cnn.pt")
-    add("--verbose", "-v", action="store_true", help="log each call to a worker")
-    help_text = "workers that are not at localhost:8777 to 8780, for example: alice=192.0.2.11:8777"
-    add("--workers", nargs="+", type=_address, default=argparse.SUPPRESS, metavar="NAME=HOST:PORT", help=help_text)
-    _add_arguments_for_faults(parser)
-    script_options.add_client_options(parser)
-    arguments = parser.parse_args(args=args, namespace=Namespace())
-    options = script_options.client_options(parser, arguments)
-    if options:
-        arguments.options = options
+    parser = Parser("Run federated learning using websocket client workers.")
+    _add_training_options(parser)
+    _add_options_for_workers(parser)
+    _add_options_for_faults(parser)
+    add_client_options(parser)
+    arguments = parser.parse_args(args)
+    arguments.options = client_options(parser, arguments)
     return arguments
+
+
+def tutorial_arguments(args: Namespace) -> Namespace:
+    """Return those of the arguments that the tutorial is about."""
+    return Namespace(**{name: getattr(args, name) for name in ARGUMENTS_OF_THE_TUTORIAL})
 
 
 async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_nr_batches, lr):
@@ -158,7 +152,7 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
 
 
 def evaluate_model_on_worker(
-    model_identifier, worker, dataset_key, model, nr_bins, batch_size, device, print_target_hist=False
+    model_identifier, worker, dataset_key, model, nr_bins, batch_size, device, print_target_hist=False, timeout=None
 ):
     """Evaluate a model on a worker's data and log the result.
 
@@ -171,23 +165,29 @@ def evaluate_model_on_worker(
         batch_size: samples a batch.
         device: where the worker evaluates.
         print_target_hist: whether to log how often each class occurs in the data.
+        timeout: seconds to wait for the result; None: as long as the worker is alive.
 
     Returns:
         The result of `worker.evaluate`.
+
+    Raises:
+        InvalidReply: what the worker returned is no such result.
     """
     model.eval()
     train_config = sy.TrainConfig(
         batch_size=batch_size, model=model, loss_fn=loss_fn, optimizer_args=None, epochs=1, seed=0
     )
     train_config.send(worker)
-    result = worker.evaluate(
+    reply = worker.evaluate(
         dataset_key=dataset_key,
         return_histograms=True,
         nr_bins=nr_bins,
         return_loss=True,
         return_raw_accuracy=True,
         device=device,
+        **({} if timeout is None else {"timeout": timeout}),
     )
+    result = checked_evaluation(worker.id, reply, nr_bins)
     correct, len_dataset = result["nr_correct_predictions"], result["nr_predictions"]
     hist_pred = result["histogram_predictions"]
 
@@ -208,37 +208,78 @@ def choose_device(cuda: bool) -> torch.device:
     return torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
 
 
-async def connect_to_workers(args):
+def is_tolerant(args: Namespace) -> bool:
+    """Return whether the run goes on when a worker fails."""
+    return args.round_timeout is not None or args.min_workers is not None
+
+
+async def connect_to_workers(args: Namespace) -> tuple[list[WebsocketClientWorker], WebsocketClientWorker]:
     """Return the training workers and the evaluator, connected, with no object of ours on them.
 
     Where the run goes on when a worker fails, one that is not there yet is asked again in each round.
 
     Args:
         args: the command line's arguments.
+
+    Raises:
+        SyftError: of the only worker that failed.
+        ConnectionError: several failed; it names them all.
     """
     hook = sy.TorchHook(torch)
-    addresses = WORKERS | dict(args.workers)
-    *worker_instances, testing = (
-        websocket_client.WebsocketClientWorker(
-            id=name, host=host, port=port, hook=hook, verbose=args.verbose, connect=False, **args.options
-        )
-        for name, (host, port) in addresses.items()
-    )
-
-    async def prepare(worker):
-        try:
-            await worker.async_connect()
-            await worker.async_call("clear_objects", timeout=worker.connect_timeout)
-        except SyftError as error:
-            if not args.tolerant:
-                raise
-            logger.warning("Starting without %s: %s", worker.id, error)
-
-    await asyncio.gather(*(prepare(worker) for worker in [*worker_instances, testing]))
+    settings = {"hook": hook, "verbose": args.verbose, "connect": False, "connect_timeout": args.connect_timeout}
+    *worker_instances, testing = workers = [
+        WebsocketClientWorker(id=name, host=host, port=port, **settings, **args.options)
+        for name, (host, port) in (WORKERS | dict(args.workers)).items()
+    ]
+    failures = await _prepare_all(workers)
+    if failures and not is_tolerant(args):
+        raise failures[0][1] if len(failures) == 1 else ConnectionError(_describe(failures))
+    for worker, error in failures:
+        logger.warning("Starting without %s: %s", worker.id, _first_line(error))
     return worker_instances, testing
 
 
-async def train_one_round(workers, traced_model, curr_round, learning_rate, args):
+async def _prepare_all(workers: list[WebsocketClientWorker]) -> list[tuple[WebsocketClientWorker, Exception]]:
+    """Connect to all workers at once; return those that failed, each with its error."""
+    tasks = [asyncio.ensure_future(_prepare(worker)) for worker in workers]
+    await asyncio.wait(tasks, timeout=SILENT_SECONDS)
+    if waiting := [worker for worker, task in zip(workers, tasks, strict=True) if not task.done()]:
+        names = ", ".join(f"{worker.id} ({worker.url})" for worker in waiting)
+        logger.info("Waiting up to %g s for %s", waiting[0].connect_timeout, names)
+    errors = await asyncio.gather(*tasks)
+    return [(worker, error) for worker, error in zip(workers, errors, strict=True) if error is not None]
+
+
+async def _prepare(worker: WebsocketClientWorker) -> Exception | None:
+    """Connect to a worker and remove what an earlier run left there; return what failed, or None."""
+    try:
+        await worker.async_connect()
+        await worker.async_call("clear_objects", timeout=worker.connect_timeout)
+    except Exception as error:
+        return error
+    return None
+
+
+def _describe(failures: list[tuple[WebsocketClientWorker, Exception]]) -> str:
+    """Return one line on several workers that failed: those that nobody reached together, the others one by one."""
+    absent = [worker for worker, error in failures if isinstance(error, WorkerUnreachable)]
+    parts = [_first_line(error) for worker, error in failures if worker not in absent]
+    if absent:
+        names = ", ".join(f"{worker.id!r} at {worker.url}" for worker in absent)
+        parts.append(
+            f"no connection within {absent[0].connect_timeout:g} s to {names}. "
+            "Start the workers first: python start_websocket_servers.py"
+        )
+    return "; ".join(parts)
+
+
+async def train_one_round(
+    workers: list[WebsocketClientWorker],
+    traced_model: nn.Module,
+    curr_round: int,
+    learning_rate: float,
+    args: Namespace,
+) -> RoundResult:
     """Train a model on all workers at once and log who failed.
 
     Args:
@@ -260,14 +301,16 @@ async def train_one_round(workers, traced_model, curr_round, learning_rate, args
         max_nr_batches=args.federate_after_n_batches,
         lr=learning_rate,
     )
-    needed = args.min_workers or (1 if args.tolerant else len(workers))
+    needed = args.min_workers or (1 if is_tolerant(args) else len(workers))
     result = await run_round(workers, fit, timeout=args.round_timeout, min_workers=needed)
     if result.failures:
         logger.warning("Round %s: %s", curr_round, result)
     return result
 
 
-def evaluate_models(models, testing, args, device):
+def evaluate_models(
+    models: Mapping[ObjectId, nn.Module], testing: BaseWorker, args: Namespace, device: torch.device
+) -> dict[str, dict[ObjectId, float]]:
     """Evaluate the workers' models and the federated one.
 
     Args:
@@ -292,18 +335,22 @@ def evaluate_models(models, testing, args, device):
                 nr_bins=10,
                 batch_size=args.test_batch_size,
                 device=device,
+                timeout=args.round_timeout,
             )
-        except SyftError as error:
-            if not args.tolerant:
+        except Exception as error:  # whatever comes of its answer is the evaluator's failure, as in a round
+            reason = _first_line(error)
+            if is_tolerant(args):
+                logger.warning("No evaluation by %s: %s", testing.id, reason)
+                break
+            if isinstance(error, SyftError):
                 raise
-            logger.warning("No evaluation: %s", error)
-            break
+            raise InvalidReply(str(testing.id), "an evaluation", reason, "its results") from error
         losses[name] = result["loss"]
         accuracies[name] = result["nr_correct_predictions"] / result["nr_predictions"]
     return {"test_losses": losses, "accuracies": accuracies}
 
 
-def resume(args, traced_model):
+def resume(args: Namespace, traced_model: nn.Module) -> tuple[int, float]:
     """Return the last finished round and the next learning rate: of the checkpoint if one is given, else of the start.
 
     The checkpoint's parameters go into `traced_model`, and torch's generator goes on where it was.
@@ -316,14 +363,13 @@ def resume(args, traced_model):
     return checkpoint.round, checkpoint.learning_rate
 
 
-def settings_of(args):
+def settings_of(args: Namespace) -> dict[str, Any]:
     """Return the arguments that a run and its continuation must have in common."""
     return {name: getattr(args, name) for name in ("batch_size", "federate_after_n_batches", "lr", "seed")}
 
 
-async def main():
-    """Run the federated training that the command line describes."""
-    args = define_and_get_arguments()
+async def main(args: Namespace) -> None:
+    """Run the federated training that the arguments describe."""
     device = choose_device(args.cuda)
     torch.manual_seed(args.seed)
     model = Net().to(device)
@@ -354,11 +400,66 @@ async def main():
         logger.info("The federated model is saved in mnist_cnn.pt")
 
 
-def _add_arguments_for_faults(parser):
-    """Add the arguments that are in the Namespace only when they are given."""
-    add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
-    help_text = "seconds that the workers have for the training of a round; those that are late stay out of it"
-    add("--round_timeout", type=_positive, metavar="S", help=help_text)
+def run(args: Namespace) -> int:
+    """Run the federated training that the arguments describe; return the exit status. An error is one line."""
+    try:
+        with logging_redirect_tqdm():
+            asyncio.run(main(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return lifetime.INTERRUPTED
+    except (SyftError, OSError) as error:
+        print(f"error: {_first_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1
+    return 0
+
+
+def set_up_process() -> None:
+    """Have this process log to standard error, and end at once on Ctrl-C.
+
+    asyncio's own handler of Ctrl-C would wait for the end of a blocking call.
+    """
+    logging.basicConfig(format="%(asctime)s | %(message)s", level=logging.INFO)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _add_training_options(parser: Parser) -> None:
+    add = parser.add_argument_group("training").add_argument
+    add("--batch_size", type=at_least(1), default=32, metavar="N", help="samples a training batch")
+    add("--test_batch_size", type=at_least(1), default=128, metavar="N", help="samples a batch of the evaluation")
+    help_text = "number of federated learning rounds"
+    add("--training_rounds", type=at_least(1), default=40, metavar="N", help=help_text)
+    help_text = "training steps performed on each remote worker before averaging"
+    add("--federate_after_n_batches", type=at_least(1), default=10, metavar="N", help=help_text)
+    add("--lr", type=positive, default=0.1, help="learning rate of the first round")
+    add("--cuda", action="store_true", help="let the workers train and evaluate on their GPU")
+    add("--seed", type=int, default=1, help="seed used for randomization")
+    add("--save_model", action="store_true", help="write the federated model's state to mnist_cnn.pt")
+    add("--verbose", "-v", action="store_true", help="log each call to a worker")
+
+
+def _add_options_for_workers(parser: Parser) -> None:
+    add = parser.add_argument_group("workers").add_argument
+    help_text = "workers that are elsewhere, for example: alice=192.0.2.11:8777 (default: localhost:8777 to 8780)"
+    add("--workers", nargs="+", type=_address, default=(), metavar="NAME=HOST:PORT", help=help_text)
+    seconds = os.environ.get(CONNECT_TIMEOUT_VARIABLE) or CONNECT_TIMEOUT
+    help_text = (
+        f"seconds to wait for each worker to accept a connection (default: {CONNECT_TIMEOUT}, or the environment "
+        f"variable {CONNECT_TIMEOUT_VARIABLE})"
+    )
+    add("--connect_timeout", type=positive, default=seconds, metavar="S", help=help_text)
+
+
+def _add_options_for_faults(parser: Parser) -> None:
+    add = parser.add_argument_group(
+        "faults", "what happens when workers fail, and what is kept of the run"
+    ).add_argument
+    help_text = (
+        "seconds that the workers have for the training of a round, and the evaluator for each evaluation; the run "
+        "goes on without those that are late or fail (default: any time, and a failure ends the run)"
+    )
+    add("--round_timeout", type=positive, metavar="S", help=help_text)
     help_text = "workers that must answer in a round (default: all; 1 with --round_timeout)"
     add("--min_workers", type=int, choices=range(1, len(WORKERS)), metavar="N", help=help_text)
     add("--checkpoint", type=_writable, metavar="FILE", help="write what --resume needs to FILE after each round")
@@ -367,13 +468,13 @@ def _add_arguments_for_faults(parser):
     add("--history", type=_writable, metavar="FILE", help=help_text)
 
 
-def _writable(text):
+def _writable(text: str) -> str:
     if Path(text).is_dir() or not os.access(Path(text).absolute().parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: no such directory, or not ours to write in")
     return text
 
 
-def _address(text):
+def _address(text: str) -> tuple[str, tuple[str, int]]:
     name, _, address = text.partition("=")
     host, _, port = address.rpartition(":")
     if name not in WORKERS or not host or not port.isdecimal():
@@ -381,48 +482,25 @@ def _address(text):
     return name, (host, int(port))
 
 
-def _positive(text):
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and finite")
-    return float(text)
-
-
-def _at_least(lowest):
-    def number(text):
-        if int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"{text} is below {lowest}")
-        return int(text)
-
-    number.__name__ = "int"  # argparse names it when the text is no number
-    return number
+def _first_line(error: Exception) -> str:
+    """Return an error as one line; one that comes from a worker goes on with the traceback there."""
+    with contextlib.suppress(Exception):  # it may be made of what a worker sent
+        return one_line(str(error).splitlines()[0])
+    return type(error).__name__
 
 
 def _with_progress_bar(rounds: Iterable[int]) -> Iterable[int]:
     """Return the rounds, with a progress bar where standard error is a terminal."""
-    return tqdm(rounds, desc="Federated training", unit="round", disable=None)
+    bar: Iterable[int] = tqdm(rounds, desc="Federated training", unit="round", disable=None)
+    return bar
 
 
-def _interrupt(*_):
-    """End at once on Ctrl-C, also inside a blocking call, where asyncio's own handler would wait for its end."""
+def _interrupt(*_: Any) -> None:
+    """End at once on Ctrl-C, also inside a blocking call."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s | %(message)s", level=logging.INFO)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _interrupt)
-    status = 0
-    try:
-        with logging_redirect_tqdm():
-            asyncio.run(main())
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = lifetime.INTERRUPTED
-    except (SyftError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # at once: taking an interpreter apart that has torch in it takes longer than the user waits
+    set_up_process()
+    lifetime.leave(run(define_and_get_arguments()))

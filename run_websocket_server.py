@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-import lifetime
+from tutorial import lifetime
 
 if __name__ == "__main__":
     lifetime.end_on_interrupt()  # the imports below take seconds
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import threading
@@ -24,14 +23,14 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-import script_options
 import syft as sy
-from data.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
 from syft.exceptions import AddressInUse, TokenNotKept
 from syft.graph import for_inference
 from syft.limits import Limits
 from syft.policy import Policy
 from syft.workers import websocket_server
+from tutorial.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
+from tutorial.options import Parser, add_worker_options, worker_options
 
 logger = logging.getLogger("run_websocket_server")
 
@@ -126,17 +125,18 @@ def start_websocket_server_worker(
 
 def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; an error exits with status 2."""
-    parser = argparse.ArgumentParser(description="Run one websocket server worker.")
-    parser.add_argument("--port", "-p", type=int, required=True, help="port to listen on, e.g. --port 8777")
-    script_options.add_worker_options(parser)
+    parser = Parser("Run one websocket server worker.")
+    add = parser.add_argument_group("workers").add_argument
     names = [name for name in KEEP_LABELS_DICT if name is not None]
-    parser.add_argument("--id", required=True, choices=names, help="name of the worker, e.g. --id alice")
-    parser.add_argument("--testing", action="store_true", help="hold the test images instead of training images")
-    parser.add_argument("--verbose", "-v", action="store_true", help="log each request")
+    add("--id", required=True, choices=names, help="name of the worker, e.g. --id alice")
+    add("--port", "-p", type=int, required=True, help="port to listen on, e.g. --port 8777")
+    add("--testing", action="store_true", help="hold the test images instead of training images")
+    add("--verbose", "-v", action="store_true", help="log each request")
+    add_worker_options(parser)
     arguments = parser.parse_args(args)
     if not 0 <= arguments.port <= 65535:
         parser.error(f"argument --port/-p: {arguments.port} is no port; expected a number from 0 to 65535")
-    arguments.options = script_options.worker_options(parser, arguments)
+    arguments.options = worker_options(parser, arguments)
     return arguments
 
 
@@ -144,8 +144,7 @@ def leave_if_stuck(server: websocket_server.WebsocketServerWorker) -> None:
     """End the process here and now if a model that loops for ever still runs in it."""
     if server.stuck_calls:
         logger.warning("leaving %s calls that never ended", server.stuck_calls)
-        logging.shutdown()
-        os._exit(0)
+        lifetime.leave(0)
 
 
 def main() -> int:

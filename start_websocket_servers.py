@@ -12,8 +12,8 @@ Nothing here imports torch: the workers' processes are forked from one that has 
 A command starts together with the workers, so that it has imported torch when they have; its proxies wait for them.
 
 No process outlives the launcher: it ends the workers, the fork server and the command. If it is killed, the workers
-notice the end of their pipes, and on Linux the kernel ends the other two (see lifetime.py). Elsewhere the fork server
-then ends when it has imported torch, and the command when it likes; it has no workers any more.
+notice the end of their pipes, and on Linux the kernel ends the other two (see tutorial/lifetime.py). Elsewhere the
+fork server then ends when it has imported torch, and the command when it likes; it has no workers any more.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import lifetime
-import script_options
-from data.mnist import DamagedArchiveError, unpack_mnist
+from tutorial import lifetime
+from tutorial.mnist import DamagedArchiveError, unpack_mnist
+from tutorial.options import CONNECT_TIMEOUT_VARIABLE, Parser, add_worker_options, worker_options
 
 Command = subprocess.Popen[bytes]
 
@@ -133,15 +133,16 @@ def main() -> int:
 
 def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; an error exits with status 2."""
-    parser = argparse.ArgumentParser(
-        description="Start the workers alice, bob, charlie and testing, each in a process of its own.",
+    parser = Parser(
+        "Start the workers alice, bob, charlie and testing, each in a process of its own.",
         epilog="Example: %(prog)s -- python run_websocket_client.py --training_rounds 10",
     )
-    script_options.add_worker_options(parser)
+    add = parser.add_argument_group("workers").add_argument
     help_text = f"ports of the four workers, in their order (default: {FIRST_PORT} and the next three)"
     ports = list(range(FIRST_PORT, FIRST_PORT + len(WORKERS)))
-    parser.add_argument("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
-    parser.add_argument("--verbose", "-v", action="store_true", help="show the workers' logs, each request included")
+    add("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
+    add("--verbose", "-v", action="store_true", help="show the workers' logs, each request included")
+    add_worker_options(parser)
     parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it")
     arguments = parser.parse_args(args)
     for port in arguments.ports:
@@ -149,7 +150,7 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
             parser.error(f"argument --ports: {port} is no port; expected numbers from 1 to 65535")
     if len(set(arguments.ports)) < len(arguments.ports):
         parser.error(f"argument --ports: {arguments.ports} are not all different")
-    arguments.options = script_options.worker_options(parser, arguments)
+    arguments.options = worker_options(parser, arguments)
     return arguments
 
 
@@ -210,8 +211,7 @@ def start_command(command: list[str]) -> Command:
     """
     prepare = functools.partial(lifetime.end_with_parent, os.getpid(), signal.SIGTERM)
     before_it_runs = prepare if sys.platform == "linux" else None  # Windows takes no function
-    # The variable's name is CONNECT_TIMEOUT_VARIABLE in the package, which would import torch.
-    environment = {"SYFT_CONNECT_TIMEOUT": f"{COMMAND_CONNECT_TIMEOUT:g}"} | os.environ
+    environment = {CONNECT_TIMEOUT_VARIABLE: f"{COMMAND_CONNECT_TIMEOUT:g}"} | os.environ
     try:
         return subprocess.Popen(command, env=environment, preexec_fn=before_it_runs)
     except OSError as error:
@@ -227,7 +227,7 @@ def _start_fork_server(context: Any) -> None:
     """
     from multiprocessing import forkserver  # not on every platform
 
-    context.set_forkserver_preload(["preload"])
+    context.set_forkserver_preload(["tutorial.preload"])
     folder, handler = os.getcwd(), signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(Path(__file__).resolve().parent)
     try:

@@ -21,7 +21,7 @@ from flwr.simulation import run_simulation
 
 from benchmarks import plain_loop
 from benchmarks.plain_loop import DIGITS, LR, Net
-from data.mnist import unpack_mnist
+from tutorial.mnist import unpack_mnist
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import datasets
 
-from data.mnist import DATA_ROOT, unpack_mnist
+from tutorial.mnist import DATA_ROOT, unpack_mnist
 
 DIGITS = {"alice": (0, 1, 2, 3), "bob": (4, 5, 6), "charlie": (7, 8, 9)}
 BATCH, TEST_BATCH, BATCHES, LR = 32, 128, 10, 0.1

@@ -15,11 +15,10 @@ import pytest
 import torch
 import trustme
 
-import run_websocket_client
-import script_options
 import syft as sy
 from syft.exceptions import AccessDenied, ConnectionFailed, HandshakeFailed
 from syft.workers import websocket_access as access
+from tutorial import options as script_options
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-thirty-two-characters"
@@ -390,8 +389,7 @@ class TestScripts:
         (script_options.add_client_options if client else script_options.add_worker_options)(parser)
         options = script_options.client_options if client else script_options.worker_options
         monkeypatch.setenv("SYFT_TOKEN", "")  # what is set by the code under test is undone
-        namespace = run_websocket_client.Namespace() if client else argparse.Namespace()
-        given = options(parser, parser.parse_args(arguments, namespace))
+        given = options(parser, parser.parse_args(arguments))
         return {name: value for name, value in given.items() if name not in ("policy", "limits")}
 
     def test_a_token_file_opens_the_door(self, monkeypatch, tmp_path):

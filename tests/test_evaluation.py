@@ -33,6 +33,11 @@ def test_an_evaluation_as_asked_for_is_returned_as_it_came():
         ({"histogram_target": [1, 2]}, "'histogram_target': \\[1, 2\\]"),
         ({"histogram_target": np.array(["a", "b"])}, "'histogram_target'"),
         ({"histogram_predictions": np.zeros(3)}, "'histogram_predictions'"),
+        ({"histogram_predictions": np.array([1.0, np.nan])}, "'histogram_predictions'"),
+        ({"histogram_target": np.array([np.inf, 1.0])}, "'histogram_target'"),
+        ({"histogram_target": np.array([-1, 1])}, "'histogram_target'"),
+        ({"nr_correct_predictions": float("nan")}, "'nr_correct_predictions': nan"),
+        ({"nr_predictions": float("inf")}, "'nr_predictions': inf"),
     ],
 )
 def test_anything_else_is_refused_by_the_workers_name(change, reason):

@@ -8,7 +8,6 @@ import threading
 import pytest
 import torch
 
-import script_options
 import syft as sy
 from syft.access.limits import Budget, Ledger, Limits, SamplePool, size_of
 from syft.access.policy import Enforcer, Policy
@@ -16,6 +15,7 @@ from syft.exceptions import ConnectionFailed, LimitExceeded, NotPermitted, SyftE
 from syft.workers import websocket_server
 from syft.workers.compute import ComputeThread
 from tests.models import blobs, classifier, make_config
+from tutorial import options as script_options
 
 DEADLINE = 30
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from data import mnist
-from data.mnist import DATA_ROOT, MNIST_FILES, DamagedArchiveError, RawFile, unpack_mnist
+from tutorial import mnist
+from tutorial.mnist import DATA_ROOT, MNIST_FILES, DamagedArchiveError, RawFile, unpack_mnist
 
-REPOSITORY = DATA_ROOT.parent
+REPOSITORY = Path(__file__).parent.parent
 DEADLINE_S = 60
 # The first is larger than two chunks, so that a reader can be stopped half-way.
 CONTENTS = {"images": random.Random(0).randbytes(2 * mnist.CHUNK_BYTES + 1), "labels": b"\x00\x01\x02" * 100}
@@ -192,7 +192,7 @@ def test_several_processes_at_once(tmp_path, raw):
 KILLED_AFTER_ONE_CHUNK = """
 import gzip, os, signal, sys
 from pathlib import Path
-from data.mnist import RawFile, unpack_mnist
+from tutorial.mnist import RawFile, unpack_mnist
 
 read = gzip.GzipFile.read
 
@@ -220,8 +220,9 @@ def test_killed_process_leaves_no_broken_file(tmp_path, raw):
     assert_unpacked(raw, leftover.name)
 
 
-def test_needs_no_torch():
-    code = "import sys, data.mnist; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+@pytest.mark.parametrize("module", ["tutorial.mnist", "tutorial.options", "start_websocket_servers"])
+def test_what_the_launcher_imports_needs_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=DEADLINE_S, check=False).returncode == 0
 
 

@@ -164,8 +164,10 @@ CUDA = FAILED + "RuntimeError: CUDA error: assert\nFor debugging consider passin
         (RuntimeError("first\nRuntimeError: second"), "failed: RuntimeError: first"),
         (ZeroDivisionError("by zero"), "failed: ZeroDivisionError: by zero"),
         (KeyError(), "failed: KeyError"),
+        (remote("Odd\n", "\x1b[2J\u202egone\nmore"), r"failed: Odd\n: \x1b[2J\u202egone"),
+        (remote("Odd", "x" * 10_000), "failed: Odd: " + "x" * 987 + "..."),
     ],
-    ids=["lost", "unreachable", "timeout", "remote", *SCRIPTS, "lines", "own", "wordless"],
+    ids=["lost", "unreachable", "timeout", "remote", *SCRIPTS, "lines", "own", "wordless", "escapes", "long"],
 )
 async def test_reasons(error, reason):
     result = await in_time(run_round([fake("alice", 1.0), fake("bob", error)], fit, timeout=LONG))

@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
 
 import syft as sy
-import tutorial
 from run_websocket_server import MnistWorker
+from tests.models import classifier, nll
+from tutorial import plots
 
 COUNTS = {"alice": [5, 3, 0, 0, 0, 0, 0, 0, 0, 0], "bob": [0, 0, 7, 1, 1, 1, 1, 1, 1, 2]}
 MATRIX = np.diag(np.arange(1, 11)) + np.eye(10, k=1, dtype=int)
@@ -29,9 +30,9 @@ def evaluation(correct, predictions):
 
 def history(numbers):
     models = {"alice": evaluation(6, [20] + [0] * 9), "bob": evaluation(2, [0] * 9 + [20])}
-    models[tutorial.AVERAGE] = evaluation(18, [2] * 10)
+    models[plots.AVERAGE] = evaluation(18, [2] * 10)
     losses = {"alice": 0.5, "bob": 0.25}
-    return [tutorial.Round(n, 2.0 * n, losses, models if n % 10 == 1 else {}) for n in numbers]
+    return [plots.Round(n, 2.0 * n, losses, models if n % 10 == 1 else {}) for n in numbers]
 
 
 def heights(ax):
@@ -58,14 +59,14 @@ def drawn(figure):
 def test_digits_are_shown_in_the_column_of_their_label():
     labels = torch.arange(10).repeat_interleave(2)
     images = torch.arange(20, dtype=torch.uint8).view(20, 1, 1).expand(20, 28, 28)
-    figure = tutorial.plot_digits(images, labels, each=2)
+    figure = plots.plot_digits(images, labels, each=2)
     shown = np.array([ax.images[0].get_array()[0, 0] for ax in figure.axes]).reshape(2, 10)
     np.testing.assert_array_equal(shown, [np.arange(0, 20, 2), np.arange(1, 20, 2)])
     assert [ax.get_title() for ax in figure.axes[:10]] == [str(digit) for digit in range(10)]
 
 
 def test_label_counts_are_stacked_bars_and_named_with_their_sums():
-    (ax,) = tutorial.plot_label_counts(COUNTS | {"carol": [1] * 10}).axes
+    (ax,) = plots.plot_label_counts(COUNTS | {"carol": [1] * 10}).axes
     assert heights(ax) == [COUNTS["alice"], COUNTS["bob"], [1] * 10]
     assert [bar.get_y() for bar in ax.containers[2]] == [5, 3, 7, 1, 1, 1, 1, 1, 1, 2]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
@@ -73,23 +74,23 @@ def test_label_counts_are_stacked_bars_and_named_with_their_sums():
 
 
 def test_bytes_are_bars_in_megabytes():
-    (ax,) = tutorial.plot_bytes({"model": 1_734_719, "images": 19_407_136}, "Sizes").axes
+    (ax,) = plots.plot_bytes({"model": 1_734_719, "images": 19_407_136}, "Sizes").axes
     assert [bar.get_width() for bars in ax.containers for bar in bars] == [1.734719, 19.407136]
     assert texts(ax) == ["1.73 MB", "19.41 MB"]
 
 
 def test_predictions_are_bars_and_the_actual_digits_a_line():
-    (ax,) = tutorial.plot_predictions(COUNTS["alice"], COUNTS["bob"], "Alone").axes
+    (ax,) = plots.plot_predictions(COUNTS["alice"], COUNTS["bob"], "Alone").axes
     assert heights(ax) == [COUNTS["alice"]]
     (line,) = ax.patches[10:]
     assert list(line.get_data().values) == COUNTS["bob"]
 
 
 def test_timelines_share_one_axis_of_time():
-    timelines = {"apart": tutorial.Timeline(), "together": tutorial.Timeline()}
+    timelines = {"apart": plots.Timeline(), "together": plots.Timeline()}
     timelines["apart"].spans = [("alice", "train", 0.0, 1.0), ("bob", "train", 1.0, 3.0), ("bob", "fetch", 3.0, 4.0)]
     timelines["together"].spans = [("alice", "train", 0.0, 1.0), ("bob", "train", 0.5, 2.5)]
-    apart, together = tutorial.plot_timelines(timelines).axes
+    apart, together = plots.plot_timelines(timelines).axes
     assert [(bar.get_x(), bar.get_width()) for bars in apart.containers for bar in bars] == [(0, 1), (1, 2), (3, 1)]
     assert [(bar.get_x(), bar.get_width()) for bars in together.containers for bar in bars] == [(0, 1), (0.5, 2)]
     assert apart.get_xlim() == together.get_xlim()
@@ -97,7 +98,7 @@ def test_timelines_share_one_axis_of_time():
 
 
 def test_training_shows_progress_accuracies_and_losses():
-    progress, accuracy, loss = tutorial.plot_training(history(range(1, 13)), 40).axes
+    progress, accuracy, loss = plots.plot_training(history(range(1, 13)), 40).axes
     assert progress.get_title() == "Round 12 of 40: 24 s"
     assert [list(line.get_xdata()) for line in accuracy.lines] == [[1, 11]] * 3
     assert [list(line.get_ydata()) for line in accuracy.lines] == [[30, 30], [10, 10], [90, 90]]
@@ -105,12 +106,12 @@ def test_training_shows_progress_accuracies_and_losses():
 
 
 def test_training_can_be_drawn_before_the_first_round_and_after_the_last():
-    assert tutorial.plot_training([], 40).axes[0].get_title() == "Round 0 of 40: 0 s"
-    assert tutorial.plot_training(history([1, 2]), 2).axes[0].get_title() == "Round 2 of 2: 4 s"
+    assert plots.plot_training([], 40).axes[0].get_title() == "Round 0 of 40: 0 s"
+    assert plots.plot_training(history([1, 2]), 2).axes[0].get_title() == "Round 2 of 2: 4 s"
 
 
 def test_prediction_histograms_have_a_row_for_each_evaluated_round():
-    figure = tutorial.plot_prediction_histograms(history(range(1, 13)))
+    figure = plots.plot_prediction_histograms(history(range(1, 13)))
     axes = np.array(figure.axes).reshape(2, 3)
     for row in axes:
         assert [heights(ax) for ax in row] == [[[20] + [0] * 9], [[0] * 9 + [20]], [[2] * 10]]
@@ -119,43 +120,43 @@ def test_prediction_histograms_have_a_row_for_each_evaluated_round():
 
 
 def test_confusion_matrix_shows_every_count_in_its_cell():
-    ax = tutorial.plot_confusion_matrix(torch.as_tensor(MATRIX), "Confusion").axes[0]
+    ax = plots.plot_confusion_matrix(torch.as_tensor(MATRIX), "Confusion").axes[0]
     assert {tuple(map(int, text.get_position())): int(text.get_text()) for text in ax.texts} == {
         (column, row): MATRIX[row, column] for row in range(10) for column in range(10)
     }
 
 
 def test_recall_is_the_share_of_each_actual_digit():
-    ax = tutorial.plot_recall({"alice": torch.as_tensor(MATRIX), "bob": np.eye(10)}, "Recall").axes[0]
+    ax = plots.plot_recall({"alice": torch.as_tensor(MATRIX), "bob": np.eye(10)}, "Recall").axes[0]
     expected = [round(100 * n / (n + 1)) for n in range(1, 11)]
     assert [int(text) for text in texts(ax)] == [*expected, *[100] * 10]
 
 
 def test_bias_changes_have_a_panel_for_each_worker():
     changes = {"alice": torch.linspace(-1, 1, 10), "bob": torch.zeros(10)}
-    alice, bob = tutorial.plot_bias_changes(changes).axes
+    alice, bob = plots.plot_bias_changes(changes).axes
     assert heights(alice) == [pytest.approx(np.linspace(-1, 1, 10))]
     assert heights(bob) == [[0] * 10]
 
 
 def test_curves_are_percentages_with_the_last_in_the_legend():
-    figure = tutorial.plot_curves({"digits": [0.1, 0.25], "IID": [0.5, 0.875]}, "Ways")
+    figure = plots.plot_curves({"digits": [0.1, 0.25], "IID": [0.5, 0.875]}, "Ways")
     assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[10, 25], [50, 87.5]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["digits: 25.0 %", "IID: 87.5 %"]
 
 
 FIGURES = {
-    "digits": lambda: tutorial.plot_digits(torch.zeros(10, 28, 28), torch.arange(10), each=1),
-    "label counts": lambda: tutorial.plot_label_counts(COUNTS),
-    "bytes": lambda: tutorial.plot_bytes({"model": 10, "images": 20}, "Sizes"),
-    "predictions": lambda: tutorial.plot_predictions(COUNTS["alice"], COUNTS["bob"], "Alone"),
-    "timelines": lambda: tutorial.plot_timelines({"one": tutorial.Timeline([("alice", "train", 0.0, 1.0)])}),
-    "training": lambda: tutorial.plot_training(history(range(1, 13)), 40),
-    "histograms": lambda: tutorial.plot_prediction_histograms(history([1, 11])),
-    "confusion": lambda: tutorial.plot_confusion_matrix(MATRIX, "Confusion"),
-    "recall": lambda: tutorial.plot_recall({"alice": MATRIX}, "Recall"),
-    "bias": lambda: tutorial.plot_bias_changes({"alice": torch.ones(10)}),
-    "curves": lambda: tutorial.plot_curves({"one": [0.1, 0.2]}, "Ways"),
+    "digits": lambda: plots.plot_digits(torch.zeros(10, 28, 28), torch.arange(10), each=1),
+    "label counts": lambda: plots.plot_label_counts(COUNTS),
+    "bytes": lambda: plots.plot_bytes({"model": 10, "images": 20}, "Sizes"),
+    "predictions": lambda: plots.plot_predictions(COUNTS["alice"], COUNTS["bob"], "Alone"),
+    "timelines": lambda: plots.plot_timelines({"one": plots.Timeline([("alice", "train", 0.0, 1.0)])}),
+    "training": lambda: plots.plot_training(history(range(1, 13)), 40),
+    "histograms": lambda: plots.plot_prediction_histograms(history([1, 11])),
+    "confusion": lambda: plots.plot_confusion_matrix(MATRIX, "Confusion"),
+    "recall": lambda: plots.plot_recall({"alice": MATRIX}, "Recall"),
+    "bias": lambda: plots.plot_bias_changes({"alice": torch.ones(10)}),
+    "curves": lambda: plots.plot_curves({"one": [0.1, 0.2]}, "Ways"),
 }
 
 
@@ -169,9 +170,9 @@ def test_each_figure_can_be_drawn_without_a_warning_and_is_described(name):
 
 
 def test_workers_differ_without_colour():
-    styles = [{**tutorial._fill(index), "facecolor": None} for index in range(len(tutorial.COLORS))]
+    styles = [{**plots._fill(index), "facecolor": None} for index in range(len(plots.COLORS))]
     assert len({style["hatch"] for style in styles}) == len(styles)
-    lines = [tutorial._line(index) for index in range(len(tutorial.COLORS))]
+    lines = [plots._line(index) for index in range(len(plots.COLORS))]
     assert len({line["marker"] for line in lines}) == len(lines)
 
 
@@ -179,7 +180,7 @@ def test_workers_differ_without_colour():
 
 
 def test_table_as_text_and_as_html():
-    table = tutorial.Table(("worker", "samples"), [("alice", 24754), ("<b>", 0)], "a note")
+    table = plots.Table(("worker", "samples"), [("alice", 24754), ("<b>", 0)], "a note")
     assert repr(table) == "worker  samples\nalice   24,754\n<b>     0\na note"
     text = table._repr_html_()
     assert '<td style="text-align: right">24,754</td>' in text
@@ -188,7 +189,7 @@ def test_table_as_text_and_as_html():
 
 
 def test_timeline_notes_spans_in_their_order():
-    timeline = tutorial.Timeline()
+    timeline = plots.Timeline()
     assert timeline.seconds == 0
     with timeline.span("alice", "send"):
         pass
@@ -201,7 +202,7 @@ def test_timeline_notes_spans_in_their_order():
 
 def test_layer_table_of_a_model_whose_numbers_are_known():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 5))
-    table = tutorial.layer_table(model, torch.zeros(6, 1, 4, 4))
+    table = plots.layer_table(model, torch.zeros(6, 1, 4, 4))
     assert table.rows == [
         ("0", (6, 2, 2, 2), "(2, 1, 3, 3), (2,)", 20),
         ("2", (6, 5), "(5, 8), (5,)", 45),
@@ -211,9 +212,16 @@ def test_layer_table_of_a_model_whose_numbers_are_known():
 
 
 def test_bytes_on_the_wire_grow_by_four_bytes_for_each_float():
-    small, large = (tutorial.bytes_on_the_wire(torch.zeros(n)) for n in (1000, 3000))
+    small, large = (plots.bytes_on_the_wire(torch.zeros(n)) for n in (1000, 3000))
     assert 4000 < small < 4400
     assert abs(large - small - 8000) < 16
+
+
+def test_bytes_on_the_wire_of_a_model_are_little_more_than_those_of_its_parameters():
+    model = classifier()
+    parameters = sum(4 * parameter.numel() for parameter in model.parameters())
+    assert parameters < plots.bytes_on_the_wire(model) < parameters + 4000
+    assert plots.bytes_on_the_wire(nll) < 2000
 
 
 def test_normalised_images_are_those_that_the_workers_use():
@@ -222,7 +230,7 @@ def test_normalised_images_are_those_that_the_workers_use():
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
     expected = torch.stack([transform(image.numpy()) for image in images])
-    torch.testing.assert_close(tutorial.normalised(images), expected)
+    torch.testing.assert_close(plots.normalised(images), expected)
 
 
 def test_accuracy_is_the_share_of_correct_predictions():
@@ -235,13 +243,13 @@ def test_accuracy_is_the_share_of_correct_predictions():
             return self.scores.expand(len(x), 10)
 
     labels = torch.tensor([3, 3, 3, 1])
-    assert tutorial.accuracy(SaysThree(), torch.zeros(4, 28, 28, dtype=torch.uint8), labels) == 0.75
+    assert plots.accuracy(SaysThree(), torch.zeros(4, 28, 28, dtype=torch.uint8), labels) == 0.75
 
 
 def test_iid_workers_deal_out_every_sample_once():
     dataset = sy.BaseDataset(torch.arange(10.0), torch.arange(10) % 3)
     dataset.transform = None  # as torchvision's datasets have it: an attribute
-    workers = tutorial.iid_workers(dataset, ["dora", "emil", "frida"])
+    workers = plots.iid_workers(dataset, ["dora", "emil", "frida"])
     parts = [worker.datasets["mnist"] for worker in workers]
     assert [len(part) for part in parts] == [4, 3, 3]
     assert torch.cat([part.data for part in parts]).sort().values.tolist() == list(range(10))
@@ -250,7 +258,7 @@ def test_iid_workers_deal_out_every_sample_once():
 
 
 def test_check_workers_tells_who_is_ready_and_what_to_start_else(monkeypatch):
-    monkeypatch.setattr(tutorial, "CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(plots, "CHECK_SECONDS", 0.5)
     worker = MnistWorker(hook=None, host="localhost", port=0, id="alice")
     worker.add_dataset(sy.BaseDataset(torch.zeros(5, 2), torch.tensor([1, 2, 2, 4, 4])), key="mnist")
     worker.start(block=False)
@@ -258,7 +266,7 @@ def test_check_workers_tells_who_is_ready_and_what_to_start_else(monkeypatch):
         nobody.bind(("127.0.0.1", 0))  # not listening
         port = nobody.getsockname()[1]
         try:
-            table = tutorial.check_workers({"alice": worker.port, "bob": port})
+            table = plots.check_workers({"alice": worker.port, "bob": port})
         finally:
             worker.stop()
     assert table.rows == [

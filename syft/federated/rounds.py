@@ -46,6 +46,8 @@ _END_GRACE = 0.5
 _NOT_AWAITED = "not waited for, since too many others had failed"
 _TORCHSCRIPT_FAILED = "The following operation failed in the TorchScript interpreter."
 """How the text of an error in a traced or scripted model begins; its reason comes last."""
+_LONGEST_LINE = 1000
+"""Characters of a worker's failure that are shown."""
 _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 
 
@@ -197,7 +199,7 @@ class _Round:
             error = _error(self._tasks[worker.id])
             if error is not None:
                 logger.debug("worker %s failed", worker.id, exc_info=error)
-            return None if error is None else _reason(error)
+            return None if error is None else one_line(_reason(error))
         if worker.id not in self._reached and worker.connection_attempts > 0:
             return f"connection lost: not reached in {_count(worker.connection_attempts, 'attempt')}"
         seconds = time.monotonic() - self._started
@@ -232,6 +234,12 @@ def _error(task: asyncio.Task[Any]) -> BaseException | None:
     if not task.done() or task.cancelled():
         return asyncio.CancelledError()
     return task.exception()
+
+
+def one_line(text: str) -> str:
+    """Return a text, of a worker perhaps, as one line of bounded length that a terminal shows and does not obey."""
+    shown = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
 
 
 def _reason(error: BaseException) -> str:

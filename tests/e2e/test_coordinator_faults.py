@@ -8,20 +8,28 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import AsyncMock
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 import run_websocket_client as rwc
-from syft.exceptions import ConnectionLost
+import syft as sy
+from syft.exceptions import ConnectionLost, HistoryDamaged, InvalidReply, RemoteError
 from syft.federated import read_history
-from tests.network import DEADLINE, eventually
-from tests.processes import worker_processes
+from syft.workers.websocket_client import CONNECT_TIMEOUT, CONNECT_TIMEOUT_VARIABLE
+from tests.e2e.lying_worker import LATE, LIES, ODD_FAILURE, LyingWorker
+from tests.models import classifier, make_config
+from tests.network import DEADLINE, Server, eventually, free_port, serving
+from tests.processes import proxies_of, worker_processes
+from tests.test_evaluation import GOOD
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("alice", "bob", "charlie", "testing")
+ROUND_SECONDS = 10
+"""Seconds of a round in which a worker never answers; honest ones need a tenth of one."""
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +124,16 @@ def test_goes_on_without_a_killed_worker_and_takes_it_in_again(workers, tmp_path
 def test_starts_without_an_absent_worker(workers, tmp_path):
     workers["bob"].kill()
     try:
-        arguments = ("--training_rounds", "1", "--history", "history", "--round_timeout", "60")
+        arguments = (
+            "--training_rounds",
+            "1",
+            "--history",
+            "history",
+            "--round_timeout",
+            "60",
+            "--connect_timeout",
+            "1",
+        )
         status, errors = run(workers, tmp_path, *arguments)
     finally:
         workers["bob"].start()
@@ -127,17 +144,57 @@ def test_starts_without_an_absent_worker(workers, tmp_path):
     assert sorted(only["accuracies"]) == ["alice", "charlie", "federated"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--min_workers", "2"]], ids=["strict", "tolerant"])
-def test_without_an_evaluator(arguments, monkeypatch, caplog):
-    lost = ConnectionLost("testing", "ws://t:1", "evaluate()", "gone")
-    monkeypatch.setattr(rwc, "evaluate_model_on_worker", Mock(side_effect=lost))
-    args = rwc.define_and_get_arguments(arguments)
-    if not arguments:
-        with pytest.raises(ConnectionLost):
-            rwc.evaluate_models({"alice": None}, None, args, None)
-    else:
-        assert rwc.evaluate_models({"alice": None}, None, args, None) == {"test_losses": {}, "accuracies": {}}
-        assert f"No evaluation: {lost}" in caplog.text
+class Evaluator(sy.VirtualWorker):
+    """An evaluator in this process that answers or raises `answer`."""
+
+    def __init__(self, answer):
+        super().__init__(id="testing")
+        self.answer, self.seconds = answer, []
+
+    def evaluate(self, timeout=None, **_):
+        self.seconds.append(timeout)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def evaluated_by(evaluator, *arguments):
+    """What the script makes of an evaluator's answers about two models."""
+    args = rwc.define_and_get_arguments(list(arguments))
+    models = {"alice": classifier(), "federated": classifier()}
+    return rwc.evaluate_models(models, evaluator, args, torch.device("cpu"))
+
+
+LOST = ConnectionLost("testing", "ws://t:1", "evaluate()", "gone")
+REMOTE = RemoteError("testing", "evaluate()", "ValueError", "no", "a traceback\nof two lines")
+FAILURES = [
+    (LOST, ConnectionLost, str(LOST)),
+    (REMOTE, RemoteError, "worker 'testing' failed in evaluate(): ValueError: no"),
+    ([1], InvalidReply, "worker 'testing' returned something else"),
+    (TypeError("made of its answer"), InvalidReply, "made of its answer"),
+]
+
+
+@pytest.mark.parametrize(("answer", "error", "reason"), FAILURES)
+def test_an_evaluation_that_fails_ends_the_run_with_an_error_of_the_evaluator(answer, error, reason):
+    with pytest.raises(error, match="'testing'") as failed:
+        evaluated_by(Evaluator(answer))
+    assert reason in str(failed.value)
+
+
+@pytest.mark.parametrize(("answer", "error", "reason"), FAILURES)
+def test_a_tolerant_run_goes_on_without_an_evaluation(answer, error, reason, caplog):
+    nothing = {"test_losses": {}, "accuracies": {}}
+    assert evaluated_by(Evaluator(answer), "--min_workers", "2") == nothing
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("No evaluation by testing: ") and reason in line
+    assert "\n" not in line
+
+
+def test_the_evaluator_has_as_long_as_a_round_for_each_evaluation():
+    evaluator = Evaluator(GOOD | {"histogram_predictions": np.ones(10), "histogram_target": np.ones(10)})
+    assert evaluated_by(evaluator, "--round_timeout", "7")["accuracies"] == {"alice": 0.75, "federated": 0.75}
+    assert evaluator.seconds == [7, 7]
 
 
 def test_without_the_flags_a_failure_ends_the_run(workers, tmp_path):
@@ -154,6 +211,43 @@ def test_without_the_flags_a_failure_ends_the_run(workers, tmp_path):
     assert "Traceback" not in errors
 
 
+def test_a_tolerant_run_names_a_worker_that_lies_in_each_round_with_the_reason(workers, alice, tmp_path):
+    reasons = {
+        "wrong names": "failed: InvalidReply: .*'other.conv1.bias'.*expected.*'conv1.bias'",
+        "wrong shapes": r"failed: InvalidReply: .*\(1, 20, 1, 5, 5\) torch.float32; expected \(20, 1, 5, 5\)",
+        "wrong dtypes": "failed: InvalidReply: .*torch.float64; expected .*torch.float32",
+        "NaN": "failed: InvalidReply: .*values that are not finite",
+        "inf": "failed: InvalidReply: .*values that are not finite",
+        "another architecture": "failed: InvalidReply: .*'weight'.*expected.*'conv1.bias'",
+        "a list": "failed: InvalidReply: .*: list; expected a torch.nn.Module",
+        "None": "failed: TypeError: ",
+        ODD_FAILURE: r"failed: CallTimeout\\n: \\x1b\[2J$",
+        LATE: f"timeout after {ROUND_SECONDS} s",
+    }
+    last = len(LIES) + 2
+    small = ("--batch_size", "4", "--federate_after_n_batches", "1", "--training_rounds", str(last))
+    files = ("--history", "history", "--checkpoint", "checkpoint")
+    honest = [worker for name, worker in workers.items() if name != "bob"]
+    with serving(LyingWorker("bob")) as liar, proxies_of(*honest) as proxies:
+        for worker in [*proxies, alice]:  # the first training of a process imports for seconds
+            make_config().send(worker)
+            worker.fit("blobs")
+        tolerant = ("--round_timeout", str(ROUND_SECONDS))
+        status, errors = run(workers | {"bob": liar}, tmp_path, *small, *files, *tolerant)
+    assert status == 0, errors
+
+    first, *rounds = rounds_in(tmp_path)
+    truth = rounds.pop()
+    assert (first["round"], truth["round"]) == (1, last)
+    assert first["workers"] == truth["workers"] == ["alice", "bob", "charlie"]
+    for lie, each in zip(LIES, rounds, strict=True):
+        assert each["workers"] == ["alice", "charlie"]
+        assert re.match(reasons[lie], each["failures"]["bob"]), (lie, each["failures"])
+        named = f"Round {each['round']}: received 2 models, 1 failure: bob: {each['failures']['bob']}"
+        assert any(line.endswith(named) for line in errors), (named, errors)
+    assert all(tensor.isfinite().all() for tensor in tensors_of(tmp_path / "checkpoint").values())
+
+
 def test_a_checkpoint_that_does_not_fit_is_refused(workers, tmp_path):
     (tmp_path / "cut").write_bytes(b"\x10")
     status, errors = run(workers, tmp_path, "--resume", "cut")
@@ -168,22 +262,72 @@ def test_a_checkpoint_that_does_not_fit_is_refused(workers, tmp_path):
     "arguments",
     [
         ["--round_timeout", "0"],
+        ["--connect_timeout", "nan"],
         ["--min_workers", "0"],
         ["--min_workers", "4"],
+        ["--batch_size", "x"],
         ["--checkpoint", "/no/such/directory/file"],
         ["--history", "/"],
     ],
 )
-def test_wrong_arguments(arguments, capsys):
+def test_a_wrong_argument_is_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as exited:
         rwc.define_and_get_arguments(arguments)
     assert exited.value.code == 2
-    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f": error: argument {arguments[0]}: " in line and line.endswith("; see --help")
 
 
-def test_arguments_print_as_in_the_tutorial():
-    assert repr(rwc.define_and_get_arguments([])) == (
+def test_the_tutorials_arguments_print_as_in_the_tutorial():
+    assert repr(rwc.tutorial_arguments(rwc.define_and_get_arguments([]))) == (
         "Namespace(batch_size=32, test_batch_size=128, training_rounds=40, federate_after_n_batches=10, lr=0.1, "
         "cuda=False, seed=1, save_model=False, verbose=False)"
     )
-    assert rwc.define_and_get_arguments(["--min_workers", "2"]).min_workers == 2
+
+
+@pytest.mark.parametrize(("variable", "seconds"), [("", CONNECT_TIMEOUT), ("25", 25)])
+def test_the_time_to_connect_is_the_packages_unless_it_is_given(monkeypatch, variable, seconds):
+    monkeypatch.setenv(CONNECT_TIMEOUT_VARIABLE, variable)
+    assert rwc.define_and_get_arguments([]).connect_timeout == seconds
+    assert rwc.define_and_get_arguments(["--connect_timeout", "3"]).connect_timeout == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (LOST, 1, f"error: {LOST}"),
+        (REMOTE, 1, "error: worker 'testing' failed in evaluate(): ValueError: no"),
+        (HistoryDamaged("file", "line"), 2, f"error: {HistoryDamaged('file', 'line')}"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (None, 0, None),
+    ],
+)
+def test_a_run_returns_its_exit_status_and_prints_one_line(monkeypatch, capsys, error, status, line):
+    monkeypatch.setattr(rwc, "main", AsyncMock(side_effect=error))
+    assert rwc.run(rwc.define_and_get_arguments([])) == status
+    assert capsys.readouterr().err.splitlines() == ([line] if line else [])
+
+
+async def connect(*addresses):
+    """Have the script connect to workers, with a second for each."""
+    arguments = ["--connect_timeout", "1", "--workers", *addresses]
+    return await rwc.connect_to_workers(rwc.define_and_get_arguments(arguments))
+
+
+async def test_all_workers_that_do_not_answer_are_named_at_once(monkeypatch, caplog):
+    monkeypatch.setattr(rwc, "SILENT_SECONDS", 0.1)
+    caplog.set_level("INFO", rwc.logger.name)
+    with serving(Server("alice")) as alice, serving(Server("charlie", token="a-token-of-its-own")) as charlie:
+        ports = {"alice": alice.port, "charlie": charlie.port, "bob": free_port(), "testing": free_port()}
+        with pytest.raises(ConnectionError) as failed:
+            await connect(*(f"{name}=127.0.0.1:{port}" for name, port in ports.items()))
+    urls = [f"ws://127.0.0.1:{ports[name]}" for name in ("bob", "testing")]
+    (waiting,) = [record.getMessage() for record in caplog.records if record.name == rwc.logger.name]
+    assert waiting.startswith("Waiting up to 1 s for ")  # for those that do answer too, on a loaded machine
+    assert f"bob ({urls[0]})" in waiting and f"testing ({urls[1]})" in waiting
+    denied, _, absent = str(failed.value).partition("; no connection ")
+    assert denied.startswith(f"worker 'charlie' at ws://127.0.0.1:{charlie.port} denied access")
+    assert absent == (
+        f"within 1 s to 'bob' at {urls[0]}, 'testing' at {urls[1]}. "
+        "Start the workers first: python start_websocket_servers.py"
+    )

@@ -1,5 +1,6 @@
 """One worker and the coordinator as processes of their own: what they say of wrong arguments, ports, absent workers."""
 
+import re
 import signal
 import socket
 import sys
@@ -68,7 +69,7 @@ def test_worker_whose_port_is_in_use(tmp_path):
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        ([], "the following arguments are required: --port/-p, --id"),
+        ([], "the following arguments are required: --id, --port/-p"),
         (["--id", "bob"], "the following arguments are required: --port/-p"),
         (["--id", "bob", "-p", "x"], "argument --port/-p: invalid int value: 'x'"),
         (["--id", "bob", "-p", "70000"], "argument --port/-p: 70000 is no port; expected a number from 0 to 65535"),
@@ -78,7 +79,8 @@ def test_wrong_arguments_of_a_worker(capsys, args, complaint):
     with pytest.raises(SystemExit) as info:
         run_websocket_server.define_and_get_arguments(args)
     assert info.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f": error: {complaint}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f": error: {complaint}; see --help")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -96,19 +98,40 @@ def test_interrupt_while_importing(tmp_path, script, args, library):
 def test_unknown_worker(tmp_path):
     status, out, err = run(SERVER, "--id", "dave", "--port", "1", folder=tmp_path)
     assert (status, out) == (2, "")
-    assert err.splitlines()[-1].startswith(f"{SERVER}: error: argument --id: invalid choice: 'dave'")
-    assert "Traceback" not in err
+    (line,) = err.splitlines()
+    assert line.startswith(f"{SERVER}: error: argument --id: invalid choice: 'dave'")
 
 
-def test_coordinator_without_workers(tmp_path):
-    """One line that names a worker, its address and the command that starts the workers."""
-    ports = free_ports()
-    addresses = [
-        f"{name}=localhost:{port}" for name, port in zip(("alice", "bob", "charlie", "testing"), ports, strict=True)
-    ]
-    status, out, err = run(CLIENT, "--workers", *addresses, folder=tmp_path)
+def test_a_coordinator_without_workers_tells_for_whom_it_waits_and_then_who_is_not_there(tmp_path):
+    ports = dict(zip(("alice", "bob", "charlie", "testing"), free_ports(), strict=True))
+    addresses = [f"{name}=localhost:{port}" for name, port in ports.items()]
+    status, out, err = run(CLIENT, "--connect_timeout", "2", "--workers", *addresses, folder=tmp_path)
     assert (status, out) == (1, "")
-    (error,) = err.splitlines()
-    assert error.startswith("error: worker '")
-    assert any(f"at ws://localhost:{port} within 10 s" in error for port in ports)
-    assert "python start_websocket_servers.py" in error
+    waiting, error = err.splitlines()
+    asked = ", ".join(f"{name} (ws://localhost:{port})" for name, port in ports.items())
+    assert waiting.endswith(f" | Waiting up to 2 s for {asked}")
+    absent = ", ".join(f"'{name}' at ws://localhost:{port}" for name, port in ports.items())
+    assert error == (
+        f"error: no connection within 2 s to {absent}. Start the workers first: python start_websocket_servers.py"
+    )
+
+
+@pytest.mark.parametrize("script", [SERVER, CLIENT, "start_websocket_servers.py"])
+def test_help_tells_the_default_of_every_option(tmp_path, script):
+    status, out, err = run(script, "--help", folder=tmp_path, environment={"COLUMNS": "1000"})
+    assert (status, err) == (0, "")
+    _, *options = re.split(r"\n  (?=-\w|--\w)", out)
+    without = [option.split()[0] for option in options if "(default: " not in option]
+    assert without == ["-h,", *(["--id", "--port"] if script == SERVER else [])]
+
+
+def test_torchscript_is_taken_only_where_it_is_asked_for():
+    arguments = ["--id", "alice", "--port", "1"]
+    assert "allow_torchscript" not in run_websocket_server.define_and_get_arguments(arguments).options
+    allowing = run_websocket_server.define_and_get_arguments([*arguments, "--allow_torchscript"]).options
+    assert sy.WebsocketServerWorker(None, "localhost", 0, **pick(allowing))._dispatcher.receiver.allow_torchscript
+
+
+def pick(options):
+    """Leave out the options that are not of the class but of the function that makes a worker."""
+    return {name: value for name, value in options.items() if name not in ("policy", "limits")}

@@ -103,7 +103,7 @@ class Round:
     def accuracy(self, model: str) -> float:
         """Return the share of test images that a model got right."""
         result = self.evaluations[model]
-        return result["nr_correct_predictions"] / result["nr_predictions"]
+        return float(result["nr_correct_predictions"] / result["nr_predictions"])
 
 
 def check_workers(ports: Mapping[str, int], host: str = "localhost") -> Table:
@@ -140,8 +140,8 @@ def layer_table(model: nn.Module, example: torch.Tensor) -> Table:
 
 
 def bytes_on_the_wire(value: Any) -> int:
-    """Return the size of the message that carries `value` to a worker or back, in bytes."""
-    return len(wire.encode(wire.Reply(1, value)))
+    """Return the size of the message that carries `value` to a worker, in bytes."""
+    return len(wire.encode(wire.Request(1, "set", {"obj": value})))
 
 
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -154,7 +154,7 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     """
     with torch.inference_mode():
         predictions = model(normalised(images).to(next(model.parameters()).device)).argmax(dim=1)
-    return (predictions.cpu() == labels).float().mean().item()
+    return float((predictions.cpu() == labels).float().mean())
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:

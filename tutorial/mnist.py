@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-DATA_ROOT = Path(__file__).resolve().parent
+DATA_ROOT = Path(__file__).resolve().parent.parent / "data"
 CHUNK_BYTES = 1 << 20
 
 

@@ -6,34 +6,97 @@ A token is never given on the command line, where every user of the machine coul
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 TOKEN_VARIABLE = "SYFT_TOKEN"
+CONNECT_TIMEOUT_VARIABLE = "SYFT_CONNECT_TIMEOUT"
+CONNECT_TIMEOUT = "10"
+"""Seconds, as text: like what the variable holds, argparse checks it. Both are as in the package."""
+
+
+class _Help(argparse.HelpFormatter):
+    """Help that tells the default of every option, where the option's text does not."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if "(default" in text or not action.option_strings or action.required or action.default is argparse.SUPPRESS:
+            return text
+        default = {None: "none", False: "no"}.get(action.default, "%(default)s")
+        return f"{text} (default: {default})"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help tells every default, and whose errors are one line each."""
+
+    def __init__(self, description: str, epilog: str | None = None) -> None:
+        super().__init__(description=description, epilog=epilog, formatter_class=_Help)
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}; see --help\n")
+
+
+def positive(text: str) -> float:
+    """Return an option's number, above 0 and finite."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0")
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Return what reads an option's integer, of at least `lowest`."""
+
+    def number(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if int(text) >= lowest:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r}; expected an integer of at least {lowest}")
+
+    return number
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a script that starts workers."""
-    add = parser.add_argument
-    add("--host", default="localhost", help="address to listen on (default: this machine only)")
-    _add_token_file(parser, "that coordinators must know")
+    """Add the options of a script that starts workers: who may connect, and what they may do then."""
+    access = parser.add_argument_group("access", "who may connect to a worker")
+    add = access.add_argument
+    add("--host", default="localhost", help="address to listen on (default: localhost, this machine only)")
+    _add_token_file(access, "that coordinators must know")
     add("--insecure", action="store_true", help="let in whoever connects, without a token, also from other machines")
     add("--cert_file", metavar="FILE", help="certificate chain of the worker; with --key_file, it speaks TLS only")
     add("--key_file", metavar="FILE", help="its private key")
     add("--client_ca_file", metavar="FILE", help="authority that must have signed the coordinators' certificates")
-    help_text = "web pages that may connect, as http://host:port (default: none)"
-    add("--allow_origins", type=_origin, nargs="+", metavar="ORIGIN", help=help_text)
-    add("--audit_log", metavar="FILE", help="file to which a line is added for every request")
+    add(
+        "--allow_origins",
+        type=_origin,
+        nargs="+",
+        metavar="ORIGIN",
+        help="web pages that may connect, as http://host:port",
+    )
+
+    add = parser.add_argument_group("limits", "what a coordinator may do").add_argument
     add("--allow_calls", nargs="+", metavar="NAME", help="methods that may be called (default: all that are offered)")
-    add("--allow_models", nargs="+", metavar="DIGEST", help="structures of models that may be sent, see the audit log")
-    add("--max_fits", type=_at_least_one, metavar="N", help="fits in all, until the worker is started again")
-    add("--max_steps", type=_at_least_one, metavar="N", help="training steps of one fit")
-    add("--max_seconds", type=_at_least_one, metavar="N", help="seconds of one fit or evaluation (default: an hour)")
-    add("--max_samples", type=_at_least_one, metavar="N", help="samples that all fits and evaluations read, in all")
-    add("--max_batch_size", type=_at_least_one, metavar="N", help="samples of one batch")
+    help_text = "structures of models that may be sent, see the audit log (default: all)"
+    add("--allow_models", nargs="+", metavar="DIGEST", help=help_text)
+    help_text = (
+        "take models as TorchScript archives too. Loading one runs what is in it: use this only where every "
+        "coordinator is trusted"
+    )
+    add("--allow_torchscript", action="store_true", help=help_text)
+    help_text = "fits in all, until the worker is started again (default: any number)"
+    add("--max_fits", type=at_least(1), metavar="N", help=help_text)
+    add("--max_steps", type=at_least(1), metavar="N", help="training steps of one fit (default: any number)")
+    add("--max_seconds", type=at_least(1), metavar="N", help="seconds of one fit or evaluation (default: an hour)")
+    help_text = "samples that all fits and evaluations read, in all (default: any number)"
+    add("--max_samples", type=at_least(1), metavar="N", help=help_text)
+    add("--max_batch_size", type=at_least(1), metavar="N", help="samples of one batch (default: any number)")
+    add("--audit_log", metavar="FILE", help="file to which a line is added for every request")
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
@@ -65,27 +128,25 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     rules = {"policy": policy, "limits": {"call_seconds": args.max_seconds} if args.max_seconds else {}}
     token = {"token": ""} if args.insecure and not os.environ.get(TOKEN_VARIABLE) else {}
     origins = {"allow_origins": args.allow_origins} if args.allow_origins else {}
+    archives = {"allow_torchscript": True} if args.allow_torchscript else {}
     audit = {"audit_path": os.path.abspath(args.audit_log)} if args.audit_log else {}
-    return {**_given(parser, files), **rules, **token, **origins, **audit}
+    return {**_given(parser, files), **rules, **token, **origins, **archives, **audit}
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a script that connects to workers; those that are not given are not in the namespace."""
-
-    def add(name: str, help_text: str, **settings: Any) -> None:
-        parser.add_argument(name, default=argparse.SUPPRESS, help=help_text, **settings)
-
-    _add_token_file(parser, "of the workers", default=argparse.SUPPRESS)
-    add("--secure", "use TLS, and verify the workers' certificates by the system's list", action="store_true")
-    add("--ca_file", "use TLS, and verify them by this authority", metavar="FILE")
-    add("--cert_file", "certificate chain of the coordinator, for workers that ask for it", metavar="FILE")
-    add("--key_file", "its private key", metavar="FILE")
+    """Add the options of a script that connects to workers: how it shows who it is, and knows the workers."""
+    access = parser.add_argument_group("access", "how the workers and this program know each other")
+    add = access.add_argument
+    _add_token_file(access, "of the workers")
+    add("--secure", action="store_true", help="use TLS, and verify the workers' certificates by the system's list")
+    add("--ca_file", metavar="FILE", help="use TLS, and verify them by this authority")
+    add("--cert_file", metavar="FILE", help="certificate chain of the coordinator, for workers that ask for it")
+    add("--key_file", metavar="FILE", help="its private key")
 
 
 def client_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of a proxy; put the token into the environment.
 
-    `args` has None, or False, for what was not given.
     An option that cannot be used exits with status 2.
     """
     _use_token_file(parser, args)
@@ -105,9 +166,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _add_token_file(parser: argparse.ArgumentParser, whose: str, default: Any = None) -> None:
+def _add_token_file(group: argparse._ArgumentGroup, whose: str) -> None:
     help_text = f"file with the token {whose} (default: the environment variable {TOKEN_VARIABLE})"
-    parser.add_argument("--token_file", metavar="FILE", default=default, help=help_text)
+    group.add_argument("--token_file", metavar="FILE", help=help_text)
 
 
 def _use_token_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -122,15 +183,6 @@ def _use_token_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         os.environ[TOKEN_VARIABLE] = token
     if " " in token or not (token.isascii() and token.isprintable()):
         parser.error(f"the token should be one line of printable ASCII without spaces (--token_file, {TOKEN_VARIABLE})")
-
-
-def _at_least_one(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return int(text)
-
-
-_at_least_one.__name__ = "int"  # argparse names it when the text is no number
 
 
 def _origin(text: str) -> str:

@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 
-import lifetime
+from tutorial import lifetime
 
 if hasattr(signal, "SIGKILL"):
     lifetime.end_with_parent(os.getppid(), signal.SIGKILL)

@@ -1,1 +1,0 @@
-"""The data, and what unpacks them. A package with this file wins over another `data` further down Python's path."""

@@ -1,0 +1,1 @@
+"""What the three scripts and the notebooks share. Only `plots` and `preload` import torch."""
