@@ -37,6 +37,7 @@ from syft.exceptions import (
 )
 from syft.fits import FitCounter
 from syft.graph import GraphModule, Receiver
+from syft.graph.metering import meter
 from syft.guard import Guard
 from syft.limits import Budget
 from syft.objects import ObjectId, ObjectWrapper
@@ -347,11 +348,14 @@ class Dispatcher:
 
         def run() -> Any:
             budget.begin()
+            budget.abandoned = abandoned
+            bound = meter.set(budget)
             token = running_call.set(RunningCall(self.worker, session, training, abandoned, budget, fit_number))
             try:
                 return method(*args, **kwargs)
             finally:
                 running_call.reset(token)
+                meter.reset(bound)
 
         job = Job(request.id, call, run, name not in QUICK_METHODS, abandoned, budget=budget)
         job.model_digest = training.model_digest if name in BACKGROUND_METHODS else None

@@ -79,7 +79,8 @@ class Guard:
         except Exception as error:
             self.record(session, call, type(error).__name__, 0)
             raise
-        return Budget(self.worker, self.limits.call_seconds, self.policy.policy.max_steps_per_fit)
+        limits = self.limits
+        return Budget(self.worker, limits.call_seconds, self.policy.policy.max_steps_per_fit, bytes=limits.call_bytes)
 
     def record(
         self,

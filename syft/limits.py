@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from syft.exceptions import LimitExceeded
+from syft.exceptions import CallAbandoned, LimitExceeded
 from syft.objects import ObjectId, ObjectWrapper
 
 
@@ -19,8 +19,9 @@ from syft.objects import ObjectId, ObjectWrapper
 class Limits:
     """Upper bounds of what a worker grants. Passing one is a LimitExceeded to the coordinator that passed it.
 
-    The bound on one message is the worker's `max_message_bytes`. What is not bounded here is the memory that a model
-    uses while it runs: give the worker's process a limit of its own (a container, `ulimit -v`).
+    The bound on one message is the worker's `max_message_bytes`. What is not bounded here is the memory that a single
+    operator of a model takes, nor that of gradients: give the worker's process a limit of its own (a container,
+    `ulimit -v`).
 
     Attributes:
         connections: open connections, of all coordinators.
@@ -31,7 +32,9 @@ class Limits:
         object_bytes: bytes of these objects.
         all_objects: objects that all coordinators have stored.
         all_object_bytes: bytes of these objects.
-        call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends before its next batch.
+        call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends before its next batch,
+            or before the next operator of its model.
+        call_bytes: bytes of all results together that a model makes in one forward pass.
         stuck_calls: calls that ran on for STUCK_SECONDS beyond that, inside one batch. They cannot be ended; after so
             many of them, the worker takes no further calls until it is started again.
 
@@ -48,6 +51,7 @@ class Limits:
     all_objects: int = 8192
     all_object_bytes: int = 8 * 1024**3
     call_seconds: float = 24 * 3600.0
+    call_bytes: int = 8 * 1024**3
     stuck_calls: int = 4
 
     def __post_init__(self) -> None:
@@ -70,6 +74,8 @@ class Budget:
         seconds: how long it may run.
         steps: training steps it may do; None: any number.
         samples: samples it has read.
+        bytes: bytes that a model may make in one forward pass; None: any number.
+        abandoned: set when nobody waits for the call any more.
         deadline: end of its time, by time.monotonic().
     """
 
@@ -77,6 +83,8 @@ class Budget:
     seconds: float
     steps: int | None = None
     samples: int = 0
+    bytes: int | None = None
+    abandoned: threading.Event = field(default_factory=threading.Event)
     deadline: float = field(init=False, default=float("inf"))
 
     def begin(self) -> None:
@@ -90,12 +98,29 @@ class Budget:
 
     def spend(self, samples: int) -> None:
         """Note that a batch is about to be used; raise LimitExceeded if the time is over."""
+        self._check_time()
+        self.samples += samples
+
+    def check(self, made: int) -> None:
+        """Check a running model, as syft.graph.metering.Meter says.
+
+        Raises:
+            LimitExceeded: the time is over, or the model made too many bytes.
+            CallAbandoned: nobody waits for the result any more.
+        """
+        if self.abandoned.is_set():
+            raise CallAbandoned(self.worker)
+        self._check_time()
+        if self.bytes is not None and made > self.bytes:
+            what = "the bytes that a model makes in one forward pass"
+            raise LimitExceeded(self.worker, what, made, self.bytes, "call_bytes")
+
+    def _check_time(self) -> None:
         late = time.monotonic() - self.deadline
         if late > 0:
             raise LimitExceeded(
                 self.worker, "the seconds of one call", self.seconds + late, self.seconds, "call_seconds"
             )
-        self.samples += samples
 
 
 class Ledger:

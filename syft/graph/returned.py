@@ -26,7 +26,8 @@ def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) ->
         worker: id of the worker that it came from, for errors.
 
     Raises:
-        InvalidReply: the tensors are not like those of `sent` in name, shape and dtype, or are not finite.
+        InvalidReply: the tensors are not like those of `sent` in name, shape and dtype; or one holds a value that is
+            not finite, and was not sent there (a mask of attention is a buffer that holds infinities).
     """
     expected = unique_tensors(sent) if isinstance(sent, nn.Module) else {}
     if not isinstance(state, dict) or state.keys() != expected.keys():
@@ -37,9 +38,12 @@ def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) ->
     if not isinstance(sent, nn.Module):
         return sent
     model = clone(sent)
+    taken: set[int] = set()
     with torch.no_grad():
         for name, own in unique_tensors(model).items():
-            if own.device.type == "cpu":
+            address = state[name].data_ptr()
+            if own.device.type == "cpu" and address not in taken:
+                taken.add(address)  # a second parameter in the same memory would change with the first
                 own.data = state[name]
             else:
                 own.copy_(state[name])
@@ -53,7 +57,9 @@ def _check(worker: str, name: str, tensor: Any, like: torch.Tensor) -> None:
     if tensor.is_floating_point() or tensor.is_complex():
         finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
         if not finite.all():
+            finite |= (tensor == like.detach().cpu()) | (tensor.isnan() & like.detach().cpu().isnan())
             count = finite.numel() - int(finite.sum())
+        if not finite.all():
             raise InvalidReply(
                 worker, f"parameter {name!r}", f"{count} values that are not finite", "finite values only"
             )
