@@ -147,11 +147,14 @@ class _Reader:
         self._fields = fields
         self._allow_operators = allow_operators
         self._nodes = 0
+        self._items = 0
 
     def structure(self) -> Structure:
         """Return what was read, checked."""
         fields = self._fields
         self._constants = fields["constants"]
+        if len(self._constants) > MAX_VALUES:
+            _refuse(f"it has {len(self._constants)} constants; the limit is {MAX_VALUES}")
         for index, value in enumerate(self._constants):  # in place: a copy of a million empty lists is as large again
             self._constants[index] = self._constant(value)
         arguments = [self._argument(each) for each in fields["arguments"]]
@@ -198,6 +201,9 @@ class _Reader:
     def _constant(self, value: Any, depth: int = 0) -> Any:
         if value is None or type(value) in (bool, int, float, str):
             return value
+        self._items += len(value) if type(value) is list else 1
+        if self._items > MAX_VALUES:
+            _refuse(f"its constants have more than {MAX_VALUES} items")
         if depth == MAX_NESTING:
             _refuse(f"a constant has lists more than {MAX_NESTING} deep")
         if type(value) is list:

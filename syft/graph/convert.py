@@ -217,7 +217,7 @@ class _Converter:
             self._numbers[output.unique()] = self._training
             return None
         value = self._attribute(path)
-        if isinstance(value, (nn.Module, torch._C.ScriptModule)):
+        if isinstance(value, torch._C.ScriptObject):
             self._paths[output.unique()] = path
             return None
         if isinstance(value, (list, tuple)) and any(isinstance(item, torch.Tensor) for item in value):
@@ -245,9 +245,9 @@ class _Converter:
         return self._schema.arguments[1 if self._module is not None else 0 :]
 
     def _attribute(self, path: str) -> Any:
-        value = self._module
+        value = self._module._c  # past the names that Python's side of it has for itself, "graph" for one
         for name in path.split("."):
-            value = getattr(value, name)
+            value = value.getattr(name)
         return value
 
     def _find_reassigned(self, block: Any) -> None:

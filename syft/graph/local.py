@@ -188,7 +188,7 @@ def _channels_last(tensor: Any) -> Any:
     return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
 
 
-def _convolved(function: Callable[..., Any], tensor: Any, weight: Any, bias: Any, *others: Any) -> Any:
+def _convolved(function: Callable[..., Any], tensor: Any, weight: Any, bias: Any = None, *others: Any) -> Any:
     """Convolve in oneDNN's layout, if that can be."""
     if weight.is_mkldnn and isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32 and tensor.dim() == 4:
         try:

@@ -207,7 +207,7 @@ def resolve(name: str) -> Operator | None:
         schema, types = None, []
     words = {word for each in types for word in _WORD.findall(each)}
     if "Tensor" not in words or words & _TYPE_VARIABLES:
-        function = SCALARS.get(base)
+        function = SCALARS.get(base) if schema is not None or (name.startswith("prim::") and not overload) else None
         return None if function is None else Operator(name, function)
     if not words <= _PLAIN_TYPES or any(each.is_out for each in schema.arguments):
         return None

@@ -239,6 +239,8 @@ _PLACE = re.compile(r"%([-+ #0]*)(\d{0,2})(\.\d{0,2})?([a-zA-Z%])")
 
 def _percent_format(template: str, *arguments: Any) -> str:
     """Fill the places %d, %s, %.3f of a text; a width has at most two digits."""
+    if len(arguments) == 1 and isinstance(arguments[0], tuple):
+        (arguments,) = arguments
     values, parts, end = iter(arguments), [], 0
     for place in _PLACE.finditer(template):
         parts.append(template[end : place.start()])
