@@ -76,10 +76,5 @@ def _test_of(kind: str) -> Test:
         return lambda value: value is None or inner_test(value)
     if outer == "List":
         each = _test_of(inner)
-        single = each if inner in ("int", "float", "bool") else lambda value: False  # int[2] takes one int for both
-
-        def is_list(value: Any) -> bool:
-            return (type(value) in (list, tuple) and len(value) <= MAX_LIST and all(map(each, value))) or single(value)
-
-        return is_list
+        return lambda value: type(value) in (list, tuple) and len(value) <= MAX_LIST and all(map(each, value))
     return _KINDS.get(kind, lambda value: False)
