@@ -30,7 +30,7 @@ MAX_NESTING = 16
 """Levels of lists in a constant."""
 
 _MAX_NAME = 256
-_NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")  # a module of torchvision's regnet is called "block1-0"
 _OPERATOR = re.compile(r"\w+::\w+(\.\w+)?", re.ASCII)
 _FIELDS = {
     "arguments": list,
