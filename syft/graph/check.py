@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
-import msgpack
 import torch
 
 from syft.exceptions import MalformedMessage, OperatorNotAllowed
 from syft.graph.convert import BUFFER, MAX_DEPTH, MAX_NODES, PARAMETER
 from syft.graph.kinds import DTYPES
 from syft.graph.operators import Operator, is_allowed, resolve
+from syft.graph.scalars import MAX_TEXT
+from syft.graph.unpacking import collector_paused, unpack
 
 MAX_STRUCTURE_BYTES = 1024 * 1024
 """Bytes of a structure. That of DenseNet121 has 69,000."""
@@ -120,7 +121,8 @@ def read_structure(packed: bytes, allow_operators: Iterable[str] = ()) -> Struct
     key = (hashlib.sha256(packed).digest(), frozenset(allow_operators))
     structure = _known.get(key)
     if structure is None:
-        structure = _Reader(packed, key[1]).structure()
+        with collector_paused():
+            structure = _Reader(packed, key[1]).structure()
         _known[key] = structure
     return structure
 
@@ -136,7 +138,7 @@ class _Reader:
         if len(packed) > MAX_STRUCTURE_BYTES:
             _refuse(f"it has {len(packed)} bytes; the limit is {MAX_STRUCTURE_BYTES}")
         try:
-            fields = msgpack.unpackb(packed, strict_map_key=True)
+            fields = unpack(packed, strict_map_key=True)
         except Exception as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
             raise MalformedMessage(f"a model's structure is no msgpack: {type(reason).__name__}: {reason}") from reason
         if not isinstance(fields, dict) or fields.keys() != _FIELDS.keys():
@@ -199,6 +201,8 @@ class _Reader:
             _refuse(f"{_told(name)} is no name of a parameter or buffer")
 
     def _constant(self, value: Any, depth: int = 0) -> Any:
+        if type(value) is str and len(value) > MAX_TEXT:
+            _refuse(f"a constant is a text of {len(value)} characters; the limit is {MAX_TEXT}")
         if value is None or type(value) in (bool, int, float, str):
             return value
         self._items += len(value) if type(value) is list else 1

@@ -6,6 +6,7 @@ has learned, which is its part, but not what the model does, to this process or 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,12 @@ from torch import nn
 
 from syft.exceptions import InvalidReply
 from syft.graph.convert import unique_tensors
-from syft.graph.script import clone
+from syft.graph.script import ScriptFunction, clone
+
+
+def is_model(obj: Any) -> bool:
+    """Return whether `obj` is a model or function, of which only tensors come back."""
+    return isinstance(obj, (nn.Module, ScriptFunction)) or inspect.isroutine(obj)
 
 
 def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) -> Any:

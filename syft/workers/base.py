@@ -13,7 +13,7 @@ import torch
 from syft.exceptions import InvalidReply, WorkerNotFoundException
 from syft.federated.train_config import TrainConfig
 from syft.fits import FitCounter
-from syft.graph.returned import with_state
+from syft.graph.returned import is_model, with_state
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectStorage, ObjectWrapper, PointerTensor, registry
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,13 @@ class BaseWorker(ObjectStorage):
         """Fetch an object as `request_obj` does, while other coroutines go on."""
         return self._received(obj_id, await self._async_exchange("get", id=obj_id))
 
-    def _received(self, obj_id: ObjectId, answer: dict[str, Any]) -> Any:
+    def _received(self, obj_id: ObjectId, answer: Any) -> Any:
+        if not isinstance(answer, dict) or answer.keys() != _FETCHED:
+            what = f"the reply with object {obj_id!r}"
+            raise InvalidReply(str(self.id), what, type(answer).__name__, f"a map with {sorted(_FETCHED)}")
+        if answer["state"] is None and is_model(self._sent.get(obj_id)):
+            observed = f"a {type(answer['obj']).__name__}"
+            raise InvalidReply(str(self.id), f"object {obj_id!r}", observed, "the parameters of a model")
         obj, tags, description = answer["obj"], answer["tags"], answer["description"]
         if answer["state"] is not None:
             sent = self._sent.get(obj_id)
@@ -347,6 +353,9 @@ class BaseWorker(ObjectStorage):
         return f"<{type(self).__name__} id:{self.id} #objects:{self.objects_count()}>"
 
     __repr__ = __str__
+
+
+_FETCHED = {"obj", "state", "wrapped", "tags", "description"}
 
 
 def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, Any]:
