@@ -251,6 +251,7 @@ class Dispatcher:
 
         def run() -> Any:
             budget.begin()
+            budget.abandoned = abandoned
             with running(RunningCall(self.worker, session, training, abandoned, budget, fit_number)):
                 return method(*args, **kwargs)
 

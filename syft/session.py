@@ -25,6 +25,7 @@ from syft.access.limits import Budget
 from syft.commands import Place
 from syft.fits import FitCounter
 from syft.graph import clone
+from syft.graph.metering import meter
 from syft.objects import ObjectId, ObjectStorage, ObjectWrapper
 
 
@@ -186,11 +187,12 @@ running_call: ContextVar[RunningCall | None] = ContextVar("running_call", defaul
 
 @contextmanager
 def running(call: RunningCall) -> Iterator[None]:
-    """Have `running_call` tell this call while the context lasts."""
-    token = running_call.set(call)
+    """Have `running_call` tell this call while the context lasts, and its budget bound the models that run."""
+    token, bound = running_call.set(call), meter.set(call.budget)
     try:
         yield
     finally:
+        meter.reset(bound)
         running_call.reset(token)
 
 

@@ -170,17 +170,36 @@ class TestLimits:
         make_config(epochs=1).send(proxy)
         assert proxy.fit("blobs") is not None
 
-    def test_a_model_that_loops_for_ever(self, serve, connect, monkeypatch):
-        monkeypatch.setattr(websocket_server, "STUCK_SECONDS", 0.1)
+    def test_a_model_that_loops_for_ever_ends_with_its_time(self, serve, connect):
         server = serve(limits=Limits(call_seconds=0.2, stuck_calls=1))
         proxy = connect(server)
         make_config(model=torch.jit.script(Endless())).send(proxy)
+        for name in ("fit", "evaluate"):
+            with pytest.raises(LimitExceeded, match="call_seconds"):
+                proxy.call(name, "blobs", timeout=DEADLINE)
+        assert proxy.call("size", "blobs") == 20  # no thread was left running
+
+    def test_a_model_that_makes_too_much_also_in_the_threads_of_an_evaluation(self, serve, connect):
+        server = serve(limits=Limits(call_bytes=10_000))
+        proxy = connect(server)
+        for threads in (1, 2):
+            server.evaluation_threads = threads
+            make_config(model=torch.jit.script(Wasteful())).send(proxy)
+            for name in ("fit", "evaluate"):
+                with pytest.raises(LimitExceeded, match="call_bytes"):
+                    proxy.call(name, "blobs", timeout=DEADLINE)
+            make_config().send(proxy)
+            assert proxy.evaluate("blobs")["nr_predictions"] == 20
+
+    def test_calls_that_never_end_are_left_alone_and_counted(self, serve, connect, monkeypatch):
+        monkeypatch.setattr(websocket_server, "STUCK_SECONDS", 0.1)
+        server = serve(limits=Limits(call_seconds=0.2, stuck_calls=1))
+        proxy = connect(server)
         with pytest.raises(LimitExceeded, match="call_seconds"):
-            proxy.fit("blobs", timeout=DEADLINE)
+            proxy.call("wait_for_gate", timeout=DEADLINE)
         assert proxy.objects_count_remote() >= 0  # it answers
         with pytest.raises(LimitExceeded, match="stuck_calls"):
             proxy.call("size", "blobs", timeout=DEADLINE)
-        release(server)
 
     def test_no_handshake_in_time(self, serve):
         server = serve(limits=Limits(handshake_seconds=0.2))
@@ -206,12 +225,15 @@ class Endless(torch.nn.Module):
         return x * self.weight
 
 
-def release(server):
-    """Let the model that loops for ever end, so that no thread is left."""
-    for session in server._dispatcher.sessions.values():
-        for obj in session.training.kept.values():
-            for parameter in obj.obj.parameters():
-                parameter.data.zero_()
+class Wasteful(torch.nn.Module):
+    """Makes more than it needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.output = torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log_softmax(self.output(x) + torch.zeros(x.size(0), 5000).sum(), 1)
 
 
 def silent(server):

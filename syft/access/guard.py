@@ -81,6 +81,7 @@ class Guard:
             policy.max_batch_size,
             policy.max_samples_per_call,
             self.policy.pool,
+            self.limits.call_bytes,
         )
 
     def record(

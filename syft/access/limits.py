@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from syft.exceptions import LimitExceeded
+from syft.exceptions import CallAbandoned, LimitExceeded
 from syft.objects import ObjectWrapper
 
 
@@ -32,7 +32,9 @@ class Limits:
         object_bytes: bytes of these objects, their tags and descriptions included.
         all_objects: objects that all coordinators have stored.
         all_object_bytes: bytes of these objects.
-        call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends before its next batch.
+        call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends before its next batch,
+            or before the next operator of its model.
+        call_bytes: bytes of all results together that a model makes in one forward pass.
         stuck_calls: calls that ran on for STUCK_SECONDS beyond that, inside one batch. They cannot be ended; after so
             many of them, the worker takes no further calls until it is started again.
 
@@ -49,6 +51,7 @@ class Limits:
     all_objects: int = 8192
     all_object_bytes: int = 8 * 1024**3
     call_seconds: float = 3600.0
+    call_bytes: int = 8 * 1024**3
     stuck_calls: int = 4
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class Budget:
         batch_size: samples that a batch may have; None: any number.
         samples_per_call: samples it may read; None: any number.
         pool: samples that all calls together may still read; None: any number.
+        bytes: bytes that a model may make in one forward pass; None: any number.
+        abandoned: set when nobody waits for the call any more.
         samples: samples it has read.
         deadline: end of its time, by time.monotonic().
     """
@@ -83,6 +88,8 @@ class Budget:
     batch_size: int | None = None
     samples_per_call: int | None = None
     pool: SamplePool | None = None
+    bytes: int | None = None
+    abandoned: threading.Event = field(default_factory=threading.Event)
     samples: int = field(init=False, default=0)
     deadline: float = field(init=False, default=float("inf"))
 
@@ -113,16 +120,31 @@ class Budget:
         Raises:
             LimitExceeded: the time is over, or the batch is one too many whatever was planned.
         """
-        late = time.monotonic() - self.deadline
-        if late > 0:
-            raise LimitExceeded(
-                self.worker, "the seconds of one call", self.seconds + late, self.seconds, "call_seconds"
-            )
+        self._check_time()
         self._check("the samples of one batch", samples, self.batch_size, "max_batch_size")
         self._check("the samples of one call", self.samples + samples, self.samples_per_call, "max_samples_per_call")
         if self.pool is not None:
             self.pool.take(samples)
         self.samples += samples
+
+    def check(self, made: int) -> None:
+        """Check a running model, as syft.graph.metering.Meter says.
+
+        Raises:
+            LimitExceeded: the time is over, or the model made too many bytes.
+            CallAbandoned: nobody waits for the result any more.
+        """
+        if self.abandoned.is_set():
+            raise CallAbandoned(self.worker)
+        self._check_time()
+        self._check("the bytes that a model makes in one forward pass", made, self.bytes, "call_bytes")
+
+    def _check_time(self) -> None:
+        late = time.monotonic() - self.deadline
+        if late > 0:
+            raise LimitExceeded(
+                self.worker, "the seconds of one call", self.seconds + late, self.seconds, "call_seconds"
+            )
 
     def _check(self, what: str, observed: int, limit: int | None, setting: str) -> None:
         if limit is not None and observed > limit:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from itertools import chain, islice
 from typing import Any
 
@@ -444,7 +445,7 @@ def _in_threads(threads: int, function: Callable[[Any], Any], items: Iterable[An
     with ThreadPoolExecutor(threads) as pool:
         results: deque[Future[Any]] = deque()
         for item in items:
-            results.append(pool.submit(function, item))
+            results.append(pool.submit(copy_context().run, function, item))  # what bounds this call bounds its threads
             if len(results) > 2 * threads:
                 yield results.popleft().result()
         while results:

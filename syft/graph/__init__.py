@@ -14,8 +14,8 @@ Constants have negative numbers: -1 is the first one.
     arguments  one [name] or [name, default] for each argument of forward, the default as a constant's number
     state      one [name, kind, requires_grad, dtype, shape] for each parameter (kind 0) and buffer (kind 1)
     aliases    {name: index in state}: further names of the same tensor
-    constants  None, bool, int, float, str, lists of these, {"complex": [re, im]}, {"device": name}, or
-               {"tensor": [index, dtype, shape]}, the tensor itself travels beside the structure
+    constants  None, bool, int, float, str, {"complex": [re, im]}, {"device": name}, lists of these,
+               {"tuple": list}, or {"tensor": [index, dtype, shape]}; tensors travel beside the structure
     operators  names of the operators that the nodes use, each with its overload: "aten::add.Tensor"
     nodes      one [operator, arguments, number of results] for each node; prim::If and prim::Loop also have
                their blocks, each [number of inputs, nodes, results]

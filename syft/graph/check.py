@@ -11,23 +11,27 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
-import msgpack
 import torch
 
 from syft.exceptions import MalformedMessage, OperatorNotAllowed
 from syft.graph.convert import BUFFER, MAX_DEPTH, MAX_NODES, PARAMETER
-from syft.graph.memory import Memory
+from syft.graph.kinds import DTYPES
 from syft.graph.operators import Operator, is_allowed, resolve
+from syft.graph.scalars import MAX_TEXT
+from syft.graph.unpacking import collector_paused, unpack
 
 MAX_STRUCTURE_BYTES = 1024 * 1024
 """Bytes of a structure. That of DenseNet121 has 69,000."""
 MAX_VALUES = 4 * MAX_NODES
 MAX_DIMENSIONS = 64
 MAX_MODULES = 10_000
+MAX_NESTING = 16
+"""Levels of lists in a constant."""
 
 _MAX_NAME = 256
-_NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")  # a module of torchvision's regnet is called "block1-0"
 _OPERATOR = re.compile(r"\w+::\w+(\.\w+)?", re.ASCII)
 _FIELDS = {
     "arguments": list,
@@ -60,7 +64,7 @@ class TensorConstant:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Block:
     """Nodes in their order, the values that they start from, and those that they end with."""
 
@@ -69,7 +73,7 @@ class Block:
     results: list[int]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Node:
     """One operation: the values that it takes, and those that it gives."""
 
@@ -117,13 +121,14 @@ def read_structure(packed: bytes, allow_operators: Iterable[str] = ()) -> Struct
     key = (hashlib.sha256(packed).digest(), frozenset(allow_operators))
     structure = _known.get(key)
     if structure is None:
-        structure = _Reader(packed, key[1]).structure()
-        _known.add(key, structure)
+        with collector_paused():
+            structure = _Reader(packed, key[1]).structure()
+        _known[key] = structure
     return structure
 
 
-_known: Memory[Structure] = Memory(32)
-"""The structure of a model is the same from round to round."""
+_known: WeakValueDictionary[tuple[bytes, frozenset[str]], Structure] = WeakValueDictionary()
+"""The structure of a model is the same from round to round. It is known for as long as there is a model of it."""
 
 
 class _Reader:
@@ -133,7 +138,7 @@ class _Reader:
         if len(packed) > MAX_STRUCTURE_BYTES:
             _refuse(f"it has {len(packed)} bytes; the limit is {MAX_STRUCTURE_BYTES}")
         try:
-            fields = msgpack.unpackb(packed, strict_map_key=True)
+            fields = unpack(packed, strict_map_key=True)
         except Exception as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
             raise MalformedMessage(f"a model's structure is no msgpack: {type(reason).__name__}: {reason}") from reason
         if not isinstance(fields, dict) or fields.keys() != _FIELDS.keys():
@@ -144,11 +149,16 @@ class _Reader:
         self._fields = fields
         self._allow_operators = allow_operators
         self._nodes = 0
+        self._items = 0
 
     def structure(self) -> Structure:
         """Return what was read, checked."""
         fields = self._fields
-        self._constants = [self._constant(each) for each in fields["constants"]]
+        self._constants = fields["constants"]
+        if len(self._constants) > MAX_VALUES:
+            _refuse(f"it has {len(self._constants)} constants; the limit is {MAX_VALUES}")
+        for index, value in enumerate(self._constants):  # in place: a copy of a million empty lists is as large again
+            self._constants[index] = self._constant(value)
         arguments = [self._argument(each) for each in fields["arguments"]]
         state = [self._place(each) for each in fields["state"]]
         names = [place.name for place in state] + list(fields["aliases"])
@@ -157,13 +167,15 @@ class _Reader:
         for name, index in fields["aliases"].items():
             self._name(name)
             _index(index, len(state), f"alias {name!r}")
-        modules = {name[: end.start()] for name in names for end in re.finditer(r"\.", name)}
-        if len(modules) > MAX_MODULES:
-            _refuse(f"its names need {len(modules)} modules; the limit is {MAX_MODULES}")
+        modules: set[str] = set()
+        for name in names:
+            modules.update(name[: end.start()] for end in re.finditer(r"\.", name))
+            if len(modules) > MAX_MODULES:
+                _refuse(f"its names need more than {MAX_MODULES} modules")
         self._operators = [self._operator(each) for each in fields["operators"]]
         self._defined = bytearray(b"\1") * (len(arguments) + len(state) + 1)
         self._state = range(len(arguments), len(arguments) + len(state))
-        nodes = self._block(fields["nodes"], 0)
+        nodes = self._block(fields.pop("nodes"), 0)
         body = Block([], nodes, [self._value(fields["result"])])
         return Structure(arguments, state, fields["aliases"], self._constants, body, len(self._defined))
 
@@ -172,7 +184,7 @@ class _Reader:
             _refuse("an argument is no [name] or [name, default]")
         default = described[1] if len(described) == 2 else None
         if default is not None and (type(default) is not int or not -len(self._constants) <= default < 0):
-            _refuse(f"the default of argument {described[0]!r:.60} is no constant")
+            _refuse(f"the default of argument {_told(described[0])} is no constant")
         return described[0][:_MAX_NAME], default
 
     def _place(self, described: Any) -> Place:
@@ -181,31 +193,48 @@ class _Reader:
         name, kind, requires_grad, dtype, shape = described
         self._name(name)
         if kind not in (PARAMETER, BUFFER) or type(requires_grad) is not bool:
-            _refuse(f"{name!r} is of kind {kind!r:.20}, requires_grad {requires_grad!r:.20}")
+            _refuse(f"{name!r} is of kind {_told(kind)}, requires_grad {_told(requires_grad)}")
         return Place(name, kind == PARAMETER, requires_grad, _dtype(dtype), _shape(shape))
 
     def _name(self, name: Any) -> None:
         if type(name) is not str or len(name) > _MAX_NAME or not _NAME.fullmatch(name) or name.count(".") > MAX_DEPTH:
-            _refuse(f"{name!r:.60} is no name of a parameter or buffer")
+            _refuse(f"{_told(name)} is no name of a parameter or buffer")
 
-    def _constant(self, value: Any) -> Any:
+    def _constant(self, value: Any, depth: int = 0) -> Any:
+        if type(value) is str and len(value) > MAX_TEXT:
+            _refuse(f"a constant is a text of {len(value)} characters; the limit is {MAX_TEXT}")
         if value is None or type(value) in (bool, int, float, str):
             return value
-        if type(value) is list and not any(type(item) is dict for item in value):
-            return [self._constant(item) for item in value]
+        self._items += len(value) if type(value) is list else 1
+        if self._items > MAX_VALUES:
+            _refuse(f"its constants have more than {MAX_VALUES} items")
+        if depth == MAX_NESTING:
+            _refuse(f"a constant has lists more than {MAX_NESTING} deep")
+        if type(value) is list:
+            for index, item in enumerate(value):
+                value[index] = self._constant(item, depth + 1)
+            return value
         if type(value) is dict and len(value) == 1:
             ((kind, content),) = value.items()
             if kind == "complex" and type(content) is list and [type(each) for each in content] == [float, float]:
                 return complex(*content)
             if kind == "device" and type(content) is str:
                 return _device(content)
-            if kind == "tensor" and type(content) is list and len(content) == 3 and type(content[0]) is int:
+            if kind == "tuple" and type(content) is list:
+                return tuple(self._constant(content, depth + 1))
+            if (
+                kind == "tensor"
+                and depth == 0
+                and type(content) is list
+                and len(content) == 3
+                and type(content[0]) is int
+            ):
                 return TensorConstant(content[0], _dtype(content[1]), _shape(content[2]))
-        _refuse(f"a constant is {value!r:.60}")
+        _refuse(f"a constant is {_told(value)}")
 
     def _operator(self, name: Any) -> Operator:
         if type(name) is not str or len(name) > _MAX_NAME or not _OPERATOR.fullmatch(name):
-            _refuse(f"{name!r:.60} is no name of an operator")
+            _refuse(f"{_told(name)} is no name of an operator")
         base = name.partition(".")[0]
         if not is_allowed(base, self._allow_operators):
             raise OperatorNotAllowed(base, "its graph")
@@ -270,7 +299,7 @@ class _Reader:
         if type(number) is int and -len(self._constants) <= number < 0:
             return number
         if type(number) is not int or not 0 <= number < len(self._defined) or not self._defined[number]:
-            _refuse(f"value {number!r:.20} is used before it is defined")
+            _refuse(f"value {_told(number)} is used before it is defined")
         return number
 
     def _define(self, count: int) -> list[int]:
@@ -301,22 +330,21 @@ _CONTROL = {
 
 def _index(number: Any, size: int, what: str) -> int:
     if type(number) is not int or not 0 <= number < size:
-        _refuse(f"{what} is {number!r:.20}; expected 0 to {size - 1}")
+        _refuse(f"{what} is {_told(number)}; expected 0 to {size - 1}")
     return number
 
 
 def _dtype(name: Any) -> torch.dtype:
-    dtype = getattr(torch, name, None) if type(name) is str else None
-    if not isinstance(dtype, torch.dtype):
-        _refuse(f"{name!r:.60} is no dtype")
-    return dtype
+    if type(name) is not str or name not in DTYPES:
+        _refuse(f"{_told(name)} is no dtype that a model may have")
+    return DTYPES[name]
 
 
 def _shape(sizes: Any) -> tuple[int, ...]:
     if type(sizes) is not list or len(sizes) > MAX_DIMENSIONS:
         _refuse(f"a shape is no list of at most {MAX_DIMENSIONS} sizes")
     if not all(type(size) is int and size >= 0 for size in sizes):
-        _refuse(f"a shape is {sizes!r:.60}")
+        _refuse(f"a shape is {_told(sizes)}")
     return tuple(sizes)
 
 
@@ -324,7 +352,12 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError:
-        _refuse(f"{name!r:.60} is no device")
+        _refuse(f"{_told(name)} is no device")
+
+
+def _told(value: Any) -> str:
+    """Return what is wrong with a value as text; repr() of lists deep inside one another would fail."""
+    return type(value).__name__ if isinstance(value, (list, dict)) else f"{value!r:.60}"
 
 
 def _refuse(reason: str) -> NoReturn:

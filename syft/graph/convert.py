@@ -52,7 +52,8 @@ def digest_of(structure: bytes, constants: Sequence[torch.Tensor]) -> str:
     """Return the SHA-256 of a structure and of the tensors among its constants, as hexadecimal digits."""
     digest = hashlib.sha256(structure)
     for tensor in constants:
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        digest.update(dense.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -115,6 +116,8 @@ class _Converter:
         self._indices = {id(self._tensors_of_module[name]): index for index, name in enumerate(self._state)}
         self._places = {name: self._indices[id(tensor)] for name, tensor in self._tensors_of_module.items()}
         self._parameters = {name for name, _ in module.named_parameters()} if module is not None else set()
+        if module is not None and not hasattr(scripted, "forward"):  # scripted nn.LSTM has one for each kind of input
+            self._refuse("no forward() of its own")
         self._schema = (scripted.forward if module is not None else scripted).schema
         self._graph = scripted.inlined_graph.copy()
         torch._C._jit_pass_constant_propagation(self._graph)
@@ -214,7 +217,7 @@ class _Converter:
             self._numbers[output.unique()] = self._training
             return None
         value = self._attribute(path)
-        if isinstance(value, (nn.Module, torch._C.ScriptModule)):
+        if isinstance(value, torch._C.ScriptObject):
             self._paths[output.unique()] = path
             return None
         if isinstance(value, (list, tuple)) and any(isinstance(item, torch.Tensor) for item in value):
@@ -242,9 +245,9 @@ class _Converter:
         return self._schema.arguments[1 if self._module is not None else 0 :]
 
     def _attribute(self, path: str) -> Any:
-        value = self._module
+        value = self._module._c  # past the names that Python's side of it has for itself, "graph" for one
         for name in path.split("."):
-            value = getattr(value, name)
+            value = value.getattr(name)
         return value
 
     def _find_reassigned(self, block: Any) -> None:
@@ -271,7 +274,8 @@ class _Converter:
         if isinstance(value, torch.device):
             return {"device": str(value)}
         if isinstance(value, (list, tuple)) and not any(isinstance(item, torch.Tensor) for item in value):
-            return [self._packed(item, what) for item in value]
+            items = [self._packed(item, what) for item in value]
+            return {"tuple": items} if isinstance(value, tuple) else items
         if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized:
             self._tensors.append(value.detach())
             return {"tensor": [len(self._tensors) - 1, _dtype_name(value), list(value.shape)]}

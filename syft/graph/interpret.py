@@ -12,28 +12,17 @@ A value is dropped after its last use, so that evaluation holds no more than it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from syft.exceptions import MalformedMessage
 from syft.graph.check import Block, Node, Place, Structure, TensorConstant
-from syft.graph.memory import Memory
+from syft.graph.metering import Account, account
 from syft.graph.operators import Operator
-from syft.graph.scalars import CHANGES_LISTS
-
-
-class Meter(Protocol):
-    """What bounds a running model."""
-
-    def step(self, result: Any) -> None:
-        """Enter the result of an operation in the account; raise an error if the model has used up what it may."""
-
-
-meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
-"""What bounds the models that run in this context; None: nothing does."""
+from syft.graph.scalars import CHANGES_LISTS, MAX_ITEMS
 
 
 class GraphModule(nn.Module):
@@ -66,23 +55,25 @@ class GraphModule(nn.Module):
         if len(state) != len(structure.state):
             raise MalformedMessage(f"a model came with {len(state)} tensors; its structure has {len(structure.state)}")
         tensors = [_as_described(place, tensor) for place, tensor in zip(structure.state, state, strict=True)]
-        self._places = [
-            self._register(place.name, tensor) for place, tensor in zip(structure.state, tensors, strict=True)
+        self._graph_places = [
+            self._graph_register(place.name, tensor) for place, tensor in zip(structure.state, tensors, strict=True)
         ]
         for alias, index in structure.aliases.items():
-            self._register(alias, tensors[index])
-        self._constants: list[Any] = []
+            self._graph_register(alias, tensors[index])
+        described = [each for each in structure.constants if isinstance(each, TensorConstant)]
+        if len({each.index for each in described}) != len(constants):  # else the digest would not tell them all
+            raise MalformedMessage(f"a model came with {len(constants)} constants; its structure has {len(described)}")
         for number, constant in enumerate(structure.constants):
             if isinstance(constant, TensorConstant):
                 # As a buffer it follows the model to a device; as one that is not persistent it is no state.
-                self.register_buffer(f"_constant_{number}", _constant_tensor(constant, constants), persistent=False)
-        self._program = _program(structure)
+                tensor = _constant_tensor(constant, constants)
+                self.register_buffer(f"_graph_constant_{number}", tensor, persistent=False)
 
     def graph_state(self) -> dict[str, torch.Tensor]:
         """Return the parameters and buffers by name, each tensor once; they share the model's memory."""
         return {
             place.name: (owner._parameters if place.is_parameter else owner._buffers)[leaf].detach()  # type: ignore[union-attr]
-            for place, (owner, leaf) in zip(self.graph_structure.state, self._places, strict=True)
+            for place, (owner, leaf) in zip(self.graph_structure.state, self._graph_places, strict=True)
         }
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
@@ -95,24 +86,27 @@ class GraphModule(nn.Module):
         Raises:
             TypeError: an argument is missing, or there is one too many.
         """
-        program = self._program
+        program = _program(self.graph_structure)
         values = self.graph_values(arguments, named, self.graph_tensors(), program)
-        run(program.steps, values, meter.get(), self)
-        return values[program.result]
+        run(program.steps, values, account(), self)
+        return checked_result(values[program.result])
 
     def graph_values(
         self, arguments: tuple[Any, ...], named: dict[str, Any], state: list[Any], program: Program
     ) -> list[Any]:
         """Return the values that a run starts from: see the top of this module."""
-        values = [*self._bound(arguments, named), *state, self.training]
+        values = [*self._graph_bound(arguments, named), *state, self.training]
         values += [None] * (program.count - len(values))
-        return values + [self._constant(index) for index in reversed(range(len(self.graph_structure.constants)))]
+        constants = self._graph_constants
+        if program.changes_lists:
+            constants = list(map(_fresh, constants))
+        return values + constants
 
     def graph_tensors(self) -> list[Any]:
         """Return the parameters and buffers themselves, in the structure's order."""
-        return [owner._parameters.get(leaf, owner._buffers.get(leaf)) for owner, leaf in self._places]
+        return [owner._parameters.get(leaf, owner._buffers.get(leaf)) for owner, leaf in self._graph_places]
 
-    def _bound(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
+    def _graph_bound(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
         expected = self.graph_structure.arguments
         if len(arguments) == len(expected) and not named:
             return list(arguments)
@@ -128,25 +122,28 @@ class GraphModule(nn.Module):
             if name not in bound:
                 if default is None:
                     raise TypeError(f"the model takes the arguments {self.graph_arguments}; {name!r} was not given")
-                bound[name] = self._constant(-1 - default)
+                bound[name] = _fresh(self._graph_constants[default])
         return [bound[name] for name in self.graph_arguments]
 
-    def _constant(self, index: int) -> Any:
-        constant = self.graph_structure.constants[index]
-        if isinstance(constant, TensorConstant):
-            return self._buffers[f"_constant_{index}"]
-        return list(constant) if type(constant) is list and self._program.changes_lists else constant
+    @property
+    def _graph_constants(self) -> list[Any]:
+        """The constants, the first one last."""
+        constants = enumerate(self.graph_structure.constants)
+        return [
+            self._buffers[f"_graph_constant_{number}"] if isinstance(constant, TensorConstant) else constant
+            for number, constant in constants
+        ][::-1]
 
-    def _replace(self, place: int, value: Any) -> None:
+    def _graph_replace(self, place: int, value: Any) -> None:
         """Carry out `self.buffer = value`, for a tensor like the one that is there."""
-        expected, (owner, leaf) = self.graph_structure.state[place], self._places[place]
+        expected, (owner, leaf) = self.graph_structure.state[place], self._graph_places[place]
         if not isinstance(value, torch.Tensor) or expected.is_parameter:
             raise TypeError(
                 f"the model replaces {expected.name!r} by a {type(value).__name__}; only buffers can change"
             )
         owner._buffers[leaf] = _as_described(expected, value)
 
-    def _register(self, name: str, tensor: torch.Tensor) -> tuple[nn.Module, str]:
+    def _graph_register(self, name: str, tensor: torch.Tensor) -> tuple[nn.Module, str]:
         *path, leaf = name.split(".")
         owner: nn.Module = self
         try:
@@ -166,17 +163,19 @@ class GraphModule(nn.Module):
 class Step:
     """A node, ready to run."""
 
-    __slots__ = ("arguments", "blocks", "drops", "function", "keywords", "name", "results")
+    __slots__ = ("arguments", "blocks", "drops", "function", "keywords", "name", "operator", "results", "unpacks")
 
     def __init__(self, node: Node, drops: list[int], function: Callable[..., Any]) -> None:
         operator = node.operator
         positional = len(node.arguments) if operator.positional is None else operator.positional
         self.name = operator.name
+        self.operator = operator
         self.function = function
         self.arguments = node.arguments[:positional]
         # A sender with another torch may leave out arguments that this one has; they have defaults.
         self.keywords = tuple(zip(operator.keywords, node.arguments[positional:], strict=False))
         self.results = node.results
+        self.unpacks = len(node.results) != 1 or operator.name in ("prim::ListUnpack", "prim::TupleUnpack")
         self.drops = drops
         self.blocks: list[tuple[list[int], list[Step], list[int]]] = []
 
@@ -230,31 +229,30 @@ def _program(structure: Structure) -> Program:
     program = _programs.get(structure)
     if program is None:
         program = compiled(structure)
-        _programs.add(structure, program)
+        _programs[structure] = program
     return program
 
 
-_programs: Memory[Program] = Memory(32)
+_programs: WeakKeyDictionary[Structure, Program] = WeakKeyDictionary()
 
 
-def run(steps: list[Step], values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+def run(steps: list[Step], values: list[Any], bound: Account | None, module: GraphModule) -> None:
     """Carry out steps on a list of values; see the top of this module."""
     for step in steps:
         if step.name in _CONTROL:
             _CONTROL[step.name](step, values, bound, module)
         else:
+            arguments = [values[number] for number in step.arguments]
             try:
-                result = step.function(
-                    *[values[number] for number in step.arguments],
-                    **{name: values[number] for name, number in step.keywords},
-                )
+                result = step.function(*arguments, **{name: values[number] for name, number in step.keywords})
             except Exception as error:
                 if hasattr(error, "add_note"):  # from Python 3.11 on
                     error.add_note(f"The model failed at {step.name}.")
                 raise
             if bound is not None:
-                bound.step(result)
-            if len(step.results) == 1:
+                bound.enter(step.operator, arguments, result)
+            del arguments
+            if not step.unpacks:
                 values[step.results[0]] = result
             elif step.results:
                 for number, item in zip(step.results, result, strict=True):
@@ -263,14 +261,14 @@ def run(steps: list[Step], values: list[Any], bound: Meter | None, module: Graph
             values[number] = None
 
 
-def _if(step: Step, values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+def _if(step: Step, values: list[Any], bound: Account | None, module: GraphModule) -> None:
     _, steps, results = step.blocks[0 if _truth(values[step.arguments[0]]) else 1]
     run(steps, values, bound, module)
     for number, result in zip(step.results, results, strict=True):
         values[number] = values[result]
 
 
-def _loop(step: Step, values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+def _loop(step: Step, values: list[Any], bound: Account | None, module: GraphModule) -> None:
     most, going, *carried = (values[number] for number in step.arguments)
     inputs, steps, results = step.blocks[0]
     turn = 0
@@ -280,29 +278,47 @@ def _loop(step: Step, values: list[Any], bound: Meter | None, module: GraphModul
             values[number] = value
         run(steps, values, bound, module)
         if bound is not None:
-            bound.step(None)
+            bound.check()
         going, *carried = (values[number] for number in results)
         turn += 1
     for number, value in zip(step.results, carried, strict=True):
         values[number] = value
 
 
-def _get_state(step: Step, values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+def _get_state(step: Step, values: list[Any], bound: Account | None, module: GraphModule) -> None:
     values[step.results[0]] = values[step.arguments[0]]
 
 
-def _set_state(step: Step, values: list[Any], bound: Meter | None, module: GraphModule) -> None:
+def _set_state(step: Step, values: list[Any], bound: Account | None, module: GraphModule) -> None:
     place, value = step.arguments
-    module._replace(place - len(module.graph_structure.arguments), values[value])
+    module._graph_replace(place - len(module.graph_structure.arguments), values[value])
     values[place] = values[value]
 
 
-_CONTROL: dict[str, Callable[[Step, list[Any], Meter | None, GraphModule], None]] = {
+_CONTROL: dict[str, Callable[[Step, list[Any], Account | None, GraphModule], None]] = {
     "prim::If": _if,
     "prim::Loop": _loop,
     "prim::GetAttr": _get_state,
     "prim::SetAttr": _set_state,
 }
+
+
+def checked_result(value: Any) -> Any:
+    """Return what a model returned, if it has few enough parts to be looked at: lists may share theirs."""
+    waiting, seen = [value], 0
+    while waiting and isinstance(value, (list, tuple, dict)):
+        each = waiting.pop()
+        if isinstance(each, (list, tuple, dict)):
+            seen += len(each)
+            if seen > MAX_ITEMS:
+                raise ValueError(f"a model returned more than {MAX_ITEMS} values")
+            waiting.extend(each.values() if isinstance(each, dict) else each)
+    return value
+
+
+def _fresh(constant: Any) -> Any:
+    """Return a constant whose lists are new ones, so that a graph that changes them changes its own."""
+    return list(map(_fresh, constant)) if type(constant) is list else constant
 
 
 def _truth(value: Any) -> bool:

@@ -12,14 +12,15 @@ Nothing is computed here that does not depend on the model's size alone, so a ho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from syft.graph.check import Block, Node, Structure
-from syft.graph.interpret import GraphModule, compiled, meter, run
+from syft.graph.check import Block, Node, Structure, TensorConstant
+from syft.graph.interpret import GraphModule, checked_result, compiled, run
+from syft.graph.metering import account
 from syft.graph.operators import Operator
 
 _CONVOLUTIONS = ("aten::conv2d", "aten::_convolution")
@@ -39,24 +40,23 @@ def for_inference(model: Any) -> Any:
     its parameters. It may be called from several threads at once.
     """
     usable = isinstance(model, GraphModule) and not model.training and torch.backends.mkldnn.is_available()
-    if not usable or any(tensor.is_cuda for tensor in model.graph_state().values()):
+    if not usable or any(tensor.device.type != "cpu" for tensor in model.graph_state().values()):
         return model
-    if any(_changes_state(node, model.graph_structure) for node in _nodes(model.graph_structure.body)):
-        return model
-    return _FastModel(model)
+    structure = _for_evaluation(model.graph_structure)
+    return model if _changes_state(structure) else _FastModel(model, structure)
 
 
 class _FastModel:
     """A model, as it was when this was made."""
 
-    def __init__(self, model: GraphModule) -> None:
+    def __init__(self, model: GraphModule, structure: Structure) -> None:
         self._model = model
         self._state = model.graph_tensors()
-        folded = _Folding(model.graph_structure, self._state).structure()
-        blocked = _stays_in_layout(folded)
-        if not blocked and _writes_to_views(folded):  # where a view has to be a copy, a write would be lost
+        folded = _Folding(structure, self._state).structure()
+        if _loses_writes(folded):
             self._program = compiled(folded, lambda operator: operator.function)
             return
+        blocked = _stays_in_layout(folded)
         self._program = compiled(folded, _for_blocked if blocked else _for_channels_last)
         with torch.no_grad():
             for index in _weights_of_convolutions(folded):
@@ -67,8 +67,8 @@ class _FastModel:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         values = self._model.graph_values(arguments, named, self._state, self._program)
-        run(self._program.steps, values, meter.get(), self._model)
-        return _plain(values[self._program.result])
+        run(self._program.steps, values, account(), self._model)
+        return _plain(checked_result(values[self._program.result]))
 
 
 class _Folding:
@@ -111,6 +111,8 @@ class _Folding:
         )
 
     def _fits(self, convolution: Node, norm: Node) -> bool:
+        if len(norm.arguments) < 8 or len(convolution.arguments) < 7:
+            return False
         training = norm.arguments[5]
         frozen = training == self._training or (training < 0 and self._constant(training) is False)
         own = [convolution.arguments[1], *norm.arguments[1:3]]
@@ -171,7 +173,14 @@ def _for_channels_last(operator: Operator) -> Callable[..., Any]:
     function = operator.function
     if operator.name in _CONVOLUTIONS:
         return lambda tensor, *others: function(_channels_last(tensor), *others)
-    return torch.ops.aten.reshape.default if operator.name == "aten::view" else function
+    return _RESHAPES.get(operator.name, function)
+
+
+_RESHAPES: dict[str, Callable[..., Any]] = {
+    "aten::view": torch.ops.aten.reshape.default,
+    "aten::view_as": torch.ops.aten.reshape_as.default,
+}
+"""What stands in for operators that refuse tensors with their channels last."""
 
 
 def _channels_last(tensor: Any) -> Any:
@@ -179,7 +188,7 @@ def _channels_last(tensor: Any) -> Any:
     return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
 
 
-def _convolved(function: Callable[..., Any], tensor: Any, weight: Any, bias: Any, *others: Any) -> Any:
+def _convolved(function: Callable[..., Any], tensor: Any, weight: Any, bias: Any = None, *others: Any) -> Any:
     """Convolve in oneDNN's layout, if that can be."""
     if weight.is_mkldnn and isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32 and tensor.dim() == 4:
         try:
@@ -205,7 +214,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to_dense() if value.is_mkldnn else value
     if isinstance(value, (list, tuple)) and any(isinstance(item, torch.Tensor) for item in value):
-        return type(value)(map(_plain, value))
+        return type(value)(
+            item.to_dense() if isinstance(item, torch.Tensor) and item.is_mkldnn else item for item in value
+        )
     return value
 
 
@@ -218,11 +229,55 @@ def _stays_in_layout(structure: Structure) -> bool:
     return all(node.operator.name in known for node in nodes if convolved.intersection(node.arguments))
 
 
-def _writes_to_views(structure: Structure) -> bool:
-    """Return whether a node writes to a tensor that shares its memory with another value."""
-    nodes = list(_nodes(structure.body))
-    viewed = {number for n in nodes if n.operator.name == "aten::view" for number in (n.arguments[0], *n.results)}
-    return any(n.operator.writes is not None and n.arguments[n.operator.writes] in viewed for n in nodes)
+def _loses_writes(structure: Structure) -> bool:
+    """Return whether a write could be lost where values are copied to another layout.
+
+    It is not if what is written to, and all that it is a view of, is looked at only once: by what writes to it, or by
+    what makes the next view of it.
+    """
+    shared = _Shared(structure)
+    uses = Counter(number for node in _nodes(structure.body) for number in node.arguments)
+    uses.update(structure.body.results)
+    inner = [node for block in _blocks(structure.body) if block is not structure.body for node in block.nodes]
+    if any(node.operator.writes is not None for node in inner):
+        return True
+    written = {
+        shared.group(n.arguments[n.operator.writes]) for n in _nodes(structure.body) if n.operator.writes is not None
+    }
+    return any(
+        uses[number] > 1 and shared.group(number) in written
+        for node in _nodes(structure.body)
+        for number in _sharing(node)
+    )
+
+
+def _sharing(node: Node) -> Iterable[int]:
+    """Return the arguments whose memory the results of a node may share."""
+    if node.operator.shares is None:
+        return node.arguments
+    return [node.arguments[index] for index in node.operator.shares if index < len(node.arguments)]
+
+
+class _Shared:
+    """Which values may share their memory: groups of them."""
+
+    def __init__(self, structure: Structure) -> None:
+        self._parents: dict[int, int] = {}
+        self._plain = {-1 - index for index, each in enumerate(structure.constants) if type(each) is not TensorConstant}
+        self._plain.add(len(structure.arguments) + len(structure.state))
+        for node in _nodes(structure.body):
+            self._join([*_sharing(node), *node.results, *(n for b in node.blocks for n in (*b.inputs, *b.results))])
+
+    def group(self, number: int) -> int:
+        """Return what is the same for all values of a group."""
+        while (parent := self._parents.get(number, number)) != number:
+            self._parents[number] = number = self._parents.get(parent, parent)
+        return number
+
+    def _join(self, numbers: list[int]) -> None:
+        numbers = [number for number in numbers if number not in self._plain]
+        for number in numbers[1:]:
+            self._parents[self.group(number)] = self.group(numbers[0])
 
 
 def _weights_of_convolutions(structure: Structure) -> set[int]:
@@ -232,12 +287,52 @@ def _weights_of_convolutions(structure: Structure) -> set[int]:
     return {number - first for number in weights if first <= number < first + len(structure.state)}
 
 
-def _changes_state(node: Node, structure: Structure) -> bool:
-    """Return whether a node writes to a parameter or buffer, which threads share."""
-    if node.operator.name == "prim::SetAttr":
-        return True
-    first, writes = len(structure.arguments), node.operator.writes
-    return writes is not None and first <= node.arguments[writes] < first + len(structure.state)
+def _changes_state(structure: Structure) -> bool:
+    """Return whether a node may write to a parameter, buffer or constant, which threads share."""
+    shared = _Shared(structure)
+    first = len(structure.arguments)
+    own = {shared.group(number) for number in range(first, first + len(structure.state))}
+    own |= {shared.group(number) for number in range(-len(structure.constants), 0)}
+    return any(
+        node.operator.name == "prim::SetAttr"
+        or (node.operator.writes is not None and shared.group(node.arguments[node.operator.writes]) in own)
+        for node in _nodes(structure.body)
+    )
+
+
+def _for_evaluation(structure: Structure) -> Structure:
+    """Return a structure without the branches that are for training alone."""
+    training = len(structure.arguments) + len(structure.state)
+    names: dict[int, int] = {}
+
+    def branch(node: Node) -> Block | None:
+        """Return the branch that an If takes; None if that is not known."""
+        if node.operator.name != "prim::If":
+            return None
+        condition = names.get(node.arguments[0], node.arguments[0])
+        if condition == training:
+            return node.blocks[1]
+        if condition < 0 and type(structure.constants[-1 - condition]) is bool:
+            return node.blocks[0 if structure.constants[-1 - condition] else 1]
+        return None
+
+    def renamed(numbers: list[int]) -> list[int]:
+        return [names.get(number, number) for number in numbers]
+
+    def pruned(block: Block) -> Block:
+        nodes: list[Node] = []
+        for node in block.nodes:
+            taken = branch(node)
+            if taken is None:
+                inner = [pruned(each) for each in node.blocks]
+                nodes.append(replace(node, arguments=renamed(node.arguments), blocks=inner))
+            else:
+                inlined = pruned(taken)
+                nodes.extend(inlined.nodes)
+                names.update(zip(node.results, inlined.results, strict=True))
+        return Block(block.inputs, nodes, renamed(block.results))
+
+    return replace(structure, body=pruned(structure.body))
 
 
 def _blocks(block: Block) -> Iterator[Block]:

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from syft.graph import kinds
 from syft.graph.scalars import SCALARS
 
 _ARITHMETIC = """
@@ -173,6 +174,7 @@ class Operator:
       positional: how many are passed by position; None: any number.
       keywords: names of those after them, which are passed by name.
       writes: index of the argument that it changes, or None.
+      shares: indices of the arguments whose memory its result may share; None: any of them.
     """
 
     name: str
@@ -181,6 +183,7 @@ class Operator:
     positional: int | None = None
     keywords: tuple[str, ...] = ()
     writes: int | None = None
+    shares: tuple[int, ...] | None = None
 
 
 _UNWRITTEN = frozenset({"aten::empty", "aten::empty_like", "aten::new_empty"})
@@ -204,7 +207,7 @@ def resolve(name: str) -> Operator | None:
         schema, types = None, []
     words = {word for each in types for word in _WORD.findall(each)}
     if "Tensor" not in words or words & _TYPE_VARIABLES:
-        function = SCALARS.get(base)
+        function = SCALARS.get(base) if schema is not None or (name.startswith("prim::") and not overload) else None
         return None if function is None else Operator(name, function)
     if not words <= _PLAIN_TYPES or any(each.is_out for each in schema.arguments):
         return None
@@ -214,6 +217,10 @@ def resolve(name: str) -> Operator | None:
         function = _zeroed(function)
     by_name = tuple(each.name for each in schema.arguments if each.kwarg_only)
     required = sum(not each.has_default_value() for each in schema.arguments)
-    changed = [index for index, each in enumerate(schema.arguments) if each.alias_info and each.alias_info.is_write]
+    shared = tuple(index for index, each in enumerate(schema.arguments) if each.alias_info)
+    changed = [index for index in shared if schema.arguments[index].alias_info.is_write]
+    if any(str(schema.arguments[index].type) != "Tensor" for index in changed):
+        return None  # it would change a copy of the list that it is given
+    function = kinds.checked(name, schema.arguments, function)
     positional = len(schema.arguments) - len(by_name)
-    return Operator(name, function, required, positional, by_name, changed[0] if changed else None)
+    return Operator(name, function, required, positional, by_name, changed[0] if changed else None, shared)

@@ -6,6 +6,7 @@ has learned, which is its part, but not what the model does, to this process or 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,12 @@ from torch import nn
 
 from syft.exceptions import InvalidReply
 from syft.graph.convert import unique_tensors
-from syft.graph.script import clone
+from syft.graph.script import ScriptFunction, clone
+
+
+def is_model(obj: Any) -> bool:
+    """Return whether `obj` is a model or function, of which only tensors come back."""
+    return isinstance(obj, (nn.Module, ScriptFunction)) or inspect.isroutine(obj)
 
 
 def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) -> Any:
@@ -26,7 +32,8 @@ def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) ->
         worker: id of the worker that it came from, for errors.
 
     Raises:
-        InvalidReply: the tensors are not like those of `sent` in name, shape and dtype, or are not finite.
+        InvalidReply: the tensors are not like those of `sent` in name, shape and dtype; or one holds a value that is
+            not finite, and was not sent there (a mask of attention is a buffer that holds infinities).
     """
     expected = unique_tensors(sent) if isinstance(sent, nn.Module) else {}
     if not isinstance(state, dict) or state.keys() != expected.keys():
@@ -37,9 +44,12 @@ def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) ->
     if not isinstance(sent, nn.Module):
         return sent
     model = clone(sent)
+    taken: set[int] = set()
     with torch.no_grad():
         for name, own in unique_tensors(model).items():
-            if own.device.type == "cpu":
+            address = state[name].data_ptr()
+            if own.device.type == "cpu" and address not in taken:
+                taken.add(address)  # a second parameter in the same memory would change with the first
                 own.data = state[name]
             else:
                 own.copy_(state[name])
@@ -50,18 +60,30 @@ def _check(worker: str, name: str, tensor: Any, like: torch.Tensor) -> None:
     observed = _described(tensor) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
     if observed != _described(like):
         raise InvalidReply(worker, f"parameter {name!r}", observed, _described(like))
-    check_finite(worker, name, tensor)
+    check_finite(worker, name, tensor, like)
 
 
-def check_finite(worker: str, name: str, tensor: torch.Tensor) -> None:
-    """Raise InvalidReply if a parameter or buffer that a worker returned has values that are not finite."""
-    if tensor.is_floating_point() or tensor.is_complex():
-        finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
-        if not finite.all():
-            count = finite.numel() - int(finite.sum())
-            raise InvalidReply(
-                worker, f"parameter {name!r}", f"{count} values that are not finite", "finite values only"
-            )
+def check_finite(worker: str, name: str, tensor: torch.Tensor, like: torch.Tensor | None = None) -> None:
+    """Check the values of a parameter or buffer that a worker returned.
+
+    Args:
+        worker: id of the worker, for errors.
+        name: name of the parameter or buffer.
+        tensor: what came back.
+        like: what was sent, whose values may come back as they are; None: only finite values may.
+
+    Raises:
+        InvalidReply: some values are not finite.
+    """
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return
+    finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
+    if like is not None and not finite.all():
+        sent = like.detach().cpu()
+        finite |= (tensor == sent) | (tensor.isnan() & sent.isnan())
+    if not finite.all():
+        observed = f"{finite.numel() - int(finite.sum())} values that are not finite"
+        raise InvalidReply(worker, f"parameter {name!r}", observed, "finite values only")
 
 
 def _described(tensor: torch.Tensor) -> str:

@@ -59,7 +59,7 @@ import torch
 from torch import nn
 
 from syft.exceptions import MalformedMessage, NotConvertible, NotPermitted, NotSerializable, ProtocolError
-from syft.graph import Receiver, convert
+from syft.graph import Receiver, convert, unpacking
 from syft.graph.script import ScriptFunction, to_script
 from syft.wire import tensors
 
@@ -359,7 +359,7 @@ class _Unpacker:
 
     def unpack(self, packed: bytes | memoryview) -> Any:
         try:
-            return msgpack.unpackb(
+            return unpacking.unpack(
                 packed, ext_hook=self._extension, strict_map_key=False, object_pairs_hook=_map_with_plain_keys
             )
         except (ProtocolError, NotPermitted):

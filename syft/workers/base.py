@@ -13,7 +13,7 @@ import torch
 from syft.exceptions import InvalidReply, MalformedMessage, WorkerNotFoundException
 from syft.federated.train_config import TrainConfig
 from syft.fits import FitCounter
-from syft.graph.returned import with_state
+from syft.graph.returned import is_model, with_state
 from syft.objects import (
     ID_PROVIDER,
     ObjectId,
@@ -173,7 +173,13 @@ class BaseWorker(ObjectStorage, ABC):
 
     def _received(self, obj_id: ObjectId, answer: Any) -> Any:
         """Return an object as it came back; of a model, only the tensors come back."""
-        state = answer.pop("state", None) if isinstance(answer, dict) else None
+        if not isinstance(answer, dict) or answer.keys() != _FETCHED:
+            what = f"the reply with object {obj_id!r}"
+            raise InvalidReply(str(self.id), what, type(answer).__name__, f"a map with {sorted(_FETCHED)}")
+        state = answer.pop("state")
+        if state is None and is_model(self._sent.get(obj_id)):
+            observed = f"a {type(answer['obj']).__name__}"
+            raise InvalidReply(str(self.id), f"object {obj_id!r}", observed, "the parameters of a model")
         if state is not None:
             sent = self._sent.get(obj_id)
             if sent is None:
@@ -345,6 +351,9 @@ class BaseWorker(ObjectStorage, ABC):
         return f"<{type(self).__name__} id:{self.id} #objects:{self.objects_count()}>"
 
     __repr__ = __str__
+
+
+_FETCHED = {"obj", "state", "wrapped", "tags", "description"}
 
 
 def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, Any]:

@@ -12,7 +12,15 @@ from run_websocket_server import leave_if_stuck
 from syft.limits import Limits
 from tests.models import blobs, make_config
 
-LIMITS = Limits(call_seconds=5, objects=40, object_bytes=50_000_000, sessions=8, connections=8, queued_calls=4)
+LIMITS = Limits(
+    call_seconds=3,
+    call_bytes=100_000_000,
+    objects=40,
+    object_bytes=50_000_000,
+    sessions=8,
+    connections=8,
+    queued_calls=4,
+)
 
 
 def warm_up():

@@ -1,13 +1,18 @@
 """A real worker, and clients that break the rules: each is told so, and the others notice nothing."""
 
 import contextlib
+import io
 import random
 import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
+import zipfile
 from pathlib import Path
 
+import msgpack
 import psutil
 import pytest
 import torch
@@ -16,7 +21,15 @@ from websockets.sync.client import connect
 
 import syft as sy
 from syft import wire
-from syft.exceptions import LimitExceeded, MessageTooLarge, OperatorNotAllowed
+from syft.exceptions import (
+    InvalidReply,
+    LimitExceeded,
+    MalformedMessage,
+    MessageTooLarge,
+    OperatorNotAllowed,
+)
+from syft.policy import Policy
+from tests.graph.arriving import structure
 from tests.models import classifier, make_config, nll
 
 ROOT = Path(__file__).parents[2]
@@ -229,10 +242,408 @@ def test_a_model_that_loops_for_ever(worker, proxy):
     """The call fails, the worker goes on; and it ends when it should, as the fixture checks."""
     expected = train(proxy)
     config = make_config(torch.jit.script(Endless())).send(proxy)
-    with pytest.raises(LimitExceeded, match="call_seconds"):
+    with pytest.raises(LimitExceeded, match=r"call_(seconds|bytes)"):
         proxy.fit("blobs", timeout=DEADLINE)
     assert same(train(proxy), expected)
     del config
+
+
+class Honest(threading.Thread):
+    """A coordinator that asks the worker something all the time, and notes how long it waits at most."""
+
+    def __init__(self, port):
+        super().__init__()
+        self.proxy = sy.WebsocketClientWorker(None, "127.0.0.1", port, id="alice", timeout=DEADLINE)
+        self.longest, self.done = 0.0, threading.Event()
+
+    def run(self):
+        while not self.done.wait(0.005):
+            begin = time.monotonic()
+            self.proxy.objects_count_remote()
+            self.longest = max(self.longest, time.monotonic() - begin)
+
+    def __enter__(self):
+        self.proxy.objects_count_remote()
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join(DEADLINE)
+        self.proxy.close()
+
+
+@contextlib.contextmanager
+def undisturbed(worker, sent):
+    """The worker lives, answers another coordinator in half a second, and keeps little memory, whatever is sent."""
+    process, abuser = psutil.Process(worker.pid), Abuser(worker.port)
+    before = process.memory_info().rss
+    with Honest(worker.port) as honest:
+        yield abuser
+    abuser.close()
+    grown = process.memory_info().rss - before
+    assert honest.longest < 0.5, f"another coordinator waited {honest.longest:.2f} s"
+    assert grown < 4 * sent + 64 * 2**20, f"{grown / 2**20:.0f} MB more"
+
+
+def frame(envelope, *attachments, kind=1):
+    """Return a message by hand."""
+    parts = [envelope, *attachments]
+    header = struct.pack(">4sBBHQI", b"SYFT", wire.VERSION, kind, 0, 7, len(parts))
+    return b"".join((header, *(struct.pack(">Q", len(part)) for part in parts), *parts))
+
+
+def extension(code, value):
+    return msgpack.ExtType(code, msgpack.packb(value))
+
+
+def set_request(value, id=1):
+    stored = {"wrapped": True, "tags": [], "description": None, "collect": True}
+    return msgpack.packb({"command": "set", "arguments": {"id": id, "obj": value, **stored}})
+
+
+def packed_tensors(tensors):
+    return b"".join(wire.messages.tensors.save({str(index): each for index, each in enumerate(tensors)}))
+
+
+def model_frame(packed, state=(), constants=(), id=1, indices=None, code=4):
+    """Return the request that stores a model of this structure."""
+    tensors = [*state, *constants]
+    numbers = indices or [list(range(len(state))), list(range(len(state), len(tensors)))]
+    value = extension(4, [0, *numbers, True]) if code == 4 else extension(code, 0)
+    return frame(set_request(value, id), packed_tensors(tensors), packed)
+
+
+def described(name, shape):
+    return [name, 0, True, "float32", shape]
+
+
+def nested_extensions(levels):
+    payload = msgpack.packb([])
+    for _ in range(levels):
+        payload = msgpack.packb(msgpack.ExtType(1, payload))
+    return payload
+
+
+def zip_bomb():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("archive/data.pkl", "archive/constants.pkl", "archive/version"):
+            archive.writestr(name, bytes(200_000_000))
+    return buffer.getvalue()
+
+
+def archive():
+    buffer = io.BytesIO()
+    torch.jit.save(classifier(), buffer)
+    return buffer.getvalue()
+
+
+def header(text):
+    return len(text).to_bytes(8, "little") + text
+
+
+WEIGHT, RELU, LOOP = torch.ones(2, 2), {"operators": ("aten::relu",)}, {"operators": ("prim::Loop",)}
+DEEP = b"\x91" * 100_000 + b"\xc0"
+TENSOR = set_request(extension(2, [0, False]))
+ATTACKS = {
+    "more elements than the tensor has": lambda: model_frame(structure(state=[described("w", [2**40])]), [WEIGHT]),
+    "another shape": lambda: model_frame(structure(state=[described("w", [4])]), [WEIGHT]),
+    "no tensor": lambda: model_frame(structure(state=[described("w", [2, 2])])),
+    "a tensor that there is not": lambda: model_frame(structure(), indices=[[10**9], []]),
+    "a constant that there is not": lambda: model_frame(
+        structure(constants=({"tensor": [9, "float32", [2, 2]]},)), constants=[WEIGHT]
+    ),
+    "a structure of deep lists": lambda: model_frame(DEEP),
+    "an envelope of deep lists": lambda: frame(DEEP),
+    "deep lists among the arguments": lambda: frame(set_request(0).replace(b"\x00", DEEP)),
+    "deep blocks": lambda: model_frame(structure(*deep_blocks(70), constants=(True,), operators=("prim::If",))),
+    "extensions in extensions": lambda: frame(nested_extensions(1000)),
+    "extensions in extensions, wide": lambda: frame(set_request([msgpack.ExtType(1, nested_extensions(30))] * 500)),
+    "many digits": lambda: frame(
+        TENSOR, header(b'{"0":{"dtype":"F32","shape":[' + b"9" * 900_000 + b'],"data_offsets":[0,4]}}')
+    ),
+    "many digits in the metadata": lambda: frame(TENSOR, header(b'{"__metadata__":' + b"9" * 900_000 + b"}")),
+    "a header of deep lists": lambda: frame(TENSOR, header(b"[" * 900_000)),
+    "a shape of 1,800 sizes": lambda: frame(
+        TENSOR,
+        header(b'{"0":{"dtype":"F32","shape":[' + b",".join([b"1"] * 1800) + b'],"data_offsets":[0,4]}}') + bytes(4),
+    ),
+    "a product of sizes": lambda: frame(
+        TENSOR,
+        header(b'{"0":{"dtype":"F32","shape":[' + b",".join([b"9" * 18] * 60) + b'],"data_offsets":[0,4]}}') + bytes(4),
+    ),
+    "keys that collide": lambda: frame(
+        b"\xdf"
+        + struct.pack(">I", 90_000)
+        + b"".join(b"\xcb" + struct.pack(">d", 2.0 ** -(i % 1000) * (1 + i)) + b"\xc0" for i in range(90_000))
+    ),
+    "integer keys that collide": lambda: frame(
+        b"\xdf"
+        + struct.pack(">I", 90_000)
+        + b"".join(b"\xcf" + struct.pack(">Q", (2**61 - 1) * (1 + i % 8)) + b"\xc0" for i in range(90_000))
+    ),
+    "50,000 nodes": lambda: model_frame(structure(*[[0, [0], 1]] * 50_001, **RELU)),
+    "50,000 nodes that are none": lambda: model_frame(structure(*[[0, [0], 1, []]] * 50_000, [9, [], 0], **RELU)),
+    "10,001 modules": lambda: model_frame(structure(state=[described(f"m{i}.w", [1]) for i in range(10_001)])),
+    "a billion results": lambda: model_frame(structure([0, [0], 10**9], **RELU)),
+    "a billion inputs": lambda: model_frame(
+        structure([0, [-1, -2], 0, [[10**9, [], [-2]]]], constants=(1, True), **LOOP)
+    ),
+    "1 MiB of constants": lambda: model_frame(structure(constants=([[]] * 1_040_000,))),
+    "1 MiB of a constant text": lambda: model_frame(structure(constants=("x" * 1_048_000,), result=-1)),
+    "1 MiB of empty lists": lambda: frame(b"\xdd" + struct.pack(">I", 1_040_000) + b"\x90" * 1_040_000),
+    "2 MB of blobs": lambda: frame(set_request(1), b"", *[b""] * 60_000),
+    "a TorchScript archive": lambda: model_frame(archive(), code=7),
+    "a TorchScript archive as a structure": lambda: model_frame(archive()),
+    "an archive that unpacks to 600 MB": lambda: model_frame(zip_bomb(), code=7),
+    "an operator that writes": lambda: model_frame(structure(operators=("aten::save",))),
+}
+
+
+def deep_blocks(depth):
+    nodes = []
+    for _ in range(depth):
+        nodes = [[0, [-1], 0, [[0, nodes, []], [0, [], []]]]]
+    return nodes
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_small_message_that_costs_much(worker, proxy, name):
+    message, stored = ATTACKS[name](), proxy.objects_count_remote()
+    assert len(message) < 2_000_000
+    with undisturbed(worker, len(message)) as abuser:
+        for _ in range(3):
+            abuser.send(message)
+    assert abuser.answers + sum(abuser.codes.values()) == 3 and set(abuser.codes) <= {1002, 1009}
+    assert proxy.objects_count_remote() <= stored
+
+
+def asked(raw, request):
+    raw.send(wire.encode(request))
+    return wire.decode(raw.recv(DEADLINE))
+
+
+@contextlib.contextmanager
+def greeted(worker):
+    with connect(f"ws://127.0.0.1:{worker.port}", compression=None, proxy=None) as raw:
+        raw.send(wire.encode(wire.Request(0, "hello", {"session": "runs"})))
+        raw.recv(DEADLINE)
+        yield raw
+
+
+def run_on(raw, packed, name="evaluate", constants=()):
+    """Have the worker run a model of this structure; return what becomes of it."""
+    raw.send(model_frame(packed, constants=constants))
+    answer = wire.decode(raw.recv(DEADLINE))
+    assert isinstance(answer, wire.Reply), answer
+    stored = {"wrapped": True, "tags": [], "description": None, "collect": True}
+    assert isinstance(asked(raw, wire.Request(8, "set", {"id": 2, "obj": nll, **stored})), wire.Reply)
+    fields = make_config().to_fields() | {"model_id": 1, "loss_fn_id": 2}
+    assert isinstance(asked(raw, wire.Request(8, "train_config", {"fields": fields, "fits": 0})), wire.Reply)
+    return asked(raw, wire.Request(9, "call", {"name": name, "args": [], "kwargs": {"dataset_key": "blobs"}}))
+
+
+def endless(*nodes, operators=(), constants=(), carried=(), before=()):
+    """Return a structure that repeats nodes for ever. Constants from -3 on are theirs; each carried value is replaced
+    by the result of the node of the same index."""
+    first = 2 + sum(node[2] for node in before)
+    results = range(first + 1 + len(carried), first + 1 + 2 * len(carried))
+    block = [1 + len(carried), list(nodes), [-2, *results]]
+    loop = [0, [-1, -2, *carried], len(carried), [block]]
+    return structure(*before, loop, operators=("prim::Loop", *operators), constants=(2**62, True, *constants))
+
+
+RUNS = {
+    "a loop of 2**62 turns": (endless(), "call_seconds"),
+    "loops in loops": (endless([0, [-1, -2], 0, [[1, [], [-2]]]]), "call_seconds"),
+    "sixty products of large matrices": (
+        structure(
+            *[[0, [-1, -2], 1]] * 2,
+            *[[1, [3, 2, 2], 1]] * 60,
+            operators=("aten::ones", "aten::addmm_"),
+            constants=([2500, 2500], 6),
+        ),
+        "call_seconds",
+    ),
+    "doubled texts": (
+        endless([1, [3, 3], 1], operators=("aten::add.str",), constants=("ab",), carried=(-3,)),
+        "65536",
+    ),
+    "doubled lists": (
+        endless([1, [3, 3], 1], operators=("aten::add.t",), constants=([1],), carried=(-3,)),
+        "1000000",
+    ),
+    "powers": (structure([0, [-1, -2], 1], operators=("aten::pow.int_to_int",), constants=(3, 2**62)), "64 bits"),
+    "a wide place": (
+        structure(
+            [0, [-1, -2], 1],
+            [1, [2], 0],
+            operators=("aten::percentFormat", "prim::RaiseException"),
+            constants=("%1000000000d", 7),
+        ),
+        "%1000000000d",
+    ),
+    "tensors that are kept": (
+        endless(
+            [2, [-3, -4], 1],
+            [3, [2, 4], 0],
+            operators=("prim::ListConstruct", "aten::zeros", "aten::append.t"),
+            constants=([1_000_000], 6),
+            before=[[1, [], 1]],
+        ),
+        "call_bytes",
+    ),
+    "lines of the log": (
+        endless([1, [-3], 0], operators=("prim::Print",), constants=("x" * 1000,)),
+        "call_seconds",
+    ),
+}
+"""Name -> a structure, and what the failure says."""
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_model_that_takes_too_much_is_ended_and_disturbs_nobody(worker, proxy, name):
+    packed, reason = RUNS[name]
+    with undisturbed(worker, 30_000_000), greeted(worker) as raw:
+        answer = run_on(raw, packed)
+        assert isinstance(answer, wire.Failure) and reason in f"{answer.message} {answer.fields}", answer
+        asked(raw, wire.Request(10, "delete", {"ids": [1, 2]}))
+    assert same(train(proxy), train(proxy))
+
+
+def test_a_loop_without_end_is_cancelled(worker, proxy):
+    with greeted(worker) as raw:
+        raw.send(model_frame(endless()))
+        raw.recv(DEADLINE)
+        stored = {"wrapped": True, "tags": [], "description": None, "collect": True}
+        asked(raw, wire.Request(8, "set", {"id": 2, "obj": nll, **stored}))
+        fields = make_config().to_fields() | {"model_id": 1, "loss_fn_id": 2}
+        asked(raw, wire.Request(8, "train_config", {"fields": fields, "fits": 0}))
+        raw.send(
+            wire.encode(wire.Request(9, "call", {"name": "evaluate", "args": [], "kwargs": {"dataset_key": "blobs"}}))
+        )
+        answers = [asked(raw, wire.Request(10, "cancel", {"request_id": 9})), wire.decode(raw.recv(DEADLINE))]
+        assert sorted(type(answer).__name__ for answer in answers) == ["Failure", "Reply"]
+        assert next(answer.type for answer in answers if isinstance(answer, wire.Failure)) == "CallAbandoned"
+    assert same(train(proxy), train(proxy))
+
+
+class Lying(sy.WebsocketServerWorker):
+    """A worker that changes what it returns of a model.
+
+    Attributes:
+        lie: changes the result of "get", and returns it or, as bytes, the whole reply.
+        seen: digests of the models that arrived.
+    """
+
+    def __init__(self, id, policy=None):
+        super().__init__(None, "127.0.0.1", 0, id=id, policy=policy)
+        self.lie, self.seen = lambda result: result, []
+        self._dispatcher._commands["get"] = self._get_lie
+        self._dispatcher.run = self._run
+        self._bytes = None
+
+    def set_obj(self, obj):
+        self.seen.append(getattr(getattr(obj, "obj", None), "graph_digest", None))
+        super().set_obj(obj)
+
+    def _get_lie(self, session, id):
+        result = self.lie(self._dispatcher._get(session, id))
+        self._bytes = result if isinstance(result, bytes) else None
+        return result
+
+    def _run(self, job):
+        reply = type(self._dispatcher).run(self._dispatcher, job)
+        if self._bytes is not None:
+            reply, self._bytes = self._bytes.replace(REQUEST_ID, struct.pack(">Q", job.request_id)), None
+        return reply
+
+
+REQUEST_ID = struct.pack(">Q", 0x1122334455667788)
+
+
+def reply(obj, *attachments):
+    """Return a reply by hand, with any object and a state."""
+    result = {"obj": obj, "state": None, "wrapped": True, "tags": [], "description": None}
+    return frame(msgpack.packb({"result": result}), *attachments, kind=2).replace(struct.pack(">Q", 7), REQUEST_ID, 1)
+
+
+def with_model(code):
+    sent = sy.graph.convert(torch.nn.Linear(4, 3))
+    content = sent.structure if code == 4 else archive()
+    value = extension(4, [0, [0, 1], [], True]) if code == 4 else extension(code, 0)
+    return reply(value, packed_tensors(sent.state), content)
+
+
+def changed_state(**changes):
+    def lie(result):
+        state = dict(result["state"])
+        for name, change in changes.items():
+            if change is None:
+                del state[name.replace("__", ".")]
+            else:
+                state[name.replace("__", ".")] = change
+        return {**result, "state": state}
+
+    return lie
+
+
+LIES = {
+    "a model": lambda result: with_model(4),
+    "a TorchScript archive": lambda result: with_model(7),
+    "a number": lambda result: {**result, "state": None, "obj": 3},
+    "a tensor": lambda result: {**result, "state": None, "obj": torch.ones(3)},
+    "no map": lambda result: [1, 2],
+    "a field missing": lambda result: {"obj": None},
+    "a state that is a list": lambda result: {**result, "state": [1]},
+    "another name": changed_state(more=torch.ones(1)),
+    "a name missing": changed_state(output__bias=None),
+    "another shape": changed_state(output__bias=torch.ones(30)),
+    "another dtype": changed_state(output__bias=torch.ones(3).double()),
+    "text for a tensor": changed_state(output__bias="x"),
+    "no numbers": changed_state(output__bias=torch.full((3,), float("nan"))),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_coordinator_takes_nothing_but_parameters_and_says_whose_reply_it_was(name):
+    alice = Lying("alice")
+    alice.start(block=False)
+    coordinator = sy.WebsocketClientWorker(None, "127.0.0.1", alice.port, id="alice", timeout=DEADLINE)
+    try:
+        pointer = sy.local_worker.send(sy.ObjectWrapper(classifier(), id=1), coordinator)
+        alice.lie = LIES[name]
+        with pytest.raises((InvalidReply, MalformedMessage)) as caught:
+            pointer.get()
+        assert isinstance(caught.value, MalformedMessage) or "alice" in str(caught.value)
+    finally:
+        coordinator.close()
+        alice.stop()
+
+
+@pytest.mark.parametrize("with_policy", [False, True])
+def test_nothing_of_what_one_worker_returns_but_parameters_reaches_another(with_policy):
+    sent = classifier()
+    allowed = [sy.graph.convert(each).digest for each in (sent, nll)]
+    bob = Lying("bob", Policy(models=allowed) if with_policy else None)
+    alice = Lying("alice")
+    alice.start(block=False), bob.start(block=False)
+    proxies = [
+        sy.WebsocketClientWorker(None, "127.0.0.1", each.port, id=each.id, timeout=DEADLINE) for each in (alice, bob)
+    ]
+    try:
+        alice.lie = changed_state(output__bias=torch.full((3,), 7.0))
+        model = sy.local_worker.send(sy.ObjectWrapper(sent, id=1), proxies[0]).get().obj
+        sy.local_worker.send(sy.ObjectWrapper(model, id=2), proxies[1], garbage_collect_data=False)
+        assert bob.seen == alice.seen == allowed[:1]
+        assert torch.equal(bob.get_obj(2).obj.output.bias, torch.full((3,), 7.0))
+        alice.lie = lambda result: with_model(4)
+        with pytest.raises(MalformedMessage):
+            sy.local_worker.send(sy.ObjectWrapper(sent, id=3), proxies[0]).get()
+    finally:
+        for each in (*proxies, alice, bob):
+            each.close() if each in proxies else each.stop()
 
 
 def test_the_source_evaluates_nothing():
