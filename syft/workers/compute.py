@@ -4,8 +4,8 @@ One thread, one job at a time: two trainings at once would compete for the same 
 and take longer together than one after the other. The event loop stays free, so the worker answers pings, status
 requests and errors while it trains.
 
-A thread cannot be killed from outside, and a graph can loop inside a single batch, where no check of ours runs. So the
-clock is a second thread, a timer per job, and the two race for the job's future under a lock:
+A thread cannot be killed from outside, and one operator, or a method of the owner's, can run on where no check of ours
+does. So the clock is a second thread, a timer per job, and the two race for the job's future under a lock:
 
     the job ends first       its outcome goes to the future; the timer is cancelled
     the timer fires first    the future fails; the thread is abandoned and counts as stuck; a new one takes the next
