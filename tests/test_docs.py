@@ -108,3 +108,10 @@ def test_the_readme_is_short():
 def test_every_document_is_named_in_the_readme():
     named = set(LINK.findall(README.read_text(encoding="utf-8")))
     assert {f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")} <= named
+
+
+def test_the_tests_that_security_names_exist():
+    for name, item in re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", prose(REPOSITORY / "SECURITY.md")):
+        path = REPOSITORY / (name if name.startswith(("tests/", "syft/")) else f"tests/{name}")
+        assert path.is_file(), name
+        assert not item or re.search(rf"(class|def) {item}\b", path.read_text()), f"{name}::{item}"

@@ -59,7 +59,7 @@ _END_GRACE = 0.5
 """Seconds to wait for cancelled tasks. A `fit` that ignores its cancellation does not hold up the round."""
 _NOT_AWAITED = "not waited for, because too many others had failed"
 _TORCHSCRIPT_FAILED = "The following operation failed in the TorchScript interpreter."
-"""The first line of an error in a traced or scripted model. What went wrong is in its last lines."""
+"""How the text of an error in a traced or scripted model begins; its reason comes last."""
 _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 
 

@@ -214,7 +214,7 @@ class BaseWorker(ObjectStorage):
     tensors_count_remote = objects_count_remote
 
     def clear_objects_remote(self) -> None:
-        """Remove all objects from the worker, except those of other coordinators that are connected to it."""
+        """Remove this coordinator's objects from the worker."""
         self.call("clear_objects")
 
     # Calls
