@@ -31,7 +31,9 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add("--allow_models", nargs="+", metavar="DIGEST", help="structures of models that may be sent, see the audit log")
     add("--max_fits", type=_at_least_one, metavar="N", help="fits in all, until the worker is started again")
     add("--max_steps", type=_at_least_one, metavar="N", help="training steps of one fit")
-    add("--max_seconds", type=_at_least_one, metavar="N", help="seconds of one fit or evaluation (default: a day)")
+    add("--max_seconds", type=_at_least_one, metavar="N", help="seconds of one fit or evaluation (default: an hour)")
+    add("--max_samples", type=_at_least_one, metavar="N", help="samples that all fits and evaluations read, in all")
+    add("--max_batch_size", type=_at_least_one, metavar="N", help="samples of one batch")
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
@@ -57,6 +59,8 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         "models": args.allow_models,
         "max_fits": args.max_fits,
         "max_steps_per_fit": args.max_steps,
+        "max_samples": args.max_samples,
+        "max_batch_size": args.max_batch_size,
     }
     rules = {"policy": policy, "limits": {"call_seconds": args.max_seconds} if args.max_seconds else {}}
     token = {"token": ""} if args.insecure and not os.environ.get(TOKEN_VARIABLE) else {}

@@ -1,6 +1,6 @@
 """A worker without a socket: requests in, replies out.
 
-    request bytes -> wire.decode -> Dispatcher.job -> job.run() -> wire.encode -> reply bytes
+    request bytes -> Dispatcher.accept -> Job -> Dispatcher.run -> reply bytes
 
 `VirtualWorker` runs the jobs where they arrive; `WebsocketServerWorker` runs the long ones in a compute thread.
 Nothing here opens a socket or knows asyncio, so both behave the same and tests need no network.
@@ -12,37 +12,31 @@ import inspect
 import logging
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from typing import Any, NoReturn, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
-from syft import exceptions, wire
+from syft import wire
+from syft.access.guard import Guard
+from syft.access.limits import Budget
+from syft.commands import COMMANDS, MAX_NAME, check_arguments
 from syft.exceptions import (
+    AuditLogUnavailable,
     CallAbandoned,
     GetNotPermittedError,
     LimitExceeded,
     MalformedMessage,
     MessageTooLarge,
-    RemoteError,
-    SyftError,
     UnknownCommand,
 )
-from syft.fits import FitCounter
 from syft.graph import GraphModule, Receiver
-from syft.guard import Guard
-from syft.limits import Budget
-from syft.objects import ObjectId, ObjectWrapper
-
-if TYPE_CHECKING:
-    from syft.workers.virtual import VirtualWorker
+from syft.objects import ObjectId, ObjectWrapper, is_private, pack_object, unpack_object
+from syft.session import Job, RunningCall, Session, SessionObjects, TrainingState, running
+from syft.wire.failures import describe_call, describe_request, failure
 
 logger = logging.getLogger(__name__)
 
@@ -51,123 +45,36 @@ BACKGROUND_METHODS = frozenset({"fit", "evaluate"})
 QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects"})
 """Methods of every worker that are answered at once, also during training."""
 
-_MAX_TRACEBACK = 20_000
-_MAX_FITS = 2**63 - 1
 
+class Worker(Protocol):
+    """What a dispatcher uses of its worker."""
 
-@dataclass
-class TrainingState:
-    """What fit() and evaluate() work with.
+    id: ObjectId
+    verbose: bool
 
-    Attributes:
-        config: the TrainConfig, or None.
-        optimizer: the optimizer, built by the first fit() and kept (with its momentum) until the config changes.
-        kept: the config's model and loss function. They stay usable when the coordinator drops its pointers to
-            them, and go with the config, so that at most one model for each coordinator stays behind.
-        model_digest: digests of the config's model as it was sent, for the audit log.
-        fits_before: fits under the config's seed that the coordinator had asked for when it sent the config.
-    """
+    def set_obj(self, obj: Any) -> None:
+        """Store an object under its id."""
 
-    config: Any = None
-    optimizer: torch.optim.Optimizer | None = None
-    kept: dict[ObjectId, Any] = field(default_factory=dict)
-    model_digest: dict[str, str] | None = None
-    fits_before: int = 0
+    def get_obj(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id, or raise ObjectNotFoundError."""
 
+    def rm_obj(self, obj_id: ObjectId) -> None:
+        """Remove the object with this id, if there is one."""
 
-@dataclass
-class Session:
-    """One coordinator, as a worker sees it. It outlives a connection that breaks or is closed for a while.
+    def clear_objects(self) -> Any:
+        """Remove all objects."""
 
-    Attributes:
-        name: the session's id, chosen by the coordinator.
-        training: the coordinator's training state; no other coordinator sees or changes it.
-        owned: ids of the objects that the coordinator sent and that go when it goes.
-        connections: number of its connections. There may be two for a while: a lost one is noticed late.
-        calls: request id -> call of a method that waits for its turn or runs.
-        max_message_bytes: the most bytes that the coordinator accepts in one message.
-        who: where the coordinator is and how it showed who it is, for the audit log.
-        queued: its calls that wait or run in the compute thread.
-        ending: the server's timer, while the coordinator is away, after which the session is forgotten.
-        fits: counts the coordinator's fits.
-    """
+    def current_objects(self) -> dict[ObjectId, Any]:
+        """Return a copy of the mapping from id to object."""
 
-    name: str
-    training: TrainingState = field(default_factory=TrainingState)
-    owned: set[ObjectId] = field(default_factory=set)
-    connections: int = 0
-    calls: WeakValueDictionary[int, Job] = field(default_factory=WeakValueDictionary)
-    max_message_bytes: int = wire.MAX_MESSAGE_BYTES
-    who: dict[str, Any] = field(default_factory=dict)
-    queued: int = 0
-    ending: Any = None
-    fits: FitCounter = field(default_factory=FitCounter)
+    def offered_objects(self) -> dict[ObjectId, Any]:
+        """Return what the worker's owner offers to all coordinators."""
 
-    def count_fit(self, training: TrainingState) -> int:
-        """Count a fit of a training state, and return its number under the seed of the config."""
-        return self.fits.next(getattr(training.config, "seed", None), training.fits_before)
+    def search_objects(self, query: Any) -> list[Any]:
+        """Return the objects that carry all tags of `query`, or the one whose id is in it."""
 
-    @property
-    def connected(self) -> bool:
-        """Whether a connection of this session is open."""
-        return self.connections > 0
-
-
-@dataclass
-class Job:
-    """One request, ready to run.
-
-    Attributes:
-        call: the request as text, for logs and errors.
-        run: does the work and returns the result.
-        in_background: the job may take long.
-        abandoned: set when nobody waits for the result any more; training then ends before its next batch.
-        max_reply_bytes: a reply of more bytes becomes an error that says so.
-        delivered: called when the reply is ready to be sent.
-        session: who asks.
-        budget: what the call may use.
-        model_digest: digests of the model that it is about.
-    """
-
-    request_id: int
-    call: str
-    run: Callable[[], Any]
-    in_background: bool = False
-    abandoned: threading.Event = field(default_factory=threading.Event)
-    max_reply_bytes: int = wire.MAX_MESSAGE_BYTES
-    delivered: Callable[[], None] | None = None
-    session: Session | None = None
-    budget: Budget | None = None
-    model_digest: dict[str, str] | None = None
-
-    def abandon(self) -> None:
-        """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
-        self.abandoned.set()
-        self.run = _nothing
-
-
-@dataclass
-class RunningCall:
-    """The call of a worker's method that runs in the current context.
-
-    Attributes:
-        worker: the worker.
-        session: who asks.
-        training: the coordinator's training state when it asked.
-        abandoned: set when nobody waits for the result any more.
-        budget: what the call may use.
-        fit_number: number of the fit, if this is one that has not begun to train.
-    """
-
-    worker: Any
-    session: Session
-    training: TrainingState
-    abandoned: threading.Event
-    budget: Budget
-    fit_number: int | None = None
-
-
-running_call: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
+    def train_config_from(self, fields: Mapping[str, Any]) -> Any:
+        """Return the TrainConfig that a coordinator sent as plain values."""
 
 
 class Dispatcher:
@@ -178,22 +85,22 @@ class Dispatcher:
         max_message_bytes: a reply of more bytes becomes an error that says so.
         allow_operators: operators that models may use beside those of syft/graph/operators.py.
         allow_torchscript: take models as TorchScript archives too, which trusts all coordinators.
+        guard: what coordinators may use and ask for; None: as Limits says, and everything that the worker offers.
     """
 
     def __init__(
         self,
-        worker: VirtualWorker,
+        worker: Worker,
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         allow_operators: Iterable[str] = (),
         allow_torchscript: bool = False,
+        guard: Guard | None = None,
     ) -> None:
         self.worker = worker
-        self.receiver = Receiver(
-            lambda digest: self.guard.policy.check_model(digest), allow_operators, allow_torchscript
-        )
         self.max_message_bytes = max_message_bytes
         self.sessions: dict[str, Session] = {}
-        self.guard = Guard(str(worker.id))
+        self.guard = guard if guard is not None else Guard(str(worker.id))
+        self.receiver = Receiver(self.guard.policy.check_model, allow_operators, allow_torchscript)
         self._commands: dict[str, Callable[..., Any]] = {
             "set": self._set,
             "get": self._get,
@@ -211,48 +118,50 @@ class Dispatcher:
             MalformedMessage: the command has other arguments than it should.
             NotPermitted, LimitExceeded: the worker's owner does not allow it.
         """
-        job = self._call(request, session) if request.command == "call" else self._command(request, session)
-        job.session = session
-        job.max_reply_bytes = min(self.max_message_bytes, session.max_message_bytes)
-        return job
+        if request.command not in COMMANDS:
+            raise UnknownCommand(str(self.worker.id), request.command[:MAX_NAME], sorted(COMMANDS))
+        check_arguments(request.command, request.arguments)
+        return self._call(request, session) if request.command == "call" else self._command(request, session)
 
     def _command(self, request: wire.Request, session: Session) -> Job:
-        if request.command not in self._commands:
-            raise UnknownCommand(str(self.worker.id), request.command, sorted([*self._commands, "call"]))
         command = self._commands[request.command]
-        try:
-            inspect.signature(command).bind(session, **request.arguments)
-        except TypeError as reason:
-            raise MalformedMessage(f"command {request.command!r}: {reason}") from None
-        call = describe_call(request.command, (), request.arguments)
-        job = Job(request.id, call, lambda: command(session, **request.arguments))
+        call = describe_request(request.command, request.arguments)
+        run, delivered = partial(self._within, session, command, session, **request.arguments), None
         if request.command == "get":  # an object that cannot be delivered stays
-            job.delivered = lambda: self._delivered(session, request.arguments["id"])
-        return job
+            delivered = partial(self._within, session, self._delivered, session, request.arguments["id"])
+        return Job(request.id, call, session, run, COMMANDS[request.command].place, delivered=delivered)
 
     def run(self, job: Job) -> bytes:
-        """Run a job and return its reply, or its failure, as bytes."""
+        """Run a job and return its reply, or its failure, as bytes: not before that is in the audit log."""
         started = time.perf_counter()
-        outcome = "done"
+        frame, outcome = self._frame_and_outcome(job)
+        seconds = time.perf_counter() - started
+        samples = job.budget.samples if job.budget is not None else None
+        try:
+            self.guard.record(job.session.caller, job.call, outcome, seconds, job.model_digest, samples)
+            if job.delivered is not None and outcome == "done":
+                job.delivered()
+        except AuditLogUnavailable as error:
+            outcome, frame = type(error).__name__, failure(job.request_id, job.call, error)
+        level = logging.INFO if self.worker.verbose else logging.DEBUG
+        told = outcome if outcome == "done" else f"failed ({outcome})"
+        message = "worker %s: %s %s in %.1f ms, reply of %d bytes"
+        logger.log(level, message, self.worker.id, job.call, told, 1000 * seconds, len(frame))
+        return frame
+
+    def _frame_and_outcome(self, job: Job) -> tuple[bytes, str]:
         try:
             if job.abandoned.is_set():
                 raise CallAbandoned(str(self.worker.id))
+            if job.place == "compute":
+                self.guard.record(job.session.caller, job.call, "started", 0, job.model_digest)
             frame = wire.encode(wire.Reply(job.request_id, job.run()))
-            if len(frame) > job.max_reply_bytes:
-                what = f"the reply to {job.call} of"
-                raise MessageTooLarge(str(self.worker.id), what, len(frame), job.max_reply_bytes)
-            if job.delivered is not None:
-                job.delivered()
+            limit = min(self.max_message_bytes, job.session.max_message_bytes)
+            if len(frame) > limit:
+                raise MessageTooLarge(str(self.worker.id), f"the reply to {job.call} of", len(frame), limit)
+            return frame, "done"
         except (Exception, SystemExit) as error:
-            outcome = f"failed ({type(error).__name__})"
-            frame = self.failure(job.request_id, job.call, error)
-        level = logging.INFO if self.worker.verbose else logging.DEBUG
-        milliseconds = 1000 * (time.perf_counter() - started)
-        samples = job.budget.samples if job.budget is not None else None
-        self.guard.record(job.session, job.call, outcome, milliseconds / 1000, job.model_digest, samples)
-        message = "worker %s: %s %s in %.1f ms, reply of %d bytes"
-        logger.log(level, message, self.worker.id, job.call, outcome, milliseconds, len(frame))
-        return frame
+            return failure(job.request_id, job.call, error), type(error).__name__
 
     def decode(self, frame: bytes) -> wire.Request:
         """Return the request that `frame` holds, its models checked.
@@ -267,26 +176,27 @@ class Dispatcher:
             raise MalformedMessage(f"a {type(request).__name__} where a Request is expected")
         return request
 
+    def accept(self, frame: bytes, session: Session) -> Job:
+        """Return the job for the request that `frame` holds; a job that raises the reason, if it is refused.
+
+        Raises:
+            MalformedMessage: `frame` has no readable header, so there is no request to reply to.
+        """
+        request_id, call = wire.peek_id(frame), "a request"
+        try:
+            request = self.decode(frame)
+            call = describe_request(request.command, request.arguments)
+            return self.job(request, session)
+        except Exception as error:
+            return Job(request_id, call, session, partial(_refuse, error))
+
     def handle(self, frame: bytes, session: Session) -> bytes:
         """Carry out the request that `frame` holds and return its reply, or its failure, as bytes.
 
         Raises:
             MalformedMessage: `frame` has no readable header, so there is no request to reply to.
         """
-        request_id = wire.peek_id(frame)
-        try:
-            request = self.decode(frame)
-            job = self.job(request, session)
-        except Exception as error:
-            return self.failure(request_id, "a request", error)
-        return self.run(job)
-
-    def failure(self, request_id: int, call: str, error: BaseException) -> bytes:
-        """Return the failure that tells `error` to the coordinator, as bytes."""
-        text = _printable("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]
-        own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
-        fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
-        return wire.encode(wire.Failure(request_id, _type_name(error), _text(error), fields, call, text))
+        return self.run(self.accept(frame, session))
 
     def open_session(self, name: str) -> Session:
         """Return the session of this name, a new one or that of before.
@@ -302,12 +212,13 @@ class Dispatcher:
             if len(self.sessions) >= limit:
                 what = "the coordinators that are connected"
                 raise LimitExceeded(str(self.worker.id), what, len(self.sessions) + 1, limit, "sessions")
-        return self.sessions.setdefault(name, Session(name))
+            self.sessions[name] = Session(name, objects=SessionObjects(self.worker.id, self.worker.offered_objects))
+        return self.sessions[name]
 
     def end_session(self, session: Session) -> None:
-        """Forget a session, with the objects that its coordinator would have deleted."""
+        """Forget a session, with its objects."""
         self.sessions.pop(session.name, None)
-        self._delete(session, ids=list(session.owned))
+        self._within(session, self._clear, session)
 
     def callable_methods(self) -> list[str]:
         """Return the names of the methods that may be called from afar: those above and the owner's own.
@@ -327,36 +238,36 @@ class Dispatcher:
         return sorted(public | BACKGROUND_METHODS | QUICK_METHODS)
 
     def _call(self, request: wire.Request, session: Session) -> Job:
-        try:
-            name, args, kwargs = (request.arguments[key] for key in ("name", "args", "kwargs"))
-            call = describe_call(name, args, kwargs)
-        except (KeyError, TypeError, AttributeError) as reason:
-            raise MalformedMessage(
-                f"command 'call' with the arguments {sorted(request.arguments)}: {reason!r}"
-            ) from None
-        if name == "clear_objects":
-            return Job(request.id, call, lambda: self._clear(session))
+        name, args, kwargs = (request.arguments[key] for key in ("name", "args", "kwargs"))
+        call = describe_call(name, args, kwargs)
         if name not in self.callable_methods():
             raise UnknownCommand(str(self.worker.id), name, self.callable_methods())
         training = session.training  # as of now: a later TrainConfig is for later calls
-        method = getattr(self.worker, name)
+        method = partial(self._clear, session) if name == "clear_objects" else getattr(self.worker, name)
         abandoned = threading.Event()
         # Counted before it may be refused or abandoned, as on the coordinator's side.
         fit_number = session.count_fit(training) if name == "fit" and training.config is not None else None
-        budget = self.guard.permit(session, name, method, args, kwargs, call)
+        budget = self.guard.permit(name, method, args, kwargs)
 
         def run() -> Any:
             budget.begin()
-            token = running_call.set(RunningCall(self.worker, session, training, abandoned, budget, fit_number))
-            try:
+            with running(RunningCall(self.worker, session, training, abandoned, budget, fit_number)):
                 return method(*args, **kwargs)
-            finally:
-                running_call.reset(token)
 
-        job = Job(request.id, call, run, name not in QUICK_METHODS, abandoned, budget=budget)
-        job.model_digest = training.model_digest if name in BACKGROUND_METHODS else None
+        digest = training.model_digest if name in BACKGROUND_METHODS else None
+        place = "thread" if name in QUICK_METHODS else COMMANDS["call"].place
+        job = Job(request.id, call, session, run, place, abandoned, budget=budget, model_digest=digest)
         session.calls[request.id] = job
         return job
+
+    def _within(self, session: Session, command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Carry out a command while the worker's methods are about this session's objects.
+
+        So methods that a subclass overrides, set_obj() for example, see what coordinators send.
+        """
+        budget = Budget(self.guard.worker, self.guard.limits.call_seconds)
+        with running(RunningCall(self.worker, session, session.training, threading.Event(), budget)):
+            return command(*args, **kwargs)
 
     def _cancel(self, session: Session, request_id: int) -> None:
         """Abandon a call whose caller does not wait for it any more; do nothing if it is done."""
@@ -365,55 +276,45 @@ class Dispatcher:
             job.abandon()
 
     def _set(
-        self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: Any, description: Any, collect: bool
+        self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: list[str], description: str | None
     ) -> None:
-        self.guard.admit(session, id, obj, self.worker.current_objects)
-        if wrapped:
-            obj = ObjectWrapper(obj, id, tags, description)
-        else:
-            obj.id, obj.tags, obj.description = id, tags, description
-        self.worker.set_obj(obj)
-        if collect:
-            session.owned.add(id)
+        packed = {"obj": obj, "wrapped": wrapped, "tags": tags, "description": description}
+        stored = unpack_object(id, packed)
+        if session.objects is not None:
+            self.guard.admit(session.caller, stored)
+        if isinstance(stored, ObjectWrapper):
+            stored.digests = self.guard.digest(stored)
+        self.worker.set_obj(stored)
 
     def _get(self, session: Session, id: ObjectId) -> Any:
-        kept = session.training.kept
-        obj = kept[id] if id in kept else self.worker.get_obj(id)
-        if getattr(obj, "private", False):
+        obj = self.worker.get_obj(id)
+        if is_private(obj):
             raise GetNotPermittedError(str(self.worker.id), id)
-        is_wrapper = isinstance(obj, ObjectWrapper)
-        content = obj.obj if is_wrapper else obj
-        state = _state(content)
-        return {
-            "obj": None if state is not None else content,
-            "state": state,
-            "wrapped": is_wrapper,
-            "tags": list(getattr(obj, "tags", None) or ()),
-            "description": getattr(obj, "description", None),
-        }
+        packed = pack_object(obj)
+        state = _state(packed["obj"])
+        return packed | {"state": state} | ({} if state is None else {"obj": None})
 
     def _delete(self, session: Session, ids: list[ObjectId]) -> None:
         for obj_id in ids:
             self.worker.rm_obj(obj_id)
-            self.guard.forget(obj_id)
-            session.owned.discard(obj_id)
 
     def _delivered(self, session: Session, obj_id: ObjectId) -> None:
+        """Keep nothing of an object that was fetched, unless the worker's owner offers it."""
         self._delete(session, [obj_id])
-        session.training.kept.pop(obj_id, None)
+        training = session.training
+        if training.kept.pop(obj_id, None) is not None and obj_id == training.config._model_id:
+            training.optimizer = None  # it holds the parameters
 
-    def _clear(self, session: Session) -> None:
-        """Remove all objects but those that belong to another coordinator that is connected now."""
-        others = [other for other in self.sessions.values() if other is not session and other.connected]
-        spared = set().union(*(other.owned for other in others))
-        self._delete(session, [obj_id for obj_id in self.worker.current_objects() if obj_id not in spared])
+    def _clear(self, session: Session, *args: Any, **kwargs: Any) -> None:
+        """Remove the coordinator's objects and its training state. The arguments are ignored."""
+        self.worker.clear_objects()
         session.training = TrainingState()
 
     def _search(self, session: Session, query: Any) -> list[dict[str, Any]]:
         return [
             {
                 "id": obj.id,
-                "tags": sorted(obj.tags or ()),
+                "tags": sorted(getattr(obj, "tags", None) or ()),
                 "description": getattr(obj, "description", None),
                 "shape": tuple(obj.shape) if isinstance(obj, torch.Tensor) else None,
             }
@@ -421,15 +322,16 @@ class Dispatcher:
         ]
 
     def _train_config(self, session: Session, fields: dict[str, Any], fits: int = 0) -> None:
-        if type(fits) is not int or not 0 <= fits <= _MAX_FITS:
-            reason = f"the fits before a config are {_shortly(fits)}; expected an integer from 0 to {_MAX_FITS}"
-            raise MalformedMessage(reason)
         config = self.worker.train_config_from(fields)
         stored = self.worker.current_objects()
-        ids = (config._model_id, config._loss_fn_id)
-        kept = {key: stored[key] for key in ids if key in stored}
-        digest = self.guard.digest(config._model_id)
-        session.training = TrainingState(config, kept=kept, model_digest=digest, fits_before=fits)
+        kept = {key: stored[key] for key in (config._model_id, config._loss_fn_id) if key in stored}
+        for key in kept:
+            if session.objects is not None and (copied := session.objects.copy_of_offered(key)) is not None:
+                self.guard.admit(session.caller, copied)
+                copied.digests = self.guard.digest(copied)
+                kept[key] = copied
+        digests = getattr(kept.get(config._model_id), "digests", None)
+        session.training = TrainingState(config, kept=kept, model_digest=digests, fits_before=fits)
 
 
 def _state(obj: Any) -> dict[str, torch.Tensor] | None:
@@ -442,69 +344,8 @@ def _state(obj: Any) -> dict[str, torch.Tensor] | None:
     return {} if inspect.isroutine(obj) else None
 
 
-def unwrap(frame: bytes, worker_id: ObjectId) -> Any:
-    """Return the result that a reply holds, or raise the error that it tells.
-
-    Args:
-        frame: the reply.
-        worker_id: the worker's id, for errors.
-
-    Raises:
-        SyftError: the error of this package that the worker raised, with `remote_traceback`.
-        RemoteError: any other error of the worker.
-    """
-    message = wire.decode(frame)
-    if isinstance(message, wire.Reply):
-        return message.result
-    if not isinstance(message, wire.Failure):
-        raise MalformedMessage(f"a {type(message).__name__} where a reply is expected")
-    error = exceptions.from_fields(message.type, message.fields)
-    if error is None:
-        error = RemoteError.of(
-            type_name=message.type,
-            worker=str(worker_id),
-            call=message.call,
-            message=message.message,
-            traceback=message.traceback,
-        )
-    error.remote_traceback = message.traceback
+def _refuse(error: Exception) -> NoReturn:
     raise error
-
-
-def describe_call(name: str, args: Any, kwargs: dict[str, Any]) -> str:
-    """Return a call as text, with long and large arguments shortened: fit(dataset_key='mnist')."""
-    shown = [_shortly(value) for value in args] + [f"{key}={_shortly(value)}" for key, value in kwargs.items()]
-    return f"{name}({', '.join(shown)})"
-
-
-def _shortly(value: Any) -> str:
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return f"<{type(value).__name__} {tuple(value.shape)}>"
-    text = repr(value) if isinstance(value, (str, int, float, bool, bytes, type(None))) else f"<{type(value).__name__}>"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return _printable(str(error))
-    except Exception as reason:
-        return f"<its text failed: {type(reason).__name__}>"
-
-
-def _printable(text: str) -> str:
-    """Return a text that UTF-8 can hold."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _type_name(error: BaseException) -> str:
-    """Return the bare name of built-in errors and of this package's own, else the qualified one."""
-    cls = type(error)
-    bare = cls.__module__ == "builtins" or isinstance(error, SyftError)
-    return cls.__name__ if bare else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _nothing() -> None:
-    """Do nothing, in place of a job that was abandoned."""
 
 
 def _is_ours(cls: type) -> bool:

@@ -32,6 +32,7 @@ SyftError
 ├── EmptyRoundError             (also ValueError)
 ├── LimitExceeded               (also RuntimeError)  more than the worker grants
 ├── NotPermitted                (also PermissionError)  something the worker's owner does not allow
+├── AuditLogUnavailable         (also RuntimeError)  a worker cannot write down what it would do
 ├── ModelMismatchError          (also ValueError)
 ├── QuorumNotReached            (also RuntimeError)  too few workers answered in a round
 ├── CheckpointError             (also ValueError)
@@ -42,13 +43,15 @@ SyftError
                                 type that was raised there, so `except ValueError` still works
 
 An error holds its facts as attributes and builds its text from them. The built-in bases are those that
-programs written for PySyft 0.2 catch.
+programs written for PySyft 0.2 catch. What another process says of an error is fit for a terminal once it has
+passed `printable` or `from_fields`.
 """
 
 from __future__ import annotations
 
 import builtins
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -478,6 +481,20 @@ class NotPermitted(SyftError, PermissionError):
         )
 
 
+@dataclass(eq=False)
+class AuditLogUnavailable(SyftError, RuntimeError):
+    """A worker keeps an audit log and cannot write to it, so it carries out nothing and hands out nothing."""
+
+    worker: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} refuses: its audit log cannot be written ({self.cause}), and nothing is done or "
+            "handed out without a line there. The worker's owner has to make the file writable, or make room for it."
+        )
+
+
 class EmptyRoundError(SyftError, ValueError):
     """federated_avg() was given no model."""
 
@@ -603,14 +620,20 @@ class RemoteError(SyftError):
 
 
 def _rebuild(type_name: str, fields: dict[str, Any]) -> SyftError:
-    return from_fields(type_name, fields) or RemoteError.of(**fields)
+    cls = _own_class(type_name)
+    return cls(**fields) if cls is not None else RemoteError.of(**fields)
 
 
-@cache
 def _remote_error_class(type_name: str) -> type[RemoteError]:
-    base = getattr(builtins, type_name, None)
+    base = vars(builtins).get(type_name)
     if not (isinstance(base, type) and issubclass(base, Exception)) or issubclass(RemoteError, base):
         return RemoteError
+    return _remote_error_of(type_name)
+
+
+@cache  # for built-in types only: any other name is a worker's invention
+def _remote_error_of(type_name: str) -> type[RemoteError]:
+    base = getattr(builtins, type_name)
     if issubclass(base, (StopIteration, StopAsyncIteration)):
         return RemoteError
     try:
@@ -621,16 +644,92 @@ def _remote_error_class(type_name: str) -> type[RemoteError]:
 
 def to_fields(error: SyftError) -> dict[str, Any]:
     """Return the facts of an error of this package as a dict of plain values, for the wire."""
-    return dataclasses.asdict(error) if dataclasses.is_dataclass(error) else {}
+    return {name: plain(getattr(error, name)) for name in _facts(type(error))}
 
 
-def from_fields(type_name: str, fields: dict[str, Any]) -> SyftError | None:
-    """Return the error of this package with that name and those facts; None if there is no such error."""
-    cls = globals().get(type_name)
-    if not (isinstance(cls, type) and issubclass(cls, SyftError)) or cls is RemoteError:
+def from_fields(type_name: str, fields: Any) -> SyftError | None:
+    """Return the error of this package that another process tells.
+
+    Args:
+        type_name: the error's name.
+        fields: its facts. Texts in it are made printable.
+
+    Returns:
+        The error; None if there is no error of this name, or if it has other facts, or facts of other types.
+    """
+    cls = _own_class(type_name)
+    facts = _facts(cls) if cls is not None else {}
+    if cls is None or not isinstance(fields, dict) or fields.keys() != facts.keys():
         return None
-    expected: list[str] = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
-    return cls(**fields) if sorted(fields) == sorted(expected) else None
+    try:
+        fields = plain(fields)
+        if not all(_FACTS[kind](fields[name]) for name, kind in facts.items()):
+            return None
+        error = cls(**fields)
+        str(error)
+    except Exception:  # it is nested too deep, or has a number that its text cannot hold, for example
+        return None
+    return error
+
+
+def printable(text: str, most: int = 20_000) -> str:
+    """Return a text from elsewhere as one that does nothing to a terminal but fill it, and that UTF-8 can hold.
+
+    Control characters other than newlines and tabs, and those that turn the direction of text, become escapes.
+
+    Args:
+        text: the text.
+        most: characters after which it is cut.
+    """
+    return text[:most].encode(errors="backslashreplace").decode().translate(_ESCAPES)
+
+
+def plain(value: Any) -> Any:
+    """Return a fact of an error as a value that can travel and be shown; what is nothing of that kind, as text."""
+    if isinstance(value, str):
+        return printable(value)
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**64:
+            return int(value)
+        return float(value) if value.bit_length() < 1000 else float("inf")
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in list(value)[:_MOST_ITEMS]]
+    if isinstance(value, dict):
+        return {printable(str(name), 256): plain(item) for name, item in list(value.items())[:_MOST_ITEMS]}
+    return f"<{type(value).__name__}>"
+
+
+_MOST_ITEMS = 1000
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))  # and separators of lines
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_ESCAPES |= {code: f"\\u{code:04x}" for code in _TURNING}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    "str": _is_text,
+    "int": lambda value: isinstance(value, int),
+    "float": lambda value: isinstance(value, (int, float)),
+    "list[str]": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "dict[str, str]": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    "Any": lambda value: True,
+}
+"""Annotation of a fact -> whether a value is of that type."""
+
+
+def _own_class(type_name: Any) -> type[SyftError] | None:
+    cls = globals().get(type_name) if isinstance(type_name, str) else None
+    return cls if isinstance(cls, type) and issubclass(cls, SyftError) and cls is not RemoteError else None
+
+
+def _facts(cls: type[SyftError]) -> dict[str, str]:
+    """Return the names of an error's facts, and their annotations."""
+    return {each.name: str(each.type) for each in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
 
 
 def _listed(names: list[str]) -> str:

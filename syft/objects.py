@@ -12,15 +12,12 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, Protocol
 
 import torch
 
-from syft.exceptions import ObjectNotFoundError
-
-if TYPE_CHECKING:
-    from syft.workers.base import BaseWorker
+from syft.exceptions import MalformedMessage, ObjectNotFoundError
 
 ObjectId = int | str
 
@@ -57,7 +54,12 @@ class ObjectWrapper:
         id: its id on the worker that holds it.
         tags: words that `search` finds it by.
         description: free text.
+
+    Attributes:
+        digests: of a model on a worker with an audit log: its digests, as it was sent.
     """
+
+    digests: dict[str, str] | None = None
 
     def __init__(
         self, obj: Any, id: ObjectId, tags: Iterable[str] | None = None, description: str | None = None
@@ -75,6 +77,49 @@ class ObjectWrapper:
         return f"<ObjectWrapper id:{self.id} obj:{self.obj}>"
 
 
+def pack_object(obj: Any) -> dict[str, Any]:
+    """Return what travels of an object, by name.
+
+    obj          the tensor, or what the ObjectWrapper holds
+    wrapped      whether it was in an ObjectWrapper
+    tags         list of its tags
+    description  its description, or None
+    """
+    wrapped = isinstance(obj, ObjectWrapper)
+    return {
+        "obj": obj.obj if wrapped else obj,
+        "wrapped": wrapped,
+        "tags": sorted(getattr(obj, "tags", None) or ()),
+        "description": getattr(obj, "description", None),
+    }
+
+
+def unpack_object(obj_id: ObjectId, packed: Mapping[str, Any]) -> Any:
+    """Return the object that pack_object() took apart, under this id.
+
+    Raises:
+        MalformedMessage: `packed` is nothing of that kind.
+    """
+    try:
+        obj, wrapped, tags, description = (packed[name] for name in ("obj", "wrapped", "tags", "description"))
+    except (KeyError, TypeError, IndexError) as reason:
+        raise MalformedMessage(f"no object: {reason!r}; expected obj, wrapped, tags and description") from None
+    if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
+        raise MalformedMessage(f"the tags of an object are of type {type(tags).__name__}; expected a list of strings")
+    if not isinstance(description, str | None):
+        raise MalformedMessage(f"the description of an object is of type {type(description).__name__}; not a string")
+    if wrapped is True:
+        return ObjectWrapper(obj, obj_id, tags, description)
+    if not isinstance(obj, torch.Tensor):
+        raise MalformedMessage(f"an object that is not wrapped is of type {type(obj).__name__}; expected a tensor")
+    obj.id = obj_id  # type: ignore[attr-defined]
+    if tags:
+        obj.tags = set(tags)  # type: ignore[attr-defined]
+    if description is not None:
+        obj.description = description  # type: ignore[attr-defined]
+    return obj
+
+
 class ObjectStorage:
     """Objects by id, safe to use from several threads."""
 
@@ -86,7 +131,7 @@ class ObjectStorage:
         """Store an object under `obj_id`, or under its own id."""
         if obj_id is not None:
             obj.id = obj_id
-        ObjectStorage.set_obj(self, obj)
+        self.set_obj(obj)
 
     def de_register_obj(self, obj: Any, _recurse_torch_objs: bool = True) -> None:
         """Remove an object, if it is stored."""
@@ -124,6 +169,12 @@ class ObjectStorage:
         with self._objects_lock:
             return dict(self._objects)
 
+    def offered_objects(self) -> dict[ObjectId, Any]:
+        """Return what the owner of this store offers to others: the objects with tags that are not private."""
+        with self._objects_lock:
+            own = dict(self._objects)
+        return {key: obj for key, obj in own.items() if getattr(obj, "tags", None) and not is_private(obj)}
+
     def find_by_id(self, obj_id: ObjectId) -> Any:
         """Return the object with this id, or None."""
         return self.current_objects().get(obj_id)
@@ -142,12 +193,48 @@ class ObjectStorage:
         return [obj for obj in tagged if all(term in obj.tags for term in terms)]
 
     def list_objects(self, *args: Any) -> str:
-        """Return the mapping from id to object, as text."""
-        return str(self.current_objects())
+        """Return the mapping from id to object, as text; of private objects the kind only."""
+        return str({key: _Hidden(obj) if is_private(obj) else obj for key, obj in self.current_objects().items()})
 
     def objects_count(self, *args: Any) -> int:
         """Return the number of objects."""
         return len(self.current_objects())
+
+
+def is_private(obj: Any) -> bool:
+    """Return whether an object's owner has marked it as private."""
+    return bool(getattr(obj, "private", False))
+
+
+class _Hidden:
+    """Stands for a private object in a list."""
+
+    def __init__(self, obj: Any) -> None:
+        self._kind = type(obj).__name__
+
+    def __repr__(self) -> str:
+        return f"<private {self._kind}>"
+
+
+class Location(Protocol):
+    """A worker that holds objects, as pointers and configs see it; in practice a proxy of it."""
+
+    id: ObjectId
+
+    def request_obj(self, obj_id: ObjectId) -> Any:
+        """Fetch an object; it is not kept there."""
+
+    async def async_request_obj(self, obj_id: ObjectId) -> Any:
+        """Fetch an object as `request_obj` does, while other coroutines go on."""
+
+    def _send_object(self, obj: Any, owner: Any, *, wait: bool) -> ObjectPointer:
+        """Store an object there; return a pointer to it."""
+
+    def _post(self, command: str, **arguments: Any) -> None:
+        """Send a request without waiting for its result."""
+
+    def _forget(self, obj_id: ObjectId) -> None:
+        """Have an object deleted, some time soon."""
 
 
 class ObjectPointer:
@@ -165,7 +252,7 @@ class ObjectPointer:
 
     def __init__(
         self,
-        location: BaseWorker,
+        location: Location,
         id_at_location: ObjectId,
         owner: Any = None,
         id: ObjectId | None = None,

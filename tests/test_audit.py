@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import multiprocessing
+import os
 import stat
 
 import pytest
@@ -11,12 +12,21 @@ import torch
 import trustme
 
 import syft as sy
-from syft import audit
-from syft.exceptions import AccessDenied, LimitExceeded, NotPermitted, ObjectNotFoundError
+from syft.access import audit
+from syft.access.guard import Guard
+from syft.exceptions import (
+    AccessDenied,
+    AuditLogUnavailable,
+    LimitExceeded,
+    NotPermitted,
+    ObjectNotFoundError,
+    SyftError,
+)
 from syft.graph import convert
 from syft.limits import Limits
 from syft.policy import Policy
 from tests.models import blobs, classifier, make_config
+from tests.network import Server, in_time, proxy_of, serving
 
 TOKEN = "a-token-of-thirty-two-characters"
 
@@ -55,12 +65,13 @@ def test_a_round(served):
     config.model_ptr.get()
     written = lines()
     calls = [line["call"].partition("(")[0] for line in written]
-    assert calls == ["set", "set", "train_config", "fit", "evaluate", "get"]
-    fit = written[calls.index("fit")]
+    assert calls == ["set", "set", "train_config", "fit", "fit", "evaluate", "evaluate", "get"]
+    begun, fit = (line for line in written if line["call"].startswith("fit"))
+    assert (begun["outcome"], begun["samples"], begun["model"]) == ("started", None, fit["model"])
     assert set(fit) == {"time", "worker", "who", "call", "model", "samples", "outcome", "seconds"}
     assert fit["call"] == "fit(dataset_key='blobs')" and fit["worker"] == "alice"
     assert fit["outcome"] == "done" and fit["samples"] == 20 and 0 < fit["seconds"] < 60
-    assert written[calls.index("evaluate")]["samples"] == 20
+    assert [line["samples"] for line in written if line["call"].startswith("evaluate")] == [None, 20]
     moment = datetime.datetime.fromisoformat(fit["time"])
     assert abs(moment - before) < datetime.timedelta(minutes=1)
 
@@ -73,8 +84,8 @@ def test_who(served):
     address, _, port = who["address"].rpartition(":")
     assert address == "127.0.0.1" and port.isdecimal()
     assert who["token"] == hashlib.sha256(TOKEN.encode()).hexdigest()[:8]
-    assert who["session"] == proxy._link.session
-    assert TOKEN not in json.dumps(lines())
+    assert who["session"] == hashlib.sha256(proxy._link.session.encode()).hexdigest()[:8]
+    assert TOKEN not in json.dumps(lines()) and proxy._link.session not in json.dumps(lines())
 
 
 def test_the_subject_of_a_client_certificate(served, tmp_path):
@@ -134,10 +145,10 @@ def test_what_failed_and_what_was_refused(served):
         sy.WebsocketClientWorker(None, "127.0.0.1", proxy.port, token="another")
     outcomes = [(line["call"].partition("(")[0], line["outcome"]) for line in lines()]
     assert outcomes == [
-        ("get", "failed (ObjectNotFoundError)"),
+        ("get", "ObjectNotFoundError"),
         ("fit", "NotPermitted"),
         ("set", "done"),
-        ("set", "failed (LimitExceeded)"),
+        ("set", "LimitExceeded"),
         ("connect", "AccessDenied"),
     ]
     del kept
@@ -164,6 +175,125 @@ def test_several_processes_share_a_file(tmp_path):
         process.join(60)
     written = [json.loads(line)["worker"] for line in (tmp_path / "audit").read_text().splitlines()]
     assert sorted(written) == ["alice"] * 500 + ["bob"] * 500
+
+
+class Counted(torch.utils.data.Dataset):
+    """Counts the samples that are read."""
+
+    read = 0
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        Counted.read += 1
+        return blobs()[index]
+
+
+class Leaking(sy.VirtualWorker):
+    """A worker whose disk is full once its method runs."""
+
+    def leak(self, how):
+        self._dispatcher.guard.audit = full_disk()
+        if how == "raise":
+            raise ValueError("a sample: 7.25")
+        return "a sample: 7.25"
+
+
+def full_disk():
+    return audit.AuditLog("/dev/full")
+
+
+needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+
+
+@needs_dev_full
+def test_nothing_is_computed_that_cannot_be_written_down(caplog):
+    worker = sy.VirtualWorker(id="alice", guard=Guard("alice", audit=full_disk()))
+    worker.add_dataset(Counted(), "counted")
+    for ask in (
+        lambda: worker.call("fit", "counted"),
+        lambda: worker.call("evaluate", "counted"),
+        lambda: worker.call("list_objects"),
+        lambda: worker.request_obj(1),
+        lambda: worker.search("#x"),
+    ):
+        with pytest.raises(AuditLogUnavailable) as refused:
+            ask()
+        assert isinstance(refused.value, RuntimeError)
+        assert str(refused.value) == (
+            "worker 'alice' refuses: its audit log cannot be written (No space left on device), and nothing is done or "
+            "handed out without a line there. The worker's owner has to make the file writable, or make room for it."
+        )
+    assert Counted.read == 0
+    assert "worker alice: its audit log cannot be written: No space left on device" in caplog.messages
+
+
+@needs_dev_full
+@pytest.mark.parametrize("how", ["return", "raise"])
+def test_nothing_is_handed_out_that_cannot_be_written_down(tmp_path, how):
+    """An error's text is a result too: a model may write into it."""
+    worker = Leaking(id="alice", guard=Guard("alice", audit=audit.AuditLog(tmp_path / "audit")))
+    with pytest.raises(AuditLogUnavailable) as refused:
+        worker.call("leak", how)
+    assert "7.25" not in f"{refused.value} {refused.value.remote_traceback}"
+    (line,) = (tmp_path / "audit").read_text().splitlines()
+    assert json.loads(line)["outcome"] == "started"
+
+
+@needs_dev_full
+def test_an_object_that_was_withheld_stays():
+    worker = sy.VirtualWorker(id="alice", guard=Guard("alice", audit=full_disk()))
+    worker.set_obj(sy.ObjectWrapper(5, id=1))
+    with pytest.raises(AuditLogUnavailable):
+        worker.request_obj(1)
+    worker._dispatcher.guard.audit = None
+    assert worker.request_obj(1).obj == 5
+
+
+@needs_dev_full
+async def test_a_fit_over_a_network_is_answered_although_the_disk_is_full(tmp_path):
+    with serving(Server(audit_path=tmp_path / "audit", token=TOKEN)) as server, proxy_of(server, token=TOKEN) as proxy:
+        make_config().send(proxy)
+        proxy.objects_count_remote()
+        guard = server._dispatcher.guard
+        log, guard.audit = guard.audit, full_disk()
+        with pytest.raises(AuditLogUnavailable):
+            await in_time(proxy.async_fit("blobs"))
+        with pytest.raises(AccessDenied):
+            sy.WebsocketClientWorker(None, "127.0.0.1", proxy.port, token="another")
+        guard.audit = log
+        assert proxy.fit("blobs") is not None
+
+
+def test_a_line_that_was_cut_off_leaves_the_next_one_whole(tmp_path, monkeypatch):
+    log, write = audit.AuditLog(tmp_path / "audit"), os.write
+    log.write(call="first")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data: write(file, data[:10]))
+        with pytest.raises(OSError, match="No space left"):
+            log.write(call="second")
+    log.write(call="third")
+    lines = (tmp_path / "audit").read_text().splitlines()
+    assert (json.loads(lines[0])["call"], len(lines[1]), json.loads(lines[2])["call"]) == ("first", 10, "third")
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "\N{OLD ITALIC LETTER A}", "\x1b"])
+def test_lines_are_bounded(tmp_path, letter):
+    long = letter * 5_000_000
+    log = audit.AuditLog(tmp_path / "audit")
+    log.write(worker="alice", who={"certificate": long, "session": long}, call=long, outcome=long)
+    text = (tmp_path / "audit").read_bytes()
+    assert len(text) <= audit.MAX_LINE_BYTES and text.count(b"\n") == 1
+    assert json.loads(text)["call"].endswith("...")
+
+
+def test_names_of_arguments_are_shortened_too(served):
+    start, lines = served
+    with pytest.raises(SyftError):
+        start().call("list_objects", **{"x" * 200: 1, "\x1b[2J": "y" * 10**6}, **{f"a{i}": i for i in range(200)})
+    (line,) = lines()
+    assert len(line["call"]) <= 1000 and line["call"].startswith(f"list_objects('{'x' * 56}...=1, '\\x1b[2J'='yyy")
 
 
 def test_a_file_that_cannot_be_written(tmp_path):

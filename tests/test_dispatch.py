@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import syft as sy
-from syft import exceptions, wire
-from syft.dispatch import Dispatcher, Session, describe_call, running_call, unwrap
+from syft import wire
+from syft.dispatch import Dispatcher
 from syft.exceptions import (
     CallAbandoned,
     GetNotPermittedError,
@@ -20,6 +20,8 @@ from syft.exceptions import (
     TrainConfigMissing,
     UnknownCommand,
 )
+from syft.session import Session, running_call
+from syft.wire.failures import unwrap
 from tests.models import blobs, classifier, nll
 
 DEFAULT = ["clear_objects", "evaluate", "fit", "list_objects", "objects_count"]
@@ -119,7 +121,7 @@ class Coordinator:
 
     def __init__(self, dispatcher: Dispatcher, name: str) -> None:
         self.dispatcher = dispatcher
-        self.session = dispatcher.sessions.setdefault(name, Session(name, connections=1))
+        self.session = dispatcher.open_session(name)
 
     def reply(self, command, **arguments):
         """Return the message that comes back."""
@@ -132,8 +134,12 @@ class Coordinator:
     def call(self, name, *args, **kwargs):
         return self.ask("call", name=name, args=list(args), kwargs=kwargs)
 
-    def set(self, obj_id, obj, wrapped=True, collect=True):
-        self.ask("set", id=obj_id, obj=obj, wrapped=wrapped, tags=[], description=None, collect=collect)
+    def set(self, obj_id, obj, wrapped=True, tags=()):
+        self.ask("set", id=obj_id, obj=obj, wrapped=wrapped, tags=list(tags), description=None)
+
+    def ids(self):
+        """Return the ids of what this coordinator sees."""
+        return set(self.session.objects.current_objects())
 
     def train_config(self, model_id, loss_id, **settings):
         config = sy.TrainConfig(None, None, model_id=model_id, loss_fn_id=loss_id, seed=1, **settings)
@@ -169,7 +175,8 @@ def test_methods_of_a_subclass_can_be_called(own):
 REFUSED = [
     "_private", "__call__", "__class__", "__init__", "secret", "constant", "instance", "Inner", "datasets",
     "add_dataset", "remove_dataset", "load_data", "register_obj", "set_obj", "get_obj", "rm_obj", "start", "stop",
-    "call", "current_objects", "find_by_id", "search_objects", "train_config_from", "_dispatcher", "nothing", "",
+    "call", "current_objects", "find_by_id", "search_objects", "train_config_from", "current_model",
+    "_dispatcher", "nothing", "",
 ]  # fmt: skip
 
 
@@ -210,7 +217,7 @@ def test_commands_with_other_arguments_are_malformed(pair, command, arguments):
 @pytest.mark.parametrize("fits", [-1, 2**63, 1.0, True, "1", None, [1]], ids=str)
 def test_an_impossible_number_of_fits_is_refused(pair, fits):
     fields = sy.TrainConfig(None, None, model_id=1, loss_fn_id=2).to_fields()
-    with pytest.raises(MalformedMessage, match=r"the fits before a config are .*; expected an integer from 0 to "):
+    with pytest.raises(MalformedMessage, match=r"argument 'fits' is .*; expected an integer from 0 to "):
         pair[0].ask("train_config", fields=fields, fits=fits)
     assert pair[0].session.training.config is None
     pair[0].ask("train_config", fields=fields, fits=2**63 - 1)
@@ -268,7 +275,7 @@ def test_a_reply_over_the_limit_is_a_failure(own):
     ("value", "error"), [(torch.zeros(LIMIT), MessageTooLarge), ({1}, NotSerializable)], ids=["large", "set"]
 )
 def test_an_object_that_cannot_be_delivered_stays_on_the_worker(own, value, error):
-    own.set_obj(sy.ObjectWrapper(value, 5))
+    own.set_obj(sy.ObjectWrapper(value, 5, tags=["#offered"]))
     someone = Coordinator(own._dispatcher, "someone")
     for _ in range(2):
         with pytest.raises(error):
@@ -280,7 +287,7 @@ def test_get_takes_the_object_off_the_worker(pair, worker):
     pair[0].set(1, torch.ones(2), wrapped=False)
     answer = pair[0].ask("get", id=1)
     assert torch.equal(answer["obj"], torch.ones(2)) and answer["wrapped"] is False
-    assert worker.objects_count() == 0 and pair[0].session.owned == set()
+    assert pair[0].ids() == set()
     with pytest.raises(ObjectNotFoundError):
         pair[0].ask("get", id=1)
 
@@ -315,18 +322,18 @@ def test_only_long_calls_run_in_the_background(own):
     def job(name):
         return dispatcher.job(wire.Request(1, "call", {"name": name, "args": [], "kwargs": {}}), session)
 
-    assert {name for name in dispatcher.callable_methods() if not job(name).in_background} == {
+    assert {name for name in dispatcher.callable_methods() if job(name).place != "compute"} == {
         "clear_objects",
         "list_objects",
         "objects_count",
     }
 
 
-def test_a_model_outlives_its_pointer_until_the_next_config(pair, worker):
+def test_a_model_outlives_its_pointer_until_the_next_config(pair):
     first, _ = pair
     first.prepare()
     first.ask("delete", ids=["model", "loss"])
-    assert worker.objects_count() == 0
+    assert first.ids() == set()
     assert first.call("fit", "blobs") is not None
     fetched = first.ask("get", id="model")  # and it can still be fetched, once
     assert fetched["wrapped"] and not torch.equal(fetched["state"]["output.weight"], classifier().output.weight)
@@ -340,33 +347,33 @@ def test_a_model_outlives_its_pointer_until_the_next_config(pair, worker):
         first.call("fit", "blobs")
 
 
-def test_clear_spares_the_objects_of_others_that_are_connected(pair, worker):
+def test_clear_removes_the_objects_of_its_coordinator_only(pair, worker):
     first, second = pair
     first.prepare()
     second.set("theirs", torch.ones(1), wrapped=False)
-    worker.set_obj(sy.ObjectWrapper(None, "nobody's"))
-    first.call("clear_objects")
-    assert worker.current_objects().keys() == {"theirs"}
+    worker.set_obj(sy.ObjectWrapper(None, "owner's", tags=["#offered"]))
+    worker.set_obj(sy.ObjectWrapper(None, "untagged"))
+    for arguments in ((), (False,)):
+        first.call("clear_objects", *arguments)
+    assert (first.ids(), second.ids()) == ({"owner's"}, {"owner's", "theirs"})
+    assert worker.current_objects().keys() == {"owner's", "untagged"}
     with pytest.raises(TrainConfigMissing):
         first.call("fit", "blobs")
-    second.session.connections = 0
-    first.call("clear_objects")
-    assert worker.objects_count() == 0
 
 
 def test_the_end_of_a_session_takes_its_objects(pair, worker):
     first, second = pair
-    first.set("collected", torch.ones(1), wrapped=False)
-    first.set("kept", torch.ones(1), wrapped=False, collect=False)
+    first.prepare()
     second.set("theirs", torch.ones(1), wrapped=False)
     first.dispatcher.end_session(first.session)
-    assert worker.current_objects().keys() == {"kept", "theirs"}
+    assert (first.ids(), second.ids()) == (set(), {"theirs"})
+    assert first.session.training.config is None
     assert first.dispatcher.sessions.keys() == {"second"}
 
 
 def test_search_tells_ids_tags_and_shapes_but_no_data(pair):
-    pair[0].ask("set", id=1, obj=torch.ones(2, 3), wrapped=False, tags=["#b", "#a"], description="d", collect=True)
-    assert pair[1].ask("search", query=["#a"]) == [{"id": 1, "tags": ["#a", "#b"], "description": "d", "shape": (2, 3)}]
+    pair[0].ask("set", id=1, obj=torch.ones(2, 3), wrapped=False, tags=["#b", "#a"], description="d")
+    assert pair[0].ask("search", query=["#a"]) == [{"id": 1, "tags": ["#a", "#b"], "description": "d", "shape": (2, 3)}]
 
 
 def test_an_abandoned_job_stops_before_its_next_batch(pair):
@@ -393,11 +400,14 @@ def test_a_call_that_is_cancelled_is_abandoned(pair):
 
 def test_a_private_object_is_not_handed_out(pair, worker):
     secret = torch.ones(1)
-    secret.id, secret.private = 5, True
+    secret.id, secret.private, secret.tags = 5, True, {"#secret"}
     worker.set_obj(secret)
     with pytest.raises(GetNotPermittedError, match="does not hand out the object with id 5"):
+        worker.request_obj(5)  # here, coordinator and owner are one process
+    with pytest.raises(ObjectNotFoundError):
         pair[0].ask("get", id=5)
     assert worker.objects_count() == 1
+    assert worker.list_objects_remote() == "{5: <private Tensor>}"
 
 
 def test_a_call_is_over_when_it_has_returned(pair):
@@ -435,19 +445,3 @@ def test_every_request_is_logged_with_its_duration(caplog, verbose, level):
     assert done.levelno == failed.levelno == level
     assert done.getMessage().startswith("worker alice: objects_count() done in ")
     assert "fit(dataset_key='blobs') failed (TrainConfigMissing) in " in failed.getMessage()
-
-
-def test_calls_are_described_shortly():
-    arguments = {"key": "mnist", "data": torch.zeros(2, 3), "long": "x" * 100, "model": [1]}
-    text = describe_call("fit", (1, None), arguments)
-    assert text == f"fit(1, None, key='mnist', data=<Tensor (2, 3)>, long='{'x' * 56}..., model=<list>)"
-
-
-def test_unwrap_takes_replies_and_failures_only():
-    assert unwrap(wire.encode(wire.Reply(1, "pong")), "alice") == "pong"
-    with pytest.raises(MalformedMessage, match="a Request where a reply is expected"):
-        unwrap(wire.encode(wire.Request(1, "get")), "alice")
-    with pytest.raises(exceptions.DatasetExists) as raised:
-        fields = {"worker": "alice", "dataset_key": "mnist"}
-        unwrap(wire.encode(wire.Failure(1, "DatasetExists", "", fields, "call", "Traceback")), "alice")
-    assert raised.value.remote_traceback == "Traceback"

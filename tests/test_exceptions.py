@@ -43,6 +43,7 @@ EXAMPLES = [
     exceptions.OperatorNotAllowed("aten::save", "__torch__.Net.forward"),
     exceptions.LimitExceeded("alice", "the open connections", 65, 64, "connections"),
     exceptions.NotPermitted("alice", "datasets", "secret", ["mnist"]),
+    exceptions.AuditLogUnavailable("alice", "No space left on device"),
     exceptions.EmptyRoundError(),
     exceptions.ModelMismatchError("bob", "fc.weight", "missing", "(2, 3) torch.float32"),
     exceptions.QuorumNotReached(1, 2, {"bob": "no answer", "charlie": "it has gone"}),

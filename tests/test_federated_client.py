@@ -121,6 +121,25 @@ def test_the_optimizer_keeps_its_state_over_several_fits(name, arguments):
     assert arguments == before
 
 
+def test_a_fit_looks_up_its_state_a_few_times_however_many_batches_it_has(monkeypatch):
+    client, times = client_with(Classifier(), batch_size=1, epochs=3), []
+    training = FederatedClient._training
+    monkeypatch.setattr(FederatedClient, "_training", lambda self: [times.append(1), training(self)][1])
+    client.fit("blobs")
+    assert len(times) <= 8  # fit, and each of the methods that a subclass may override
+
+
+def test_the_current_model_is_at_hand_for_methods_of_ones_own():
+    model = Classifier()
+    client = client_with(model)
+    assert client.current_model() is model
+    client.rm_obj(MODEL)
+    with pytest.raises(ObjectNotFoundError):
+        client.current_model()
+    with pytest.raises(TrainConfigMissing):
+        FederatedClient().current_model()
+
+
 def test_a_new_config_gets_a_new_optimizer():
     local, settings = Classifier(), {"optimizer": "Adam", "optimizer_args": {"lr": 0.01}}
     client = client_with(copy.deepcopy(local), **settings)
@@ -347,10 +366,32 @@ def test_a_threshold_for_several_columns_is_refused():
         client_with(Classifier()).evaluate("blobs", threshold=0.5)
 
 
-@pytest.mark.parametrize("nr_bins", [-1, 0])
-def test_histograms_need_bins(nr_bins):
-    with pytest.raises(ValueError, match=f"nr_bins is {nr_bins}; expected the number of classes"):
-        client_with(Classifier()).evaluate("blobs", return_histograms=True, nr_bins=nr_bins)
+@pytest.mark.parametrize("nr_bins", [-1, 0, 10_001, 100_000_000])
+def test_histograms_need_bins_but_not_too_many(nr_bins):
+    client = client_with(Classifier())
+    with pytest.raises(ValueError, match=f"nr_bins is {nr_bins}; expected the number of classes, from 1 to 10,000"):
+        client.evaluate("blobs", return_histograms=True, nr_bins=nr_bins)
+    assert client.evaluate("blobs", nr_bins=nr_bins)["nr_predictions"] == 20  # no histograms, no bins
+
+
+def test_a_batch_has_no_more_places_than_the_dataset_has_samples():
+    client = client_with(Classifier(), batch_size=10**12)
+    assert client._create_data_loader("blobs").batch_size == 20
+    assert client.fit("blobs") is not None and client.evaluate("blobs")["nr_predictions"] == 20
+    client.add_dataset(sy.BaseDataset([], []), "nothing")
+    assert client._create_data_loader("nothing").batch_size == 1
+
+
+@pytest.mark.parametrize("settings", [{"max_nr_batches": 1e300}, {"epochs": 1, "max_nr_batches": 2**62 + 0.0}], ids=str)
+def test_a_bound_beyond_all_batches_is_none(settings):
+    assert client_with(Classifier(), **settings).fit("blobs") is not None
+
+
+@pytest.mark.parametrize("key", [["blobs"], {}, torch.ones(3), "x" * 10**6], ids=lambda key: type(key).__name__)
+def test_a_key_that_is_none_is_not_found(key):
+    with pytest.raises(DatasetNotFound) as refused:
+        client_with(Classifier()).fit(key)
+    assert len(str(refused.value)) < 400
 
 
 @pytest.mark.parametrize("call", [FederatedClient.fit, FederatedClient.evaluate])

@@ -52,7 +52,7 @@ def test_message_without_a_header_ends_the_connection(server, proxy, message):
     assert proxy.objects_count_remote() == 0
 
 
-SET = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": [], "description": None, "collect": True}
+SET = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": [], "description": None}
 
 
 @pytest.mark.parametrize(

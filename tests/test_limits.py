@@ -1,5 +1,6 @@
 """What a worker grants: bounds of every kind, the owner's policy, and a named error to whoever wants more."""
 
+import argparse
 import asyncio
 import dataclasses
 import threading
@@ -7,10 +8,11 @@ import threading
 import pytest
 import torch
 
+import script_options
 import syft as sy
+from syft.access.limits import Budget, Ledger, Limits, SamplePool, size_of
+from syft.access.policy import Enforcer, Policy
 from syft.exceptions import ConnectionFailed, LimitExceeded, NotPermitted, SyftError
-from syft.limits import Budget, Ledger, Limits, size_of
-from syft.policy import Policy
 from syft.workers import websocket_server
 from syft.workers.compute import ComputeThread
 from tests.models import blobs, classifier, make_config
@@ -68,6 +70,9 @@ def send(proxy, obj=None):
 
 
 class TestLimits:
+    def test_a_call_has_an_hour(self):
+        assert Limits().call_seconds == 3600
+
     def test_are_frozen_and_bounded(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
             Limits().connections = 3  # type: ignore[misc]
@@ -111,7 +116,7 @@ class TestLimits:
         pointers.append(send(second))
         with pytest.raises(LimitExceeded, match="the objects of all coordinators would be 5; the limit is 4"):
             send(second)
-        assert first.objects_count_remote() == 5  # one is the owner's own
+        assert (first.objects_count_remote(), second.objects_count_remote()) == (3, 1)
         pointers.pop(0).get()
         pointers.append(send(second))
 
@@ -129,11 +134,10 @@ class TestLimits:
             send(second, torch.zeros(200))
         del kept
 
-    def test_what_the_owner_removed_does_not_count(self, serve, connect):
-        server = serve(limits=Limits(objects=1))
-        proxy = connect(server)
+    def test_what_was_cleared_does_not_count(self, serve, connect):
+        proxy = connect(serve(limits=Limits(objects=1)))
         kept = [send(proxy)]
-        server.clear_objects()
+        proxy.clear_objects_remote()
         kept.append(send(proxy))
 
     def test_a_model_that_is_sent_without_waiting(self, serve, connect):
@@ -266,7 +270,7 @@ class TestPolicy:
         sent = {"structure": ""}
         server = serve()
         proxy = connect(server)
-        server._dispatcher.guard.policy.check_model = lambda digest: sent.update(structure=digest)
+        server._dispatcher.receiver._permit = lambda digest: sent.update(structure=digest)
         kept = send(proxy, sy.ObjectWrapper(classifier(), id=1))
         assert len(sent["structure"]) == 64
         strict = connect(serve(policy=Policy(models=[sent["structure"]])))
@@ -299,13 +303,90 @@ class TestPolicy:
             proxy.fit("blobs")
         assert proxy.evaluate("blobs")
 
+    def test_samples_of_a_call(self, serve, connect):
+        proxy = connect(serve(policy=Policy(max_samples_per_call=20, max_steps_per_fit=3)))
+        for settings in ({}, {"batch_size": 10**9}, {"batch_size": 10**9, "epochs": 2, "max_nr_batches": 1}):
+            make_config(**settings).send(proxy)
+            proxy.fit("blobs")  # 20 samples, whatever their batches
+            proxy.evaluate("blobs")
+        for settings, planned in (
+            ({"batch_size": 10**9, "epochs": 2}, 40),
+            ({"batch_size": 15, "epochs": 2, "max_nr_batches": 3}, 35),
+        ):
+            make_config(**settings).send(proxy)
+            with pytest.raises(LimitExceeded) as caught:
+                proxy.fit("blobs")
+            assert (caught.value.observed, caught.value.setting) == (planned, "max_samples_per_call")
+        strict = connect(serve(policy=Policy(max_samples_per_call=19)))
+        make_config(max_nr_batches=2).send(strict)
+        strict.fit("blobs")
+        with pytest.raises(LimitExceeded, match="the samples of one call would be 20; the limit is 19"):
+            strict.evaluate("blobs")
+
+    def test_samples_in_all(self, serve, connect):
+        server = serve(policy=Policy(max_samples=50))
+        first, second = connect(server), connect(server)
+        for proxy in (first, second):
+            make_config().send(proxy)
+        first.fit("blobs")
+        second.evaluate("blobs")
+        for ask in (first.fit, first.evaluate, second.fit):
+            with pytest.raises(LimitExceeded, match="the samples of all calls would be 60; the limit is 50"):
+                ask("blobs")
+        make_config(max_nr_batches=1).send(first)
+        first.fit("blobs")  # there are ten left, and these are eight
+
+    def test_samples_of_a_batch(self, serve, connect):
+        proxy = connect(serve(policy=Policy(max_batch_size=8)))
+        make_config(batch_size=8).send(proxy)
+        proxy.fit("blobs")
+        proxy.evaluate("blobs")
+        make_config(batch_size=10**9).send(proxy)
+        for ask in (proxy.fit, proxy.evaluate):
+            with pytest.raises(LimitExceeded, match="the samples of one batch would be 20; the limit is 8"):
+                ask("blobs")
+
+    def test_what_a_call_reads_is_counted_whatever_it_planned(self):
+        budget = Budget("alice", 60, batch_size=8, samples_per_call=20, pool=SamplePool("alice", 18))
+        budget.check_plan(samples=8, batch_size=8)
+        for samples, setting in (
+            (8, None),
+            (9, "max_batch_size"),
+            (8, None),
+            (8, "max_samples_per_call"),
+            (3, "max_samples"),
+        ):
+            if setting is None:
+                budget.spend(samples)
+                continue
+            with pytest.raises(LimitExceeded) as caught:
+                budget.spend(samples)
+            assert caught.value.setting == setting
+        assert budget.samples == 16
+
+    @pytest.mark.parametrize(
+        "asked", [["blobs"], {"blobs": 1}, torch.ones(2), None, "x" * 10**6], ids=lambda x: str(x)[:9]
+    )
+    def test_a_key_that_is_no_name_is_not_permitted(self, asked):
+        enforcer = Enforcer("alice", Policy(datasets=["blobs"]))
+        with pytest.raises(NotPermitted) as caught:
+            enforcer.check_call("fit", lambda dataset_key: None, [asked], {})
+        assert len(str(caught.value)) < 400
+
+    def test_the_scripts_options_bound_samples_and_batches(self):
+        parser = argparse.ArgumentParser()
+        script_options.add_worker_options(parser)
+        args = parser.parse_args(["--max_samples", "500", "--max_batch_size", "64"])
+        policy = Policy(**script_options.worker_options(parser, args)["policy"])
+        assert (policy.max_samples, policy.max_batch_size, policy.max_samples_per_call) == (500, 64, None)
+
     def test_one_name_is_no_list_of_names(self):
         with pytest.raises(ValueError, match="expected several names"):
             Policy(datasets="blobs")
 
 
 class TestDataStays:
-    """No request returns a dataset or a sample of it. What load_data stored are objects: their owner put them there."""
+    """No request returns a dataset or a sample of it, nor an object that its owner does not offer by tags."""
 
     def test_what_can_be_asked_for(self, serve, connect):
         server = serve(data=[torch.full((3,), 7.0)])
@@ -319,7 +400,7 @@ class TestDataStays:
             with pytest.raises(SyftError):
                 proxy.call(name)
         assert not any(f"{mark:.4f}" in str(answers) for mark in marks)
-        assert proxy.objects_count_remote() == 1 and "7." in proxy.list_objects_remote()
+        assert (proxy.objects_count_remote(), proxy.list_objects_remote()) == (0, "{}")
 
     def test_only_these_commands(self, serve):
         server = serve()
@@ -346,21 +427,44 @@ class TestAccounts:
     def test_size(self, obj, size):
         assert size_of(obj) == size_of(sy.ObjectWrapper(obj, id=1)) == size
 
-    def test_replaced(self):
+    @pytest.mark.parametrize(
+        ("tags", "description", "size"), [(["#abc"], None, 4), (["#a", "#é"], "four", 9), ((), "\ud800", 3)], ids=str
+    )
+    def test_tags_and_descriptions_count(self, tags, description, size):
+        tensor = torch.zeros(1)
+        tensor.tags, tensor.description = tags, description
+        assert size_of(tensor) == 4 + size
+        assert size_of(sy.ObjectWrapper(b"1234", 1, tags, description)) == 4 + size
+
+    def test_buffers_count_whether_a_state_dict_has_them_or_not(self):
+        model = torch.nn.Linear(1, 1)
+        model.register_buffer("kept", torch.zeros(10))
+        model.register_buffer("not_kept", torch.zeros(100), persistent=False)
+        assert size_of(model) == size_of(torch.jit.script(model)) == 4 * (2 + 110)
+
+    def test_an_object_counts_for_as_long_as_it_is_in_memory(self):
         ledger = Ledger("alice", Limits(object_bytes=100))
         for _ in range(5):
-            ledger.add("me", 1, torch.zeros(20))
-        ledger.remove(1)
-        ledger.remove(1)
+            ledger.add("me", torch.zeros(20))  # nobody keeps it
+        stored = sy.ObjectWrapper(torch.zeros(20), 1)
+        elsewhere = {"kept": stored}
+        ledger.add("me", stored)
+        del stored
+        with pytest.raises(LimitExceeded, match="would be 160; the limit is 100"):
+            ledger.add("me", torch.zeros(20))
+        ledger.add("you", elsewhere["kept"])
+        elsewhere.clear()
+        ledger.add("me", torch.zeros(25))
+        assert ledger._counts.keys() <= {"me"}  # nothing is left of coordinators without objects
 
     def test_a_refused_object_is_not_entered(self):
-        ledger = Ledger("alice", Limits(objects=1))
-        ledger.add("me", 1, None)
+        ledger, first, second = Ledger("alice", Limits(objects=1)), torch.zeros(1), torch.zeros(1)
+        ledger.add("me", first)
         for _ in range(2):
             with pytest.raises(LimitExceeded):
-                ledger.add("me", 2, None)
-        ledger.remove(1)
-        ledger.add("me", 2, None)
+                ledger.add("me", second)
+        del first
+        ledger.add("me", second)
 
     def test_budget_before_it_begins(self):
         Budget("alice", 1).spend(3)

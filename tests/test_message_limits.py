@@ -75,7 +75,7 @@ def test_reply_over_the_proxys_limit():
 )
 def test_object_over_the_limit_stays_on_the_worker(ours, theirs):
     large = LARGE.clone()
-    large.id = "large"
+    large.id, large.tags = "large", {"#offered"}
     with serving(Server(max_message_bytes=theirs)) as server, proxy_of(server, max_message_bytes=ours) as proxy:
         server.load_data([large])
         with pytest.raises(MessageTooLarge):

@@ -6,8 +6,16 @@ import threading
 import pytest
 import torch
 
-from syft.exceptions import ObjectNotFoundError
-from syft.objects import IdProvider, ObjectPointer, ObjectStorage, ObjectWrapper, PointerTensor
+from syft.exceptions import MalformedMessage, ObjectNotFoundError
+from syft.objects import (
+    IdProvider,
+    ObjectPointer,
+    ObjectStorage,
+    ObjectWrapper,
+    PointerTensor,
+    pack_object,
+    unpack_object,
+)
 
 
 class Location:
@@ -144,6 +152,40 @@ def test_a_wrapper_is_called_like_its_object():
     wrapper = ObjectWrapper(lambda x, scale=1: x * scale, id=1, tags=["#f"], description="scales")
     assert wrapper(3, scale=2) == 6
     assert (wrapper.id, wrapper.tags, wrapper.description) == (1, ["#f"], "scales")
+
+
+def test_an_object_is_packed_and_unpacked():
+    tensor = torch.ones(2)
+    tensor.tags, tensor.description = {"#b", "#a"}, "two"
+    packed = pack_object(tensor)
+    assert packed == {"obj": tensor, "wrapped": False, "tags": ["#a", "#b"], "description": "two"}
+    there = unpack_object(5, {**packed, "obj": torch.ones(2)})
+    assert (there.id, there.tags, there.description) == (5, {"#a", "#b"}, "two")
+    packed = pack_object(ObjectWrapper(len, id=1))
+    assert packed == {"obj": len, "wrapped": True, "tags": [], "description": None}
+    assert unpack_object("x", packed).obj is len
+
+
+PACKED = {"obj": torch.ones(1), "wrapped": False, "tags": [], "description": None}
+
+
+@pytest.mark.parametrize(
+    ("packed", "reason"),
+    [
+        (None, "no object"),
+        ([1], "no object"),
+        ({"obj": 1}, "no object: KeyError"),
+        ({**PACKED, "obj": "text"}, "is of type str; expected a tensor"),
+        ({**PACKED, "wrapped": 1, "obj": 2}, "is of type int; expected a tensor"),
+        ({**PACKED, "tags": 5}, "tags of an object are of type int"),
+        ({**PACKED, "tags": [5]}, "tags of an object are of type list; expected"),
+        ({**PACKED, "description": 5}, "description of an object is of type int"),
+    ],
+    ids=str,
+)
+def test_what_is_no_packed_object_is_refused(packed, reason):
+    with pytest.raises(MalformedMessage, match=reason):
+        unpack_object(1, packed)
 
 
 def test_the_object_goes_when_its_pointer_goes():

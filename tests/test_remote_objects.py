@@ -59,7 +59,7 @@ def test_tagged_tensors_of_the_worker_are_found_and_fetched(server, proxy):
     fetched = pointer.get()
     assert fetched.tolist() == [0, 1, 2]
     assert (fetched.tags, fetched.description) == ({"#data", "#small"}, "three numbers")
-    assert len(proxy.search("#data")) == 1
+    assert len(proxy.search("#data")) == 2  # what the owner offers, it offers to all, and again
 
 
 def test_clearing_spares_other_coordinators_that_are_connected(server, proxy):
@@ -74,7 +74,7 @@ def test_clearing_spares_other_coordinators_that_are_connected(server, proxy):
 
 
 def send_tensor(connection, obj_id: str) -> None:
-    arguments = {"obj": torch.ones(1), "wrapped": False, "tags": [], "description": None, "collect": True}
+    arguments = {"obj": torch.ones(1), "wrapped": False, "tags": [], "description": None}
     exchange(connection, wire.Request(1, "set", {"id": obj_id, **arguments}))
 
 
@@ -86,8 +86,10 @@ def test_objects_of_a_coordinator_that_does_not_come_back(server, proxy, monkeyp
     own = sy.local_worker.send(torch.ones(2), proxy)
     with raw(server, session="a") as connection:
         send_tensor(connection, "of a")
-        assert proxy.objects_count_remote() == 2
+        store = server._dispatcher.sessions["a"].objects
+        assert (proxy.objects_count_remote(), store.objects_count()) == (1, 1)
     assert gone.wait(5)
+    assert store.objects_count() == 0
     assert proxy.objects_count_remote() == 1
     assert own.get().tolist() == [1, 1]
 
@@ -131,7 +133,7 @@ def test_a_second_absence_is_as_long_as_the_first(server, monkeypatch):
     fired = threading.Event()
     loop.call_soon_threadsafe(lambda: [timers[0].fire(), fired.set()])
     assert fired.wait(DEADLINE)
-    assert server.objects_count() == 1
+    assert server._dispatcher.sessions["a"].objects.objects_count() == 1
 
 
 def open_things() -> tuple[int, set[str]]:

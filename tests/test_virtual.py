@@ -18,8 +18,10 @@ from syft.exceptions import (
     UnknownCommand,
     WorkerNotFoundException,
 )
-from syft.objects import ObjectWrapper
+from syft.objects import ObjectStorage, ObjectWrapper
+from syft.workers.base import BaseWorker
 from tests.models import Classifier, blobs, classifier, make_config, nll, train_locally
+from tests.network import eventually
 
 DEADLINE_S = 20
 
@@ -216,12 +218,53 @@ async def test_other_coroutines_go_on_during_a_call(bob):
     assert await asyncio.gather(bob.async_call("wait"), release()) == ["waited", None]
 
 
+TIMED_OUT = r"'bob' did not answer wait\(\) within 0\.01 s"
+
+
 async def test_a_call_that_takes_too_long_is_given_up(bob):
     try:
-        with pytest.raises(CallTimeout, match=r"'bob' did not answer wait\(\) within 0\.01 s"):
+        with pytest.raises(CallTimeout, match=TIMED_OUT):
             await bob.async_call("wait", timeout=0.01)
     finally:
         bob.proceed.set()  # the event loop waits for its threads
+
+
+def test_a_blocking_call_that_takes_too_long_is_given_up(bob):
+    try:
+        with pytest.raises(CallTimeout, match=TIMED_OUT):
+            bob.call("wait", timeout=0.01)
+    finally:
+        bob.proceed.set()
+    assert bob.call("wait", timeout=DEADLINE_S) == "waited"
+
+
+def test_a_fit_that_takes_too_long_ends_before_its_next_batch(alice):
+    make_config(batch_size=1, epochs=10**6).send(alice)
+    before = threading.active_count()
+    with pytest.raises(CallTimeout):
+        alice.call("fit", "blobs", timeout=0.2)
+    assert eventually(lambda: threading.active_count() == before)
+
+
+async def test_a_refusal_carries_the_remote_traceback_whoever_waits(bob):
+    for call in (bob.async_call("add_dataset"), asyncio.to_thread(bob.call, "add_dataset")):
+        with pytest.raises(UnknownCommand) as refused:
+            await call
+        assert "in accept" in refused.value.remote_traceback
+
+
+def test_a_worker_sets_up_its_store_once(monkeypatch):
+    times = []
+    monkeypatch.setattr(
+        ObjectStorage, "__init__", lambda self, init=ObjectStorage.__init__: [times.append(1), init(self)][1]
+    )
+    sy.VirtualWorker(id="once")
+    assert times == [1]
+
+
+def test_what_carries_no_requests_is_no_worker():
+    with pytest.raises(TypeError, match="abstract"):
+        BaseWorker(id="nobody")
 
 
 def test_workers_find_each_other_by_id(alice):

@@ -27,9 +27,9 @@ async def test_status_is_answered_during_training(server, proxy, other):
     pointer = sy.local_worker.send(torch.ones(2), proxy)
     job = asyncio.create_task(proxy.async_call("hold"))
     await asyncio.to_thread(wait_until_held, server)
-    for each in (proxy, other):
-        assert each.objects_count_remote() == 1
-        assert str(pointer.id_at_location) in each.list_objects_remote()
+    for each, count in ((proxy, 1), (other, 0)):
+        assert each.objects_count_remote() == count
+        assert (str(pointer.id_at_location) in each.list_objects_remote()) is (count == 1)
     assert not job.done()
     assert pointer.get().tolist() == [1, 1]
     server.release.set()
@@ -145,7 +145,7 @@ class Evaluator(Server):
     """A user's worker, whose evaluate() takes other arguments."""
 
     def evaluate(self, dataset_key, threshold):
-        model = self.get_obj(self.train_config._model_id).obj
+        model = self.current_model()
         sure = model(self.datasets[dataset_key].data).exp().max(dim=1).values > threshold
         return {"sure": sure, "share": (int(sure.sum()), len(sure))}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
-from syft.dispatch import RunningCall, Session, TrainingState, running_call
 from syft.exceptions import (
     CallAbandoned,
     DatasetEmpty,
@@ -31,15 +31,23 @@ from syft.federated.train_config import TrainConfig
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.graph import for_inference, loss_of
 from syft.objects import ObjectId, ObjectStorage
+from syft.session import RunningCall, Session, SessionObjects, TrainingState, running_call
+
+MAX_BINS = 10_000
+"""The most bins of a histogram that evaluate() returns: as many classes as there may be."""
 
 
 class FederatedClient(ObjectStorage):
     """Holds datasets and objects, and trains and evaluates models on the datasets.
 
+    While a call of a remote coordinator runs, its methods that store, find and remove objects are about the objects of
+    that coordinator; at all other times about this worker's own.
+
     Source: PySyft 0.2.4, `syft.federated.federated_client.FederatedClient`.
 
     Args:
         datasets: key -> dataset; None: none yet.
+        **kwargs: arguments of the next base class, in a worker that of BaseWorker.
 
     Attributes:
         evaluation_threads: batches that evaluate() works on at a time, each in a thread of its own, if the model
@@ -49,10 +57,10 @@ class FederatedClient(ObjectStorage):
 
     evaluation_threads = 1
 
-    def __init__(self, datasets: dict[str, Any] | None = None) -> None:
-        ObjectStorage.__init__(self)  # not super(): in a worker, that is BaseWorker
+    def __init__(self, datasets: dict[str, Any] | None = None, **kwargs: Any) -> None:
         self.datasets: dict[str, Any] = datasets if datasets is not None else {}
         self._session = Session("local")
+        super().__init__(**kwargs)
 
     def add_dataset(self, dataset: Any, key: str) -> None:
         """Register a dataset.
@@ -75,9 +83,12 @@ class FederatedClient(ObjectStorage):
 
     def set_obj(self, obj: Any) -> None:
         """Store an object under its id. A TrainConfig becomes the current one, and a new optimizer will be built."""
+        store = self._store()
         if isinstance(obj, TrainConfig):
             self.train_config = obj
             self.optimizer = None
+        elif store is not None:
+            store.set_obj(obj)
         else:
             super().set_obj(obj)
 
@@ -87,8 +98,26 @@ class FederatedClient(ObjectStorage):
         Raises:
             ObjectNotFoundError: there is none (also a KeyError).
         """
-        kept = self._training().kept
-        return kept[obj_id] if obj_id in kept else super().get_obj(obj_id)
+        kept, store = self._training().kept, self._store()
+        if obj_id in kept:
+            return kept[obj_id]
+        return super().get_obj(obj_id) if store is None else store.get_obj(obj_id)
+
+    def rm_obj(self, obj_id: ObjectId | None, force: bool = False) -> None:
+        """Remove the object with this id, if there is one. `force` is accepted and makes no difference."""
+        store = self._store()
+        super().rm_obj(obj_id) if store is None else store.rm_obj(obj_id)
+
+    def clear_objects(self, return_self: bool = True) -> Any:
+        """Remove all objects; return this worker, or None."""
+        store = self._store()
+        super().clear_objects() if store is None else store.clear_objects()
+        return self if return_self else None
+
+    def current_objects(self) -> dict[ObjectId, Any]:
+        """Return a copy of the mapping from id to object."""
+        store = self._store()
+        return super().current_objects() if store is None else store.current_objects()
 
     @property
     def train_config(self) -> TrainConfig | None:
@@ -108,6 +137,18 @@ class FederatedClient(ObjectStorage):
     @optimizer.setter
     def optimizer(self, optimizer: Any) -> None:
         self._training().optimizer = optimizer
+
+    def current_model(self) -> Any:
+        """Return the model of the current TrainConfig, that of the coordinator whose call runs.
+
+        It is for methods of your own, and cannot be called from afar.
+
+        Raises:
+            TrainConfigMissing: no TrainConfig was sent.
+            ObjectNotFoundError: the model was fetched or deleted, or none was sent (also a KeyError).
+        """
+        training = self._training()
+        return self._wrapped(training, self._config(training)._model_id)
 
     def fit(self, dataset_key: str, device: str | torch.device = "cpu", **kwargs: Any) -> torch.Tensor | None:
         """Train the model of the current TrainConfig on a local dataset.
@@ -130,11 +171,11 @@ class FederatedClient(ObjectStorage):
             UnknownOptimizer: torch.optim has no such optimizer (also a ValueError).
             DeviceUnavailable: this worker has no such device.
         """
-        model, loss_fn = self._model_and_loss(dataset_key)
+        training = self._training()
+        model, loss_fn = self._model_and_loss(training, dataset_key)
         device = self._device(device)
         with _on_device(model, device):
-            config = self._config()
-            self._build_optimizer(config.optimizer, model, config.optimizer_args)
+            self._build_optimizer(training.config.optimizer, model, training.config.optimizer_args)
             return self._fit(model=model, dataset_key=dataset_key, loss_fn=loss_fn, device=device)
 
     def evaluate(
@@ -168,17 +209,21 @@ class FederatedClient(ObjectStorage):
 
         Raises:
             TrainConfigMissing, DatasetNotFound, DatasetEmpty, DeviceUnavailable: as in fit().
-            ValueError: histograms are asked for and `nr_bins` is below 1; or predictions are to be counted where
-                there is no class to predict: outputs of one column without `threshold` or with other targets than 0
-                and 1, outputs of several columns with it, or outputs that are not one tensor.
+            ValueError: histograms are asked for and `nr_bins` is below 1 or above MAX_BINS; or predictions are to be
+                counted where there is no class to predict: outputs of one column without `threshold` or with other
+                targets than 0 and 1, outputs of several columns with it, or outputs that are not one tensor.
         """
-        if return_histograms and nr_bins < 1:
-            raise ValueError(f"no histograms without bins: nr_bins is {nr_bins}; expected the number of classes.")
-        model, loss_fn = self._model_and_loss(dataset_key)
+        if not return_histograms:
+            nr_bins = 0
+        elif not 1 <= nr_bins <= MAX_BINS:
+            raise ValueError(
+                f"no histograms: nr_bins is {nr_bins}; expected the number of classes, from 1 to {MAX_BINS:,}."
+            )
+        model, loss_fn = self._model_and_loss(self._training(), dataset_key)
         device = self._device(device)
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=False)
         loss_fn = loss_of(loss_fn)
-        counts = np.zeros((2, max(nr_bins, 0)))
+        counts = np.zeros((2, nr_bins))
         total_loss, correct, count = 0.0, 0, 0
 
         def outcome(batch: Any) -> tuple[int, float, int, np.ndarray]:
@@ -196,6 +241,7 @@ class FederatedClient(ObjectStorage):
                     loss = loss_fn(output, target).item() * len(target)
             return len(target), loss, right, histograms
 
+        self._check_plan(loader, len(loader))
         model.eval()
         with _on_device(model, device):
             frozen = for_inference(model)
@@ -220,21 +266,21 @@ class FederatedClient(ObjectStorage):
         return TrainConfig(model=None, loss_fn=None, owner=self, **fields)
 
     def _check_train_config(self) -> None:
-        if self.train_config is None:
-            raise TrainConfigMissing(self._name())
+        self._config(self._training())
 
     def _build_optimizer(self, optimizer_name: str, model: Any, optimizer_args: Mapping[str, Any] | None) -> Any:
         """Return the current optimizer; build it if the config is new."""
-        if self.optimizer is None:
+        training = self._training()
+        if training.optimizer is None:
             names = optimizer_names()
             if optimizer_name not in names:
                 raise UnknownOptimizer(optimizer_name, names)
-            self.optimizer = getattr(torch.optim, optimizer_name)(model.parameters(), **dict(optimizer_args or {}))
-        return self.optimizer
+            training.optimizer = getattr(torch.optim, optimizer_name)(model.parameters(), **dict(optimizer_args or {}))
+        return training.optimizer
 
     def _create_data_loader(self, dataset_key: str, shuffle: bool = False) -> DataLoader:
         """Return a loader of the dataset's batches. A shuffled one outside a fit counts as a fit of its own."""
-        config, dataset = self._config(), self.datasets[dataset_key]
+        config, dataset = self._config(self._training()), self.datasets[dataset_key]
         sampler: Sampler[int] = SequentialSampler(dataset)
         if shuffle:
             seeds = running_fit.get() or self._next_seeds()
@@ -242,7 +288,7 @@ class FederatedClient(ObjectStorage):
         # With a generator of its own, the loader leaves torch's global one alone.
         return DataLoader(
             Batches(dataset),
-            batch_size=config.batch_size,
+            batch_size=max(1, min(config.batch_size, len(dataset))),  # it makes a list of as many places
             sampler=sampler,
             collate_fn=Batches.collate,
             generator=torch.Generator(),
@@ -251,7 +297,8 @@ class FederatedClient(ObjectStorage):
     def _fit(
         self, model: Any, dataset_key: str, loss_fn: Any, device: str | torch.device = "cpu"
     ) -> torch.Tensor | None:
-        config, seeds = self._config(), self._next_seeds()
+        training = self._training()
+        config, optimizer, seeds = self._config(training), training.optimizer, self._next_seeds()
         token = running_fit.set(seeds)
         try:
             loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
@@ -264,12 +311,12 @@ class FederatedClient(ObjectStorage):
                 inputs, target = [_to(each, device) for each in inputs], target.to(device)
 
                 def closure(inputs: list[Any] = inputs, target: torch.Tensor = target) -> torch.Tensor:
-                    self.optimizer.zero_grad()
+                    optimizer.zero_grad()
                     loss = loss_fn(model(*inputs), target)
                     loss.backward()
                     return loss
 
-                loss = self.optimizer.step(closure)  # a closure, since LBFGS needs one
+                loss = optimizer.step(closure)  # a closure, since LBFGS needs one
         return None if loss is None else loss.detach().cpu()
 
     def _batches(self, loader: DataLoader, config: TrainConfig) -> Iterator[Any]:
@@ -278,13 +325,23 @@ class FederatedClient(ObjectStorage):
         Raises:
             LimitExceeded: these are more than this worker's owner allows.
         """
-        limit = math.ceil(config.max_nr_batches) if config.max_nr_batches >= 0 else None
-        call = running_call.get()
-        if call is not None:
-            steps = config.epochs * len(loader)
-            call.budget.check_steps(steps if limit is None else min(limit, steps))
+        steps = config.epochs * len(loader)
+        if config.max_nr_batches >= 0:
+            steps = min(steps, math.ceil(config.max_nr_batches))
+        self._check_plan(loader, steps, training=True)
         epochs = (self._accounted(loader) for _ in range(config.epochs))
-        return islice(chain.from_iterable(epochs), limit)
+        return islice(chain.from_iterable(epochs), min(steps, sys.maxsize))
+
+    @staticmethod
+    def _check_plan(loader: DataLoader, batches: int, training: bool = False) -> None:
+        """Raise LimitExceeded if so many batches are more than the owner allows the call that runs."""
+        call = running_call.get()
+        if call is not None and batches:
+            samples = len(loader.dataset)  # type: ignore[arg-type]
+            batch_size = loader.batch_size or samples
+            epochs, rest = divmod(batches, len(loader))
+            planned = epochs * samples + min(rest * batch_size, samples)
+            call.budget.check_plan(planned, min(batch_size, samples), batches if training else 0)
 
     def _accounted(self, loader: DataLoader) -> Iterator[Any]:
         """Yield batches for as long as somebody waits for the result; enter them in the account of the call."""
@@ -296,19 +353,17 @@ class FederatedClient(ObjectStorage):
                 call.budget.spend(len(batch[-1]))
             yield batch
 
-    def _model_and_loss(self, dataset_key: str) -> tuple[Any, Any]:
-        self._check_train_config()
-        if dataset_key not in self.datasets:
-            raise DatasetNotFound(self._name(), str(dataset_key), [str(key) for key in self.datasets])
+    def _model_and_loss(self, training: TrainingState, dataset_key: str) -> tuple[Any, Any]:
+        config = self._config(training)
+        if not isinstance(dataset_key, Hashable) or dataset_key not in self.datasets:
+            raise DatasetNotFound(self._name(), str(dataset_key)[:256], [str(key) for key in self.datasets])
         if len(self.datasets[dataset_key]) == 0:
             raise DatasetEmpty(self._name(), dataset_key)
-        config = self._config()
-        model, loss_fn = (self._wrapped(obj_id) for obj_id in (config._model_id, config._loss_fn_id))
-        return model, loss_fn
+        return self._wrapped(training, config._model_id), self._wrapped(training, config._loss_fn_id)
 
-    def _wrapped(self, obj_id: ObjectId | None) -> Any:
+    def _wrapped(self, training: TrainingState, obj_id: ObjectId | None) -> Any:
         """Return what is in the ObjectWrapper with this id; a config without a model sent None."""
-        wrapper = None if obj_id is None else self.get_obj(obj_id)
+        wrapper = None if obj_id is None else training.kept.get(obj_id) or self.get_obj(obj_id)
         if wrapper is None or wrapper.obj is None:
             raise ObjectNotFoundError(self._name(), obj_id)
         return wrapper.obj
@@ -330,7 +385,12 @@ class FederatedClient(ObjectStorage):
             number, call.fit_number = call.fit_number, None
         else:
             number = (self._session if call is None else call.session).count_fit(self._training())
-        return fit_seeds(getattr(self._config(), "seed", 0), self._name(), number)
+        return fit_seeds(getattr(self._training().config, "seed", 0), self._name(), number)
+
+    def _store(self) -> SessionObjects | None:
+        """Return the objects of the coordinator whose call runs; None: those of this worker are meant."""
+        call = self._running_call()
+        return None if call is None else call.session.objects
 
     def _training(self) -> TrainingState:
         call = self._running_call()
@@ -341,9 +401,10 @@ class FederatedClient(ObjectStorage):
         call = running_call.get()
         return call if call is not None and call.worker is self else None
 
-    def _config(self) -> TrainConfig:
-        self._check_train_config()
-        return self.train_config  # type: ignore[return-value]
+    def _config(self, training: TrainingState) -> TrainConfig:
+        if training.config is None:
+            raise TrainConfigMissing(self._name())
+        return training.config
 
     def _name(self) -> str:
         return str(getattr(self, "id", type(self).__name__))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from syft.federated.seeding import draw_seed
-from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectWrapper, registry
-
-if TYPE_CHECKING:
-    from syft.workers.base import BaseWorker
+from syft.objects import ID_PROVIDER, Location, ObjectId, ObjectPointer, ObjectWrapper, registry
 
 
 class TrainConfig:
@@ -74,7 +71,7 @@ class TrainConfig:
                 )
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
-        self.location: BaseWorker | None = None
+        self.location: Location | None = None
         self.model = model
         self.loss_fn = loss_fn
         self.batch_size = batch_size
@@ -89,7 +86,7 @@ class TrainConfig:
         self._model_id = model_id
         self._loss_fn_id = loss_fn_id
 
-    def send(self, location: BaseWorker) -> TrainConfig:
+    def send(self, location: Location) -> TrainConfig:
         """Send the model, the loss function and the settings to a worker, without waiting for it.
 
         An error on the worker is raised by the next call to it. The objects stay on the worker until they are fetched
@@ -114,7 +111,7 @@ class TrainConfig:
         location._post("train_config", fields=self.to_fields())
         return self
 
-    def get(self, location: BaseWorker | None = None) -> TrainConfig:
+    def get(self, location: Location | None = None) -> TrainConfig:
         """Return this config; PySyft 0.2 fetched a copy of it."""
         return self
 
@@ -141,7 +138,7 @@ class TrainConfig:
             "seed": self.seed,
         }
 
-    def _wrap_and_send_obj(self, obj: Any, location: BaseWorker) -> tuple[ObjectPointer, ObjectId]:
+    def _wrap_and_send_obj(self, obj: Any, location: Location) -> tuple[ObjectPointer, ObjectId]:
         wrapper = ObjectWrapper(obj, id=ID_PROVIDER.pop())
         return location._send_object(wrapper, owner=self.owner, wait=False), wrapper.id
 

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import itertools
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from syft.exceptions import InvalidReply, WorkerNotFoundException
+from syft.exceptions import InvalidReply, MalformedMessage, WorkerNotFoundException
 from syft.federated.train_config import TrainConfig
 from syft.fits import FitCounter
 from syft.graph.returned import with_state
-from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, ObjectStorage, ObjectWrapper, PointerTensor, registry
+from syft.objects import (
+    ID_PROVIDER,
+    ObjectId,
+    ObjectPointer,
+    ObjectStorage,
+    ObjectWrapper,
+    PointerTensor,
+    pack_object,
+    registry,
+    unpack_object,
+)
 
 logger = logging.getLogger(__name__)
 
 
-class BaseWorker(ObjectStorage):
+class BaseWorker(ObjectStorage, ABC):
     """A worker as a coordinator sees it.
 
     Source: PySyft 0.2.4, `syft.workers.base.BaseWorker`. Subclasses carry requests to the worker; all public
@@ -45,7 +55,7 @@ class BaseWorker(ObjectStorage):
         verbose: bool = False,
         auto_add: bool = True,
     ) -> None:
-        ObjectStorage.__init__(self)
+        super().__init__()
         self.hook = hook
         self.id = id
         self.is_client_worker = is_client_worker
@@ -134,23 +144,15 @@ class BaseWorker(ObjectStorage):
         if not wrapped and not isinstance(obj, torch.Tensor):
             raise TypeError(f"cannot send a {type(obj).__name__}; expected a tensor or an ObjectWrapper.")
         obj_id = obj.id if wrapped else ID_PROVIDER.pop()
-        tags = list(getattr(obj, "tags", None) or ())
-        description = getattr(obj, "description", None)
-        arguments = {
-            "id": obj_id,
-            "obj": obj.obj if wrapped else obj,
-            "wrapped": wrapped,
-            "tags": tags,
-            "description": description,
-            "collect": collect,
-        }
-        if not isinstance(arguments["obj"], torch.Tensor):
-            self._sent[obj_id] = arguments["obj"]
+        packed = pack_object(obj)
+        if not isinstance(packed["obj"], torch.Tensor):
+            self._sent[obj_id] = packed["obj"]
         if wait:
-            self._exchange("set", **arguments)
+            self._exchange("set", id=obj_id, **packed)
         else:
-            self._post("set", **arguments)
-        about: dict[str, Any] = {"tags": tags, "description": description, "garbage_collect_data": collect}
+            self._post("set", id=obj_id, **packed)
+        about: dict[str, Any] = {name: packed[name] for name in ("tags", "description")}
+        about["garbage_collect_data"] = collect
         if wrapped:
             return ObjectPointer(self, obj_id, owner, ptr_id, **about)
         return PointerTensor(self, obj_id, owner, ptr_id, shape=obj.shape, **about)
@@ -169,19 +171,16 @@ class BaseWorker(ObjectStorage):
         """Fetch an object as `request_obj` does, while other coroutines go on."""
         return self._received(obj_id, await self._async_exchange("get", id=obj_id))
 
-    def _received(self, obj_id: ObjectId, answer: dict[str, Any]) -> Any:
-        obj, tags, description = answer["obj"], answer["tags"], answer["description"]
-        if answer["state"] is not None:
+    def _received(self, obj_id: ObjectId, answer: Any) -> Any:
+        """Return an object as it came back; of a model, only the tensors come back."""
+        state = answer.pop("state", None) if isinstance(answer, dict) else None
+        if state is not None:
             sent = self._sent.get(obj_id)
             if sent is None:
                 raise InvalidReply(str(self.id), f"object {obj_id!r}", "a model", "one that this process sent")
-            obj = with_state(sent, answer["state"], str(self.id))
+            answer["obj"] = with_state(sent, state, str(self.id))
             self._sent.pop(obj_id, None)
-        if answer["wrapped"]:
-            return ObjectWrapper(obj, obj_id, tags, description)
-        if tags:
-            obj.tags, obj.description = set(tags), description
-        return obj
+        return unpack_object(obj_id, answer)
 
     def search(self, query: ObjectId | Iterable[ObjectId], *more: ObjectId) -> list[ObjectPointer]:
         """Return pointers to the worker's objects that carry all these tags, or that have this id.
@@ -189,18 +188,17 @@ class BaseWorker(ObjectStorage):
         The objects stay when the pointers go.
         """
         terms = [query] if isinstance(query, (str, int)) else list(query)
-        return [
-            (ObjectPointer if found["shape"] is None else PointerTensor)(
-                self,
-                found["id"],
-                registry.local_worker,
-                garbage_collect_data=False,
-                tags=found["tags"],
-                description=found["description"],
-                **({} if found["shape"] is None else {"shape": found["shape"]}),
-            )
-            for found in self._exchange("search", query=[*terms, *more])
-        ]
+        found = self._exchange("search", query=[*terms, *more])
+        try:
+            return [self._pointer_to(**each) for each in found]
+        except (TypeError, ValueError, RuntimeError) as reason:
+            raise MalformedMessage(f"no result of a search: {reason}") from None
+
+    def _pointer_to(self, id: ObjectId, tags: list[str], description: str | None, shape: Any) -> ObjectPointer:
+        about: dict[str, Any] = {"tags": tags, "description": description, "garbage_collect_data": False}
+        if shape is None:
+            return ObjectPointer(self, id, registry.local_worker, **about)
+        return PointerTensor(self, id, registry.local_worker, shape=shape, **about)
 
     def list_objects_remote(self) -> str:
         """Return the mapping from id to object on the worker, as text."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import torch
 
 from syft import wire
-from syft.dispatch import Dispatcher, describe_call, unwrap
+from syft.access.guard import Guard
+from syft.dispatch import Dispatcher
 from syft.exceptions import CallTimeout
 from syft.federated.federated_client import FederatedClient
 from syft.objects import ObjectId
+from syft.session import Job
+from syft.wire.failures import describe_request, unwrap
 from syft.workers.base import BaseWorker
 
 
@@ -23,7 +29,20 @@ class VirtualWorker(FederatedClient, BaseWorker):
     Everything that would travel to a remote worker is encoded and decoded here too, so whatever works with a virtual
     worker also works with a remote one. `fit` and `evaluate`, called directly, run in the calling thread.
 
-    Source: PySyft 0.2.4, `syft.workers.virtual.VirtualWorker`. The arguments are those of BaseWorker.
+    Source: PySyft 0.2.4, `syft.workers.virtual.VirtualWorker`.
+
+    Args:
+        hook: as for BaseWorker, like the five that follow.
+        id: the worker's id.
+        data: tensors to store at once.
+        is_client_worker: accepted and kept as an attribute.
+        log_msgs: whether to keep the calls in `msg_history`.
+        verbose: whether to log every call at level INFO rather than DEBUG.
+        auto_add: whether `syft.local_worker` shall know this worker by its id.
+        max_message_bytes: upper bound on one message.
+        allow_operators: operators that models may use beside those of syft/graph/operators.py.
+        allow_torchscript: take models that a plain graph cannot carry as TorchScript archives.
+        guard: what coordinators may use and ask for; None: as Dispatcher says.
     """
 
     def __init__(
@@ -38,18 +57,39 @@ class VirtualWorker(FederatedClient, BaseWorker):
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         allow_operators: Iterable[str] = (),
         allow_torchscript: bool = False,
+        guard: Guard | None = None,
     ) -> None:
-        FederatedClient.__init__(self)
-        BaseWorker.__init__(self, hook, id, data, is_client_worker, log_msgs, verbose, auto_add)
-        self._dispatcher = Dispatcher(self, max_message_bytes, allow_operators, allow_torchscript)
+        super().__init__(
+            hook=hook,
+            id=id,
+            data=data,
+            is_client_worker=is_client_worker,
+            log_msgs=log_msgs,
+            verbose=verbose,
+            auto_add=auto_add,
+        )
+        self._dispatcher = Dispatcher(self, max_message_bytes, allow_operators, allow_torchscript, guard)
         self._one_at_a_time = threading.Lock()
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
-        return self._result(self._dispatcher.handle(self._request(command, arguments), self._session))
+        job = self._dispatcher.accept(self._request(command, arguments), self._session)
+        return self._result(self._dispatcher.run(job) if timeout is None else self._run_in_time(job, timeout))
+
+    def _run_in_time(self, job: Job, seconds: float) -> bytes:
+        """Run a job in a thread of its own, which ends by itself, for no longer than these seconds."""
+        reply: Future[bytes] = Future()
+        context = contextvars.copy_context()
+        work = lambda: reply.set_result(context.run(self._dispatcher.run, job))  # noqa: E731
+        threading.Thread(target=work, name=f"call-{self.id}", daemon=True).start()
+        try:
+            return reply.result(seconds)
+        except FutureTimeout:
+            raise CallTimeout(str(self.id), job.call, seconds) from None
+        finally:
+            job.abandon()
 
     async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
-        request = self._dispatcher.decode(self._request(command, arguments))
-        job = self._dispatcher.job(request, self._session)
+        job = self._dispatcher.accept(self._request(command, arguments), self._session)
 
         def run() -> bytes:
             with self._one_at_a_time:
@@ -75,6 +115,6 @@ class VirtualWorker(FederatedClient, BaseWorker):
 
     def _request(self, command: str, arguments: dict[str, Any]) -> bytes:
         arguments = self._count_fits(command, arguments)
-        self._note(describe_call(command, (), arguments))
+        self._note(describe_request(command, arguments))
         request = wire.Request(next(self._request_ids), command, arguments)
         return wire.encode(request, self._dispatcher.receiver.allow_torchscript)

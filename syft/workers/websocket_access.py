@@ -38,10 +38,9 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 from websockets.http11 import Request, Response
 
 from syft import exceptions
-from syft.audit import fingerprint
-from syft.dispatch import Session
-from syft.exceptions import AccessDenied, HandshakeFailed, LimitExceeded, SyftError
-from syft.guard import Guard
+from syft.access.audit import fingerprint
+from syft.access.guard import Caller, Guard
+from syft.exceptions import AccessDenied, HandshakeFailed, LimitExceeded, SyftError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +97,7 @@ class Gate:
             return None
         if isinstance(error, AccessDenied):
             logger.warning("worker %s: access denied to %s: %s", worker, connection.remote_address, error.cause)
-        who = Session("", who=identity(connection, None))
-        self._guard.record(who, "connect", type(error).__name__, 0)
+        self._guard.record_refusal(Caller("", identity(connection, None)), "connect", error)
         return refuse(connection, status, error)
 
     def _page(self, headers: Headers) -> SyftError | None:
@@ -167,7 +165,7 @@ def refusal(worker: str, url: str, error: Exception) -> SyftError:
         return AccessDenied(worker, url, told.cause, told.remedy)
     if told is not None:
         return told
-    cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    cause = printable(f"{type(error).__name__}: {error}", 500) if str(error) else type(error).__name__
     if isinstance(error, InvalidMessage) and url.startswith("wss:"):
         # asyncio's TLS servers do not send the alert that would say so.
         cause = f"{cause} (it closed the connection after the TLS handshake: does it trust this client certificate?)"

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from syft import wire
-from syft.dispatch import describe_call, unwrap
 from syft.exceptions import CallTimeout, ConnectionFailed, MessageTooLarge, SyftError
 from syft.objects import ObjectId
+from syft.wire.failures import describe_request, unwrap
 from syft.workers.base import BaseWorker, _fit_arguments, _threshold_argument
 from syft.workers.io_thread import IOThread, in_event_loop
 from syft.workers.websocket_access import FilePath, client_tls, resolve_token, warn_of_open_token
@@ -265,10 +265,7 @@ class WebsocketClientWorker(BaseWorker):
 
     def _prepare(self, command: str, arguments: dict[str, Any]) -> tuple[Link, int, str, bytes]:
         """Return the link to use, and the request's id, description and bytes."""
-        if command == "call":
-            call = describe_call(arguments["name"], arguments["args"], arguments["kwargs"])
-        else:
-            call = describe_call(command, (), arguments)
+        call = describe_request(command, arguments)
         link = self._usable_link()
         arguments = self._count_fits(command, arguments)
         if self._garbage and link.open:

@@ -27,8 +27,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from syft import wire
-from syft.dispatch import unwrap
-from syft.exceptions import HandshakeFailed, MalformedMessage, VersionMismatch, WorkerUnreachable
+from syft.exceptions import HandshakeFailed, MalformedMessage, VersionMismatch, WorkerUnreachable, printable
+from syft.wire.failures import unwrap
 from syft.workers import token_files
 from syft.workers import websocket_settings as settings
 from syft.workers.websocket_access import authorization, refusal
@@ -174,4 +174,4 @@ async def _introduce(connection: ClientConnection, peer: Peer, session: str) -> 
 
 def cause_of(error: BaseException) -> str:
     """Return an error as the cause of another one."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return printable(f"{type(error).__name__}: {error}", 500) if str(error) else type(error).__name__

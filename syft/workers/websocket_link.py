@@ -26,7 +26,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from syft import wire
-from syft.exceptions import ConnectionLost, MalformedMessage, SyftError
+from syft.exceptions import ConnectionLost, MalformedMessage, SyftError, printable
 from syft.workers import websocket_settings as settings
 from syft.workers.io_thread import IOThread
 from syft.workers.websocket_connect import Peer, cause_of, open_connection
@@ -195,7 +195,7 @@ class Link:
         try:
             reply = waiting.get(wire.peek_id(frame))  # type: ignore[arg-type]
         except (MalformedMessage, TypeError) as error:
-            logger.warning("worker %s sent a message that is dropped: %s", self._peer.worker, error)
+            logger.warning("worker %s sent a message that is dropped: %s", self._peer.worker, printable(str(error)))
             return
         if reply is not None and not reply.done():
             reply.set_result(frame)  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Future
 
-from syft.dispatch import unwrap
 from syft.exceptions import SyftError
+from syft.wire.failures import unwrap
 
 
 class Posts:

@@ -25,13 +25,14 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from syft import wire
-from syft.audit import AuditLog
-from syft.dispatch import Job, Session
-from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage, TokenNotKept
-from syft.guard import Guard
-from syft.limits import STUCK_SECONDS, Limits
+from syft.access.audit import AuditLog
+from syft.access.guard import Guard
+from syft.access.limits import STUCK_SECONDS, Limits
+from syft.access.policy import Policy
+from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage, TokenNotKept, printable
 from syft.objects import ObjectId
-from syft.policy import Policy
+from syft.session import Job, Session
+from syft.wire.failures import failure
 from syft.workers import token_files
 from syft.workers import websocket_settings as settings
 from syft.workers.compute import ComputeThread
@@ -54,8 +55,6 @@ SESSION_GRACE = 600.0
 """Seconds for which a worker keeps the objects of a coordinator that is not connected any more."""
 
 _LONGEST_NAME = 64
-_SHORT = frozenset({"set", "delete", "train_config", "cancel"})
-"""Commands that take no longer than reading them did."""
 _LARGE = 64 * 1024
 """Frames of more bytes are handled outside the event loop."""
 
@@ -69,7 +68,7 @@ class WebsocketServerWorker(VirtualWorker):
     To offer methods of your own, subclass this class and define them, public; call them with
     `proxy.call("name", ...)` or `await proxy.async_call("name", ...)`. They run one at a time with fit() and
     evaluate(), take and return tensors, arrays, models and plain values, and find the coordinator's model with
-    `self.get_obj(self.train_config._model_id).obj`.
+    `self.current_model()`.
 
     Source: PySyft 0.2.4, `syft.workers.websocket_server.WebsocketServerWorker`; `max_message_bytes` is new.
 
@@ -99,7 +98,7 @@ class WebsocketServerWorker(VirtualWorker):
             is in it, and torch's loader trusts its input: only where every coordinator is trusted.
         limits: how much coordinators may use; None: as class Limits says.
         policy: what they may ask for; None: everything that the worker offers.
-        audit_path: file to which a line is written for everything they ask (see syft/audit.py); None: no such file.
+        audit_path: file to which lines are written for everything they ask (syft/access/audit.py); None: no such file.
 
     Attributes:
         stuck_calls: once stopped: calls that ran beyond their time and cannot be ended (see Limits). Their threads
@@ -129,6 +128,11 @@ class WebsocketServerWorker(VirtualWorker):
         policy: Policy | None = None,
         audit_path: FilePath | None = None,
     ) -> None:
+        if (cert_path is None) != (key_path is None):
+            raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
+        if client_ca_path is not None and cert_path is None:
+            raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
+        audit = AuditLog(audit_path) if audit_path is not None else None
         # A server is no proxy: the local worker does not list it, so one process may hold both of an id.
         super().__init__(
             hook,
@@ -140,13 +144,8 @@ class WebsocketServerWorker(VirtualWorker):
             max_message_bytes=max_message_bytes,
             allow_operators=allow_operators,
             allow_torchscript=allow_torchscript,
+            guard=Guard(str(id), limits, policy, audit),
         )
-        if (cert_path is None) != (key_path is None):
-            raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
-        if client_ca_path is not None and cert_path is None:
-            raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
-        audit = AuditLog(audit_path) if audit_path is not None else None
-        self._dispatcher.guard = Guard(str(id), limits, policy, audit)
         self.host = host
         self.port = parse_port(port)
         self.loop = loop
@@ -327,7 +326,7 @@ class _Running:
         except ConnectionClosed:
             pass
         except MalformedMessage as error:
-            logger.warning("worker %s: a connection is closed: %s", self._worker.id, error)
+            logger.warning("worker %s: a connection is closed: %s", self._worker.id, printable(str(error)))
             await connection.close(1002, str(error)[:120])
         finally:
             for task, job in jobs.items():
@@ -347,7 +346,7 @@ class _Running:
             request = wire.decode(_binary(frame))
         except MalformedMessage as error:
             # An answer in this side's version lets the other side name both versions.
-            await connection.send(self._dispatcher.failure(0, "hello", error))
+            await connection.send(failure(0, "hello", error))
             raise
         arguments = request.arguments if isinstance(request, wire.Request) and request.command == "hello" else {}
         name, limit = arguments.get("session"), arguments.get("max_message_bytes", wire.MAX_MESSAGE_BYTES)
@@ -356,7 +355,7 @@ class _Running:
         try:
             session = self._dispatcher.open_session(name)
         except LimitExceeded as error:
-            await connection.send(self._dispatcher.failure(0, "hello", error))
+            await connection.send(failure(0, "hello", error))
             raise MalformedMessage("there are too many coordinators") from None
         session.connections += 1
         if session.ending is not None:
@@ -376,19 +375,16 @@ class _Running:
     ) -> None:
         """Answer one request: at once if it is quick, else when its turn in the compute thread has come."""
         data = _binary(frame)
-        request_id = wire.peek_id(data)
-        try:
-            request = await self._decode(data)
-            job = self._dispatcher.job(request, session)
-        except Exception as error:
-            await connection.send(self._dispatcher.failure(request_id, "a request", error))
-            return
-        if job.in_background:
+        accept = self._dispatcher.accept
+        large = len(data) > _LARGE
+        job = await asyncio.to_thread(accept, data, session) if large else accept(data, session)
+        if job.place == "compute":
             limit = self._guard.limits.queued_calls
             if session.queued >= limit:
                 what = "the calls of one coordinator that wait"
                 refusal = LimitExceeded(str(self._worker.id), what, session.queued + 1, limit, "queued_calls")
-                await connection.send(self._dispatcher.failure(request_id, job.call, refusal))
+                self._guard.record_refusal(session.caller, job.call, refusal)
+                await connection.send(failure(job.request_id, job.call, refusal))
                 return
             session.queued += 1
             task = asyncio.create_task(self._compute_and_reply(connection, job))
@@ -396,22 +392,16 @@ class _Running:
             task.add_done_callback(lambda done: self._finished(session, jobs, done))
         else:
             run = self._dispatcher.run
-            at_once = request.command in _SHORT and len(data) <= _LARGE  # another thread would cost more
+            at_once = job.place == "loop" and not large  # another thread would cost more
             await connection.send(fragments(run(job) if at_once else await asyncio.to_thread(run, job)))
-
-    async def _decode(self, data: bytes) -> wire.Request:
-        decode = self._dispatcher.decode
-        if len(data) > _LARGE:
-            return await asyncio.to_thread(decode, data)
-        return decode(data)
 
     async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
         context = contextvars.copy_context()
         try:
             reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
         except LimitExceeded as error:  # it did not end in time, and never may
-            self._guard.record(job.session, job.call, type(error).__name__, error.observed, job.model_digest)
-            reply = self._dispatcher.failure(job.request_id, job.call, error)
+            self._guard.record_refusal(job.session.caller, job.call, error, error.observed)
+            reply = failure(job.request_id, job.call, error)
         with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
             await connection.send(fragments(reply))
 

@@ -75,7 +75,7 @@ class Endless(torch.nn.Module):
 
 def corpus():
     """Return valid requests of all kinds."""
-    stored = {"wrapped": True, "tags": ["a"], "description": None, "collect": True}
+    stored = {"wrapped": True, "tags": ["a"], "description": None}
     fields = make_config(max_nr_batches=2).to_fields() | {"model_id": 1, "loss_fn_id": 2}
     calls = [
         ("fit", [], {"dataset_key": "blobs"}),

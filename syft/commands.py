@@ -1,0 +1,200 @@
+"""The commands that a worker answers. What is not in this table is refused, before anything is done or stored.
+
+    command       argument     is                                            a server answers it in
+    ------------  -----------  --------------------------------------------  ---------------------------------
+    call          name         str of at most 256 characters                 the compute thread, in its turn;
+                  args         list of values                                list_objects, objects_count and
+                  kwargs       map of such names to values                   clear_objects: any thread
+    cancel        request_id   int                                           the event loop
+    delete        ids          list of ids                                   the event loop
+    get           id           id                                            any thread
+    search        query        list of at most 64 ids or tags                any thread
+    set           id           id                                            the event loop
+                  obj          value
+                  wrapped      bool
+                  tags         list of at most 64 str of 256 characters
+                  description  str of at most 4,096 characters, or None
+    train_config  fields       map, see TRAIN_CONFIG                         the event loop
+                  fits         int from 0 to 2**63 - 1; 0 if left out
+
+    id     int of 64 bits, or str of at most 256 characters
+    value  whatever the wire carries, nested at most 100 levels deep; tensors and arrays have at most 64 dimensions
+
+Frames of many bytes are answered in a thread in any case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from syft.exceptions import MalformedMessage
+from syft.wire.failures import shortly
+
+MAX_NAME = 256
+MAX_TAGS = 64
+MAX_DESCRIPTION = 4096
+MAX_DIMENSIONS = 64
+MAX_LEVELS = 100
+
+Place = Literal["loop", "thread", "compute"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an argument has to be.
+
+    Attributes:
+        text: the kind in words, for errors.
+        holds: returns whether a value is of it.
+    """
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Command:
+    """The arguments of a command, where a server answers it, and which of the arguments may be left out."""
+
+    arguments: Mapping[str, Kind]
+    place: Place
+    optional: frozenset[str] = frozenset()
+
+
+def _is_int(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**64
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_NAME
+
+
+def _is_id(value: Any) -> bool:
+    return _is_int(value) or _is_name(value)
+
+
+def _is_list(value: Any, holds: Callable[[Any], bool], most: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) <= most and all(map(holds, value))
+
+
+def _is_map(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and len(value) <= MAX_NAME and all(map(_is_name, value)) and _all(holds, value)
+
+
+def _all(holds: Callable[[Any], bool], value: Mapping[Any, Any]) -> bool:
+    return all(map(holds, value.values()))
+
+
+def _is_value(value: Any, levels: int = MAX_LEVELS) -> bool:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return value.ndim <= MAX_DIMENSIONS
+    if isinstance(value, (list, tuple, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_is_value(item, levels - 1) for item in items)
+    return True
+
+
+def _is_setting(value: Any) -> bool:
+    """Return whether a value is one that optimizers take: it is kept as long as the config is, so it is small."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() <= MAX_TAGS and _is_value(value)
+    return _is_scalar(value) or _is_list(value, _is_scalar, MAX_TAGS)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, float)) or _is_id(value)
+
+
+def _optional(kind: Kind) -> Kind:
+    return Kind(f"{kind.text}, or None", lambda value: value is None or kind.holds(value))
+
+
+_BOUNDS = f"at most {MAX_LEVELS} levels, with tensors of at most {MAX_DIMENSIONS} dimensions"
+
+ID = Kind(f"an integer of 64 bits or a string of at most {MAX_NAME} characters", _is_id)
+INT = Kind("an integer of 64 bits", _is_int)
+COUNT = Kind("an integer from 0 to 2**63 - 1", lambda value: type(value) is int and 0 <= value < 2**63)
+NUMBER = Kind("a finite number", _is_number)
+BOOL = Kind("True or False", lambda value: isinstance(value, bool))
+NAME = Kind(f"a string of at most {MAX_NAME} characters", _is_name)
+DESCRIPTION = Kind(
+    f"a string of at most {MAX_DESCRIPTION:,} characters, or None",
+    lambda value: value is None or (isinstance(value, str) and len(value) <= MAX_DESCRIPTION),
+)
+TAGS = Kind(
+    f"a list of at most {MAX_TAGS} strings of at most {MAX_NAME} characters",
+    lambda value: isinstance(value, list) and _is_list(value, _is_name, MAX_TAGS),
+)
+QUERY = Kind(f"a list of at most {MAX_TAGS} ids or tags", lambda value: _is_list(value, _is_id, MAX_TAGS))
+IDS = Kind("a list of ids", lambda value: _is_list(value, _is_id, 2**32))
+VALUE = Kind(f"a value of {_BOUNDS}", _is_value)
+VALUES = Kind(
+    f"a list of values of {_BOUNDS}",
+    lambda value: isinstance(value, (list, tuple)) and _is_value(value),
+)
+NAMED_VALUES = Kind(
+    f"a map of names to values of {_BOUNDS}",
+    lambda value: _is_map(value, _is_value),
+)
+SETTINGS = Kind(
+    "a map of names to numbers, names, small tensors and short lists of them", lambda value: _is_map(value, _is_setting)
+)
+MAP = Kind("a map of names", lambda value: _is_map(value, lambda item: True))
+
+TRAIN_CONFIG: Mapping[str, Kind] = {
+    "id": _optional(ID),
+    "model_id": _optional(ID),
+    "loss_fn_id": _optional(ID),
+    "batch_size": INT,
+    "epochs": INT,
+    "optimizer": NAME,
+    "optimizer_args": _optional(SETTINGS),
+    "max_nr_batches": NUMBER,
+    "shuffle": BOOL,
+    "seed": _optional(INT),
+}
+"""What the fields of a TrainConfig have to be; TrainConfig itself refuses those that it does not know."""
+
+COMMANDS: Mapping[str, Command] = {
+    "call": Command({"name": NAME, "args": VALUES, "kwargs": NAMED_VALUES}, "compute"),
+    "cancel": Command({"request_id": INT}, "loop"),
+    "delete": Command({"ids": IDS}, "loop"),
+    "get": Command({"id": ID}, "thread"),
+    "search": Command({"query": QUERY}, "thread"),
+    "set": Command({"id": ID, "obj": VALUE, "wrapped": BOOL, "tags": TAGS, "description": DESCRIPTION}, "loop"),
+    "train_config": Command({"fields": MAP, "fits": COUNT}, "loop", frozenset({"fits"})),
+}
+
+
+def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
+    """Check the arguments of a command of the table.
+
+    Raises:
+        MalformedMessage: one is missing, is one too many, or is not what it has to be; it names the argument.
+    """
+    expected = COMMANDS[command].arguments
+    if not expected.keys() - COMMANDS[command].optional <= arguments.keys() <= expected.keys():
+        given = ", ".join(shortly(name) for name in arguments) or "none"
+        raise MalformedMessage(f"command {command!r} has the arguments {given[:MAX_NAME]}; expected {sorted(expected)}")
+    _check(command, arguments, expected)
+    if command == "train_config":
+        fields = arguments["fields"]
+        _check(command, fields, {name: kind for name, kind in TRAIN_CONFIG.items() if name in fields})
+
+
+def _check(command: str, arguments: Mapping[str, Any], expected: Mapping[str, Kind]) -> None:
+    for name, value in arguments.items():
+        kind = expected.get(name)
+        if kind is not None and not kind.holds(value):
+            observed = f"{shortly(value)} ({type(value).__name__})"
+            raise MalformedMessage(f"command {command!r}: argument {name!r} is {observed}; expected {kind.text}")
