@@ -32,7 +32,7 @@ SyftError
 ├── EmptyRoundError             (also ValueError)
 ├── LimitExceeded               (also RuntimeError)  more than the worker grants
 ├── NotPermitted                (also PermissionError)  something the worker's owner does not allow
-├── AuditLogUnavailable         (also RuntimeError)  a worker cannot write down what it would do
+├── AuditLogUnavailable         (also RuntimeError)  a worker cannot write to its audit log
 ├── ModelMismatchError          (also ValueError)
 ├── QuorumNotReached            (also RuntimeError)  too few workers answered in a round
 ├── CheckpointError             (also ValueError)
@@ -460,8 +460,8 @@ class LimitExceeded(SyftError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} refuses: {self.what} would be {self.observed:,.10g}; the limit is "
-            f"{self.limit:,.10g} ({self.setting}, set by the worker's owner)."
+            f"worker {self.worker!r} refused the request: {self.what} ({self.observed:,.10g}) would exceed the limit "
+            f"of {self.limit:,.10g} ({self.setting}, set by the worker's owner)."
         )
 
 
@@ -483,15 +483,16 @@ class NotPermitted(SyftError, PermissionError):
 
 @dataclass(eq=False)
 class AuditLogUnavailable(SyftError, RuntimeError):
-    """A worker keeps an audit log and cannot write to it, so it carries out nothing and hands out nothing."""
+    """A worker cannot write to its audit log, so it does and returns nothing."""
 
     worker: str
     cause: str
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} refuses: its audit log cannot be written ({self.cause}), and nothing is done or "
-            "handed out without a line there. The worker's owner has to make the file writable, or make room for it."
+            f"worker {self.worker!r} refused the request: its audit log cannot be written ({self.cause}), and it does "
+            "and returns nothing that it cannot record. The worker's owner has to make the file writable or free some "
+            "space."
         )
 
 

@@ -79,8 +79,8 @@ TEXTS = {
     "torch.float32. The whole reply is discarded.",
     "CheckpointMismatch": "checkpoint 'run.safetensors' belongs to another run: its argument 'seed' is 1; expected 2. "
     "Resume with the model and the arguments of that run.",
-    "LimitExceeded": "worker 'alice' refuses: the open connections would be 65; the limit is 64 (connections, set by "
-    "the worker's owner).",
+    "LimitExceeded": "worker 'alice' refused the request: the open connections (65) would exceed the limit of 64 "
+    "(connections, set by the worker's owner).",
     "NotPermitted": "worker 'alice' does not permit 'secret'; its owner allows these datasets: 'mnist'.",
     "RemoteError": "worker 'alice' failed in fit(dataset_key='mnist'): ValueError: Expected input batch_size (32)\n"
     "  --- traceback on worker 'alice' ---\n  Traceback (most recent call last):\n    File ...",
