@@ -1,12 +1,14 @@
 """The documents: their code runs, their commands and links exist, and the README stays short."""
 
 import ast
+import contextlib
 import functools
+import importlib
 import inspect
+import io
+import linecache
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -43,9 +45,10 @@ def commands(path: Path) -> list[list[str]]:
 @functools.cache
 def script_options(script: str) -> set[str]:
     """Return the options that a script's --help names."""
-    command = [sys.executable, script, "--help"]
-    shown = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    return set(re.findall(r"--\w+", shown))
+    module, shown = importlib.import_module(script.removesuffix(".py")), io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        module.define_and_get_arguments(["--help"])
+    return set(re.findall(r"--\w+", shown.getvalue()))
 
 
 def anchors(path: Path) -> set[str]:
@@ -68,8 +71,6 @@ async def test_the_python_blocks_of_a_document_run_one_after_the_other(path, tmp
 
 def register_source(monkeypatch, filename, source):
     """Let torch.jit.script find the source of a plain model, as it does in a notebook."""
-    import linecache
-
     monkeypatch.setitem(linecache.cache, filename, (len(source), None, source.splitlines(keepends=True), filename))
 
 
@@ -82,6 +83,13 @@ def test_the_commands_of_a_document_exist(path):
         elif command[0] == "python" and command[1].endswith(".py"):
             options = {word for word in command[2:] if word.startswith("--") and word != "--"}
             assert options <= script_options(command[1]), command
+
+
+@pytest.mark.parametrize("path", [*RUNNABLE, REPOSITORY / "SECURITY.md"], ids=lambda path: path.name)
+def test_the_options_that_a_document_mentions_exist(path):
+    scripts = ("run_websocket_client.py", "run_websocket_server.py", "start_websocket_servers.py")
+    mentioned = {option for code in CODE.findall(prose(path)) for option in re.findall(r"(?<!\S)`?(--\w+)", code)}
+    assert {option.strip("`") for option in mentioned} <= set().union(*map(script_options, scripts))
 
 
 @each_document
