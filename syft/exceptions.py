@@ -263,8 +263,8 @@ class OperatorNotAllowed(ProtocolError):
     def __str__(self) -> str:
         return (
             f"this model or function is refused: {self.where} uses {self.operator}, which is not on the list of "
-            "allowed operators (syft/graph/operators.py). Rewrite it without that operator, or ask the receiver's "
-            "owner to allow it (allow_operators=)."
+            "allowed operators (syft/graph/operators.py). Write it without, or have "
+            "the receiver allow it (allow_operators=)."
         )
 
 

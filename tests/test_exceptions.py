@@ -71,8 +71,8 @@ TEXTS = {
     "MessageTooLarge": "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
     "Raise max_message_bytes on the client and on the server.",
     "OperatorNotAllowed": "this model or function is refused: __torch__.Net.forward uses aten::save, which is not on "
-    "the list of allowed operators (syft/graph/operators.py). Rewrite it without that operator, or ask the receiver's "
-    "owner to allow it (allow_operators=).",
+    "the list of allowed operators (syft/graph/operators.py). Write it without, or have the receiver allow it "
+    "(allow_operators=).",
     "QuorumNotReached": "received 1 model; the round needs 2 (min_workers). Failures: bob: no answer; charlie: it has "
     "gone.",
     "InvalidReply": "worker 'bob' sent an invalid reply: parameter 'fc.weight': (2, 3) torch.float64; expected (2, 3) "
