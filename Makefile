@@ -12,7 +12,7 @@ STAMP := $(ENV)/.installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook certificates test check bench
+.PHONY: help install demo notebook certificates test test-fast coverage check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,12 @@ bench: $(STAMP) ## measure the speed, against the same work without this package
 test: $(if $(LOWEST),,check) $(STAMP) ## check style and types, then run all tests
 	@echo "== pytest"
 	@$(BIN)/python -m pytest
+
+test-fast: $(STAMP) ## run the tests that start no process of their own
+	@$(BIN)/python -m pytest --ignore tests/e2e
+
+coverage: $(STAMP) ## run all tests and show which lines and branches of syft/ none of them reaches
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 check: $(STAMP) ## check style and types
 	@echo "== ruff check"
