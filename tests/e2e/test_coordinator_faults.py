@@ -160,7 +160,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(workers, tmp_path):
     assert status == 2
     assert errors == [
         "error: checkpoint 'cut' cannot be used: it is not a whole safetensors file "
-        "(Error while deserializing: header too small). Resume from another file, or start anew."
+        "(Error while deserializing: header too small). Resume from another file, or start a new run."
     ]
 
 
