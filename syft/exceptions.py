@@ -5,17 +5,17 @@ SyftError
 │   ├── WorkerUnreachable       (also ConnectionRefusedError)  nobody accepts the connection
 │   ├── ConnectionLost          the connection broke while a call was waiting for its reply
 │   ├── AccessDenied            (also PermissionError)  the worker does not know this coordinator
-│   └── HandshakeFailed         somebody answers, but not a worker of this protocol
-│       └── VersionMismatch     a worker that speaks another version of it
-├── CallAbandoned               a worker stopped training, since nobody waits for the result
-├── CallTimeout                 (also TimeoutError)  no reply within the `timeout` that was asked for
+│   └── HandshakeFailed         something answers, but not as a worker does
+│       └── VersionMismatch     a worker that speaks another version of the protocol
+├── CallAbandoned               a worker stopped training, because nobody waits for the result
+├── CallTimeout                 (also TimeoutError)  no reply within the caller's `timeout`
 ├── AddressInUse                (also OSError)  a server worker cannot listen on its port
-├── TokenNotKept                (also OSError)  a server worker cannot write the token that it made
+├── TokenNotKept                (also OSError)  a server worker cannot store the token that it made
 ├── ProtocolError               (also ValueError)
-│   ├── MalformedMessage        bytes that are no message of this protocol
+│   ├── MalformedMessage        bytes that are not a message of this protocol
 │   ├── MessageTooLarge         more bytes than either side allows
 │   ├── OperatorNotAllowed      a model or function that could do more than compute
-│   ├── InvalidReply            a worker's reply is not what was asked for
+│   ├── InvalidReply            a worker's reply does not fit the request
 │   └── UnknownCommand          a command or remote method that the worker does not offer
 ├── NotSerializable             (also TypeError)  a value that cannot travel
 │   ├── NotScriptable           a model or function that TorchScript cannot compile
@@ -32,12 +32,12 @@ SyftError
 ├── EmptyRoundError             (also ValueError)
 ├── LimitExceeded               (also RuntimeError)  more than the worker grants
 ├── NotPermitted                (also PermissionError)  something the worker's owner does not allow
-├── AuditLogUnavailable         (also RuntimeError)  a worker cannot write down what it would do
+├── AuditLogUnavailable         (also RuntimeError)  a worker cannot write to its audit log
 ├── ModelMismatchError          (also ValueError)
 ├── QuorumNotReached            (also RuntimeError)  too few workers answered in a round
 ├── CheckpointError             (also ValueError)
-│   ├── CheckpointDamaged       a file that is no checkpoint, or not a whole one
-│   └── CheckpointMismatch      a checkpoint of another model or of other arguments
+│   ├── CheckpointDamaged       a file that is not a checkpoint, or not a whole one
+│   └── CheckpointMismatch      a checkpoint of another model, or of a run with other arguments
 ├── HistoryDamaged              (also ValueError)
 └── RemoteError                 anything else that was raised on a worker; also of the built-in
                                 type that was raised there, so `except ValueError` still works
@@ -166,14 +166,14 @@ class VersionMismatch(HandshakeFailed):
 
 @dataclass(eq=False)
 class CallAbandoned(SyftError):
-    """A worker stopped training, since nobody waits for the result."""
+    """A worker stopped training, because nobody waits for the result."""
 
     worker: str
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} stopped training: its coordinator has gone or waits no longer, "
-            "or the worker is being stopped."
+            f"worker {self.worker!r} stopped training: its coordinator has disconnected or no longer waits for the "
+            "result, or the worker is shutting down."
         )
 
 
@@ -188,7 +188,7 @@ class CallTimeout(SyftError, TimeoutError):
     def __str__(self) -> str:
         return (
             f"worker {self.worker!r} did not answer {self.call} within {self.seconds:g} s (timeout=). "
-            "The worker is told to stop; a late answer is dropped."
+            "The worker is told to stop; a late reply is dropped."
         )
 
 
@@ -209,7 +209,7 @@ class AddressInUse(SyftError, OSError):
 
 @dataclass(eq=False)
 class TokenNotKept(SyftError, OSError):
-    """A server worker was given no token, and cannot write the one that it made where its user's programs find it."""
+    """A server worker was given no token, and cannot store the one it made where its user's programs would find it."""
 
     worker: str
     url: str
@@ -217,9 +217,9 @@ class TokenNotKept(SyftError, OSError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} at {self.url} has no token, and cannot keep one that it makes: {self.cause}. "
-            "Give it and its coordinators one (SYFT_TOKEN or token=), or say token='' to let in every user of this "
-            "machine."
+            f"worker {self.worker!r} at {self.url} has no token, and cannot store one of its own: {self.cause}. "
+            "Give the worker and its coordinators a token (SYFT_TOKEN or token=), or pass token='' to let in every "
+            "user of this machine."
         )
 
 
@@ -229,7 +229,7 @@ class ProtocolError(SyftError, ValueError):
 
 @dataclass(eq=False)
 class MalformedMessage(ProtocolError):
-    """Bytes that are no message of this protocol."""
+    """Bytes that are not a message of this protocol."""
 
     reason: str
 
@@ -270,7 +270,7 @@ class OperatorNotAllowed(ProtocolError):
 
 @dataclass(eq=False)
 class InvalidReply(ProtocolError):
-    """A worker returned something else than it was asked for."""
+    """A worker's reply does not fit the request."""
 
     worker: str
     what: str
@@ -279,14 +279,14 @@ class InvalidReply(ProtocolError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} returned something else than it was asked for: {self.what}: {self.observed}; "
-            f"expected {self.expected}. Nothing of the reply is used."
+            f"worker {self.worker!r} sent an invalid reply: {self.what}: {self.observed}; expected {self.expected}. "
+            "The whole reply is discarded."
         )
 
 
 @dataclass(eq=False)
 class UnknownCommand(ProtocolError):
-    """A worker was asked for something that it does not offer."""
+    """A coordinator called something that the worker does not offer."""
 
     worker: str
     command: str
@@ -295,7 +295,7 @@ class UnknownCommand(ProtocolError):
     def __str__(self) -> str:
         return (
             f"worker {self.worker!r} offers no remote method {self.command!r}; it offers: {_listed(self.available)}. "
-            "Methods of your own become callable when a subclass of the server worker defines them, public and by name."
+            "To offer methods of your own, define them as public methods of a subclass of the server worker."
         )
 
 
@@ -309,19 +309,19 @@ class NotSerializable(SyftError, TypeError):
     def __str__(self) -> str:
         return (
             f"{self.what} cannot be sent: {self.reason}. "
-            "Tensors, numpy arrays, TorchScript models and functions, numbers, strings, bytes, None, and lists, "
-            "tuples and dicts of them can."
+            "What can be sent: tensors, numpy arrays, models, loss functions, numbers, strings, bytes, None, and "
+            "lists, tuples and dicts of these."
         )
 
 
 @dataclass(eq=False)
 class NotConvertible(NotSerializable):
-    """A model or function does something that a plain graph cannot say."""
+    """A model or function does something that a plain graph cannot express."""
 
     def __str__(self) -> str:
         return (
-            f"{self.what} cannot be sent: it uses {self.reason}, which a plain graph cannot say. "
-            "Write it without, or trace it with torch.jit.trace(model, example_input)."
+            f"{self.what} cannot be sent: it uses {self.reason}, which a plain graph cannot express. "
+            "Rewrite it without that, or trace it with torch.jit.trace(model, example_input)."
         )
 
 
@@ -332,27 +332,27 @@ class NotScriptable(NotSerializable):
     def __str__(self) -> str:
         return (
             f"{self.what} cannot be sent: torch.jit.script refused it ({self.reason}). "
-            "Trace it, torch.jit.trace(model, example_input), or write it so that torch.jit.script compiles it."
+            "Trace it with torch.jit.trace(model, example_input), or rewrite it so that torch.jit.script compiles it."
         )
 
 
 @dataclass(eq=False)
 class WorkerNotFoundException(SyftError, KeyError):
-    """No worker is known by an id in this process."""
+    """No worker of this process has this id."""
 
     worker: Any
     known: list[str]
 
     def __str__(self) -> str:
         return (
-            f"no worker {self.worker!r} is known here; known are: {_listed(self.known)}. "
-            "Create its proxy first, or make it known with add_worker()."
+            f"no worker {self.worker!r} is known in this process; it knows: {_listed(self.known)}. "
+            "Create its proxy first, or register it with add_worker()."
         )
 
 
 @dataclass(eq=False)
 class ObjectNotFoundError(SyftError, KeyError):
-    """A worker holds no object under an id."""
+    """A worker holds no object with this id."""
 
     worker: str
     obj_id: Any
@@ -366,7 +366,7 @@ class ObjectNotFoundError(SyftError, KeyError):
 
 @dataclass(eq=False)
 class GetNotPermittedError(SyftError):
-    """An object's owner marked it as private, so it is not handed out."""
+    """An object is marked as private by its owner, so it is not handed out."""
 
     worker: str
     obj_id: Any
@@ -377,7 +377,7 @@ class GetNotPermittedError(SyftError):
 
 @dataclass(eq=False)
 class DatasetNotFound(SyftError, ValueError):
-    """A worker has no dataset under a key."""
+    """A worker has no dataset with this key."""
 
     worker: str
     dataset_key: str
@@ -392,7 +392,7 @@ class DatasetNotFound(SyftError, ValueError):
 
 @dataclass(eq=False)
 class DatasetExists(SyftError, ValueError):
-    """A dataset key is taken."""
+    """A dataset key is already in use."""
 
     worker: str
     dataset_key: str
@@ -427,7 +427,7 @@ class TrainConfigMissing(SyftError, ValueError):
 
 @dataclass(eq=False)
 class UnknownOptimizer(SyftError, ValueError):
-    """torch.optim has no optimizer of a name."""
+    """torch.optim has no optimizer of this name."""
 
     name: str
     available: list[str]
@@ -438,7 +438,7 @@ class UnknownOptimizer(SyftError, ValueError):
 
 @dataclass(eq=False)
 class DeviceUnavailable(SyftError, ValueError):
-    """A worker has no such device."""
+    """A worker does not have the requested device."""
 
     worker: str
     device: str
@@ -450,7 +450,7 @@ class DeviceUnavailable(SyftError, ValueError):
 
 @dataclass(eq=False)
 class LimitExceeded(SyftError, RuntimeError):
-    """A coordinator wants more of a worker than its owner grants."""
+    """A coordinator asked for more than the worker's owner grants."""
 
     worker: str
     what: str
@@ -460,14 +460,14 @@ class LimitExceeded(SyftError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} refuses: {self.what} would be {self.observed:,.10g}; the limit is "
-            f"{self.limit:,.10g} ({self.setting}, set by the worker's owner)."
+            f"worker {self.worker!r} refused the request: {self.what} ({self.observed:,.10g}) would exceed the limit "
+            f"of {self.limit:,.10g} ({self.setting}, set by the worker's owner)."
         )
 
 
 @dataclass(eq=False)
 class NotPermitted(SyftError, PermissionError):
-    """A coordinator asks for something that the owner of a worker does not allow."""
+    """A coordinator asked for something that the worker's owner does not allow."""
 
     worker: str
     setting: str
@@ -483,20 +483,21 @@ class NotPermitted(SyftError, PermissionError):
 
 @dataclass(eq=False)
 class AuditLogUnavailable(SyftError, RuntimeError):
-    """A worker keeps an audit log and cannot write to it, so it carries out nothing and hands out nothing."""
+    """A worker cannot write to its audit log, so it does and returns nothing."""
 
     worker: str
     cause: str
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} refuses: its audit log cannot be written ({self.cause}), and nothing is done or "
-            "handed out without a line there. The worker's owner has to make the file writable, or make room for it."
+            f"worker {self.worker!r} refused the request: its audit log cannot be written ({self.cause}), and it does "
+            "and returns nothing that it cannot record. The worker's owner has to make the file writable or free some "
+            "space."
         )
 
 
 class EmptyRoundError(SyftError, ValueError):
-    """federated_avg() got no model."""
+    """federated_avg() was given no model."""
 
     def __str__(self) -> str:
         return "nothing to average: `models` is empty; at least one model is needed. Did every worker fail this round?"
@@ -504,7 +505,7 @@ class EmptyRoundError(SyftError, ValueError):
 
 @dataclass(eq=False)
 class ModelMismatchError(SyftError, ValueError):
-    """Two models that should be averaged have different parameters."""
+    """Models cannot be averaged, because their parameters differ in name, shape or dtype."""
 
     model: str
     name: str
@@ -523,8 +524,8 @@ class QuorumNotReached(SyftError, RuntimeError):
     """Too few workers answered in a round.
 
     Attributes:
-        received: number of models that came.
-        needed: number of models that the round needs.
+        received: number of models received.
+        needed: number of models the round needs.
         failures: worker id -> reason.
     """
 
@@ -534,7 +535,8 @@ class QuorumNotReached(SyftError, RuntimeError):
 
     def __str__(self) -> str:
         reasons = "; ".join(f"{worker}: {reason}" for worker, reason in self.failures.items())
-        return f"{self.received} of the {self.needed} models that the round needs (min_workers) came: {reasons}."
+        models = "1 model" if self.received == 1 else f"{self.received} models"
+        return f"received {models}; the round needs {self.needed} (min_workers). Failures: {reasons}."
 
 
 class CheckpointError(SyftError, ValueError):
@@ -543,13 +545,13 @@ class CheckpointError(SyftError, ValueError):
 
 @dataclass(eq=False)
 class CheckpointDamaged(CheckpointError):
-    """A file is no checkpoint of this package, or not a whole one."""
+    """A file is not a checkpoint of this package, or not a whole one."""
 
     path: str
     reason: str
 
     def __str__(self) -> str:
-        return f"checkpoint {self.path!r} cannot be used: {self.reason}. Resume from another file, or start anew."
+        return f"checkpoint {self.path!r} cannot be used: {self.reason}. Resume from another file, or start a new run."
 
 
 @dataclass(eq=False)
@@ -563,25 +565,28 @@ class CheckpointMismatch(CheckpointError):
 
     def __str__(self) -> str:
         return (
-            f"checkpoint {self.path!r} is of another run: its {self.what} is {self.observed}; "
-            f"expected {self.expected}. Resume with the model and the arguments that it was written with."
+            f"checkpoint {self.path!r} belongs to another run: its {self.what} is {self.observed}; "
+            f"expected {self.expected}. Resume with the model and the arguments of that run."
         )
 
 
 @dataclass(eq=False)
 class HistoryDamaged(SyftError, ValueError):
-    """A file that a run's history shall be appended to is no history."""
+    """The file that a run's history should continue is not a history."""
 
     path: str
     line: str
 
     def __str__(self) -> str:
-        return f"history {self.path!r} cannot be continued: the line {self.line!r} is no round. Name another file."
+        return (
+            f"history {self.path!r} cannot be continued: the line {self.line!r} does not describe a round. "
+            "Name another file."
+        )
 
 
 @dataclass(eq=False)
 class RemoteError(SyftError):
-    """An error on a worker that is none of this package's own.
+    """An error on a worker that is not one of this package's own.
 
     Attributes:
         worker: id of the worker.

@@ -222,8 +222,9 @@ def test_nothing_is_computed_that_cannot_be_written_down(caplog):
             ask()
         assert isinstance(refused.value, RuntimeError)
         assert str(refused.value) == (
-            "worker 'alice' refuses: its audit log cannot be written (No space left on device), and nothing is done or "
-            "handed out without a line there. The worker's owner has to make the file writable, or make room for it."
+            "worker 'alice' refused the request: its audit log cannot be written (No space left on device), and it "
+            "does and returns nothing that it cannot record. The worker's owner has to make the file writable or free "
+            "some space."
         )
     assert Counted.read == 0
     assert "worker alice: its audit log cannot be written: No space left on device" in caplog.messages

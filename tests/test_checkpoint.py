@@ -143,9 +143,9 @@ def test_every_flipped_bit_is_refused(tmp_path_factory, position, bit):
 
 
 def test_other_files_are_refused(tmp_path):
-    assert "no whole safetensors file" in str(refused(b"", tmp_path))
-    assert "no whole safetensors file" in str(refused(b"PK\3\4" * 100, tmp_path))
-    assert "but no checkpoint" in str(refused(safetensors.torch.save({"x": torch.ones(1)}), tmp_path))
+    assert "not a whole safetensors file" in str(refused(b"", tmp_path))
+    assert "not a whole safetensors file" in str(refused(b"PK\3\4" * 100, tmp_path))
+    assert "but not a checkpoint" in str(refused(safetensors.torch.save({"x": torch.ones(1)}), tmp_path))
     with pytest.raises(CheckpointDamaged, match="No such file"):
         Checkpoint.load(tmp_path / "none")
     with pytest.raises(CheckpointDamaged, match="Is a directory"):
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_another_run_is_refused(path, model, arguments, what):
     with pytest.raises(CheckpointMismatch) as info:
         Checkpoint.load(path).restore(model, arguments)
     assert isinstance(info.value, (CheckpointError, ValueError))
-    assert str(info.value).startswith(f"checkpoint '{path}' is of another run: ")
+    assert str(info.value).startswith(f"checkpoint '{path}' belongs to another run: ")
     assert what in str(info.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)

@@ -42,5 +42,5 @@ def test_an_evaluation_as_asked_for_is_returned_as_it_came():
 )
 def test_anything_else_is_refused_by_the_workers_name(change, reason):
     result = None if change is None else GOOD | change
-    with pytest.raises(InvalidReply, match=f"^worker 'testing' returned something else than .*{reason}"):
+    with pytest.raises(InvalidReply, match=f"^worker 'testing' sent an invalid reply: .*{reason}"):
         checked_evaluation("testing", result, nr_bins=2)

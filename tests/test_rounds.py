@@ -212,7 +212,7 @@ async def test_too_few_at_the_deadline():
     assert isinstance(error, RuntimeError)
     assert (error.received, error.needed) == (1, 2)
     assert str(error) == (
-        "1 of the 2 models that the round needs (min_workers) came: "
+        "received 1 model; the round needs 2 (min_workers). Failures: "
         "bob: timeout after 0.05 s; charlie: failed: ValueError: no."
     )
     assert workers[1].cancelled
@@ -313,6 +313,6 @@ async def test_what_is_no_answer_is_the_failure_of_its_worker(answer, reason):
     result = await in_time(run_round([fake("alice"), fake("bob")], lie))
     assert result.models == {"alice": 2.0} and result.losses == {"alice": None}
     assert (
-        result.failures["bob"].startswith("failed: InvalidReply: worker 'bob' returned")
+        result.failures["bob"].startswith("failed: InvalidReply: worker 'bob' sent")
         and reason in result.failures["bob"]
     )

@@ -271,7 +271,7 @@ def test_workers_find_each_other_by_id(alice):
     assert sy.local_worker.get_worker("alice") is alice
     assert sy.local_worker.get_worker(alice) is alice
     hidden = sy.VirtualWorker(id="hidden", auto_add=False)
-    with pytest.raises(KeyError, match="no worker 'hidden' is known here"):
+    with pytest.raises(KeyError, match="no worker 'hidden' is known in this process"):
         sy.local_worker.get_worker("hidden")
     sy.local_worker.add_workers([hidden])
     assert sy.local_worker.get_worker("hidden") is hidden
@@ -285,7 +285,7 @@ def test_a_worker_that_is_not_known_is_an_error_unless_its_id_will_do(caplog):
         sy.local_worker.get_worker("dave", fail_hard=True)
     assert isinstance(refused.value, KeyError) and "'me'" in str(refused.value)
     assert sy.local_worker.get_worker("dave", fail_hard=False) == "dave"
-    assert caplog.messages == ["worker me: no worker 'dave' is known here"]
+    assert caplog.messages == ["worker me: no worker 'dave' is known in this process"]
 
 
 def test_an_id_that_a_worker_of_another_class_takes_is_logged(alice, caplog):

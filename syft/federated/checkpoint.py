@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on after its last finished round, with the same result to the bit.
+"""Checkpoints: what a run needs to continue after its last finished round, with the same result to the bit.
 
     Checkpoint.of(model, round=7, learning_rate=0.08, arguments={"seed": 1}).save("run.safetensors")
     checkpoint = Checkpoint.load("run.safetensors")
@@ -16,8 +16,12 @@ A checkpoint is a safetensors file, so reading one runs no code:
     "checkpoint"    JSON: format (1), round, learning_rate, operators of the model, arguments
     "sha256"        digest of all of the above
 
-It is written to a temporary file beside it, synced, and renamed, so that there is always a whole one. Not kept:
-the state of optimizers (workers begin each round with a new one) and what a worker holds.
+A checkpoint is written to a temporary file in the same directory, synced, and renamed, so a crash leaves either the
+old file or the new one, never half of one. The digest finds damage that happens later. Not kept: the state of
+optimizers, because workers start each round with a new one, and the objects that workers hold.
+
+The arguments and operators are kept to be compared: resuming with another model, seed or learning rate would not fail
+by itself, it would silently train something else.
 """
 
 from __future__ import annotations
@@ -55,8 +59,8 @@ class Checkpoint:
 
     Attributes:
         round: number of the last finished round.
-        learning_rate: that of the next round.
-        arguments: the run's arguments that matter for its result; plain values.
+        learning_rate: learning rate of the next round.
+        arguments: those of the run's arguments that affect its result; plain values.
         operators: the operators of the model's forward(), in order.
         state: name -> parameter or buffer of the model, on the CPU.
         generator: state of torch's generator on the CPU, (n,) uint8.
@@ -73,7 +77,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, model: nn.Module, round: int, learning_rate: float, arguments: Mapping[str, Any]) -> Checkpoint:
-        """Return a checkpoint of this moment: it copies the model's state and that of torch's generator."""
+        """Return a checkpoint of the present state: copies of the model's tensors and of torch's generator."""
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
         operators = operators_of(model)
         return cls(round, learning_rate, dict(arguments), operators, state, program_state())
@@ -83,7 +87,7 @@ class Checkpoint:
         """Return the checkpoint that a file holds.
 
         Raises:
-            CheckpointDamaged: the file cannot be read, is no checkpoint, or is not what was written.
+            CheckpointDamaged: the file cannot be read, is not a checkpoint, or has changed since it was written.
         """
         name = os.fspath(path)
         try:
@@ -92,10 +96,10 @@ class Checkpoint:
         except OSError as reason:
             raise CheckpointDamaged(name, f"it cannot be read ({reason.strerror or reason})") from None
         except SafetensorError as reason:
-            raise CheckpointDamaged(name, f"it is no whole safetensors file ({reason})") from None
+            raise CheckpointDamaged(name, f"it is not a whole safetensors file ({reason})") from None
         text = metadata.get("checkpoint")
         if text is None:
-            raise CheckpointDamaged(name, "it is a safetensors file, but no checkpoint")
+            raise CheckpointDamaged(name, "it is a safetensors file, but not a checkpoint")
         observed, expected = _digest(text, tensors), metadata.get("sha256")
         if observed != expected:
             raise CheckpointDamaged(name, f"its SHA-256 is {observed}; expected {expected}, as when it was written")
@@ -108,10 +112,10 @@ class Checkpoint:
         return cls(**fields, state=state, generator=generator, path=name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the checkpoint, whole or not at all; a former file is replaced.
+        """Write the checkpoint, whole or not at all, in place of any earlier file.
 
         Raises:
-            OSError: it cannot be written there. A former file is as it was.
+            OSError: it cannot be written there. An earlier file is left unchanged.
         """
         fields = {
             "format": FORMAT,
@@ -126,14 +130,14 @@ class Checkpoint:
         write_whole(path, safetensors_torch.save(tensors, metadata))
 
     def restore(self, model: nn.Module, arguments: Mapping[str, Any]) -> None:
-        """Give `model` the saved parameters and buffers, and torch's generator its saved state.
+        """Load the saved parameters and buffers into `model`, and the saved state into torch's generator.
 
         Args:
-            model: the run's model, of the same structure. Modified.
-            arguments: the arguments of the run that goes on; they must be those of the run that was saved.
+            model: a model of the saved structure. Modified.
+            arguments: the arguments of the resumed run; they must equal those that were saved.
 
         Raises:
-            CheckpointMismatch: the model or an argument is another one. Nothing is changed then.
+            CheckpointMismatch: the model or an argument differs. Nothing is changed then.
         """
         self._expect_same("argument", self.arguments, arguments)
         shapes = {name: _shape(tensor) for name, tensor in model.state_dict().items()}
@@ -153,10 +157,10 @@ class Checkpoint:
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file, whole or not at all, also if the machine stops in the middle.
+    """Write a file, whole or not at all, even if the machine stops in the middle.
 
     Raises:
-        OSError: it cannot be written, or it is no regular file. A former file is as it was.
+        OSError: it cannot be written, or it is not a regular file. An earlier file is left unchanged.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):  # /dev/null must not be replaced
@@ -183,7 +187,7 @@ def _umask() -> int:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a rename last; Windows cannot open a directory, and needs no such thing."""
+    """Make a rename survive a crash. Windows cannot open a directory, and does not need this."""
     with contextlib.suppress(OSError):
         number = os.open(path, os.O_RDONLY)
         try:

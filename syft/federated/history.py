@@ -1,4 +1,8 @@
-"""The history of a run: a file with one JSON object a line and round, for plots and scripts."""
+"""The history of a run: a file with one JSON object per round, each on a line of its own, for plots and scripts.
+
+Each line is flushed when its round ends, so a run that is killed loses at most the round it was in. A killed run can
+leave half a line at the end; reading and resuming both skip it.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,17 @@ from syft.federated.checkpoint import write_whole
 
 
 class History:
-    """Appends one line a round; each is in the file as soon as its round is over.
+    """Writes a run's history, one line per round, each as soon as its round is over.
 
     Args:
         path: the file.
-        last_round: go on after this round: lines of later rounds, and one that was cut short, go. 0: start anew.
+        last_round: the round to continue after. Lines of later rounds are removed, as is an unfinished last line, so
+            that none is recorded twice. 0: start a new file.
 
     Raises:
         OSError: the file cannot be written.
-        HistoryDamaged: a line of the file that shall go on is no round. The file is as it was.
+        HistoryDamaged: the file should be continued, and one of its lines does not describe a round. It is left
+            unchanged.
     """
 
     def __init__(self, path: str | os.PathLike[str], last_round: int = 0) -> None:
@@ -33,7 +39,11 @@ class History:
         self._file = open(path, "a" if last_round else "w", encoding="utf-8")  # noqa: SIM115 - close() closes it
 
     def append(self, **fields: Any) -> None:
-        """Write one line. `fields`: "round" and any others, of plain values; NaN and infinity become null."""
+        """Write one line.
+
+        Args:
+            **fields: "round" and any other plain values. NaN and infinity become null, since JSON has neither.
+        """
         self._file.write(json.dumps(_finite(fields)) + "\n")
         self._file.flush()
 
@@ -56,7 +66,7 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the whole lines of a history; a run that was killed may have left half of one at the end."""
+    """Yield the complete lines of a history."""
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
@@ -71,7 +81,7 @@ def _round(path: str | os.PathLike[str], line: str) -> int:
 
 
 def _finite(value: Any) -> Any:
-    """Return a value that JSON can hold."""
+    """Return the value with None in place of numbers that JSON cannot express."""
     if isinstance(value, dict):
         return {str(name): _finite(item) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):

@@ -4,20 +4,34 @@
     model = utils.federated_avg(result.models)
     print(result)        # received 2 models, 1 failure: bob: timeout after 30 s
 
-Workers that answer in time count; the others are named with their reason:
+The result holds the models of the workers that answered in time, and a reason for each of the others:
 
-    timeout after 30 s          it has not answered by the deadline
+    timeout after 30 s          no answer by the deadline
     connection lost: ...        the connection ended during the round, or there was none
     failed: ValueError: ...     its training raised an error
-    failed: InvalidReply: ...   what it returned is no model, or has values that are not finite
+    failed: InvalidReply: ...   its answer is not a model, or has values that are not finite
 
-A late answer does not count: the call is cancelled when its round is over, the worker stops training before its next
-batch, and an answer that is on its way is dropped. The next round asks every worker again, so a worker that comes back
-takes part again. A round waits for a worker that it cannot reach only as long as it waits for others; proxies go on
-connecting in the background.
+Each worker has one task: connect, then fit. The tasks move through these states:
 
-Works in a notebook (`await`) and in a script (`asyncio.run`). It knows no transport: a worker is anything that has
-the three members of `Worker`.
+    connecting --> reached --> done (a model, or an error)
+         |            |
+         +------------+------> late: still running when the round ends, so it is cancelled
+
+A round ends when no task is left, at the deadline, or once `min_workers` is out of reach. Only then are the late tasks
+cancelled; that tells their workers to stop before the next batch, and an answer already under way is dropped. It must
+not count: it was trained from the parameters of a round that is over.
+
+Two rules are less obvious:
+
+- A worker that is merely unreachable must not hold up a round that could end without it, or one machine that is
+  switched off would cost every round its whole timeout. So once enough others have answered and only connecting tasks
+  are left, the round ends after CONNECT_GRACE. Its proxy keeps connecting in the background, and the next round asks
+  every worker again, so it takes part as soon as it is back.
+- Results are in the order in which the workers were given, not in which they answered: floating-point sums depend on
+  the order, and a seeded run must not depend on who was faster.
+
+Works in a notebook (`await`) and in a script (`asyncio.run`). It knows no transport: a worker is anything with the
+three members of `Worker`.
 """
 
 from __future__ import annotations
@@ -39,10 +53,10 @@ from syft.objects import ObjectId
 logger = logging.getLogger(__name__)
 
 CONNECT_GRACE = 0.2
-"""Seconds that a round gives a worker to connect, even if all others have answered before."""
+"""Seconds that a round allows a worker to connect in, even if all others answer sooner."""
 _END_GRACE = 0.5
-"""Seconds that a cancelled `fit` has to end."""
-_NOT_AWAITED = "not waited for, since too many others had failed"
+"""Seconds to wait for cancelled tasks. A `fit` that ignores its cancellation does not hold up the round."""
+_NOT_AWAITED = "not waited for, because too many others had failed"
 _TORCHSCRIPT_FAILED = "The following operation failed in the TorchScript interpreter."
 """How the text of an error in a traced or scripted model begins; its reason comes last."""
 _LONGEST_LINE = 1000
@@ -51,13 +65,13 @@ _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 
 
 class Worker(Protocol):
-    """What a round needs to know of a worker; every worker of this package has it."""
+    """What a round needs of a worker; every worker of this package has it."""
 
     id: ObjectId
 
     @property
     def connection_attempts(self) -> int:
-        """How often it was tried to connect since there was a connection; 0 if there is one."""
+        """Connection attempts since the last open connection; 0 while there is one."""
 
     async def async_connect(self) -> None:
         """Return when the worker answers."""
@@ -69,12 +83,12 @@ Fit = Callable[[AnyWorker], Awaitable[tuple[ObjectId, nn.Module, Any]]]
 
 @dataclass
 class RoundResult:
-    """What came of a round. The workers are in the order in which they were given, so averages are reproducible.
+    """The outcome of a round. Workers are in the order in which they were given, so averages are reproducible.
 
     Attributes:
-        models: worker id -> model, of those that answered in time.
-        losses: worker id -> loss on its last batch; None if it trained on no batch.
-        failures: worker id -> reason, of the others.
+        models: worker id -> model, for workers that answered in time.
+        losses: worker id -> loss on the last batch, for the same workers; None if there was no batch.
+        failures: worker id -> reason, for the other workers.
         seconds: duration of the round.
     """
 
@@ -84,7 +98,7 @@ class RoundResult:
     seconds: float
 
     def to_fields(self) -> dict[str, Any]:
-        """Return all but the models as plain values, for a history."""
+        """Return everything but the models as plain values, for a history."""
         return {
             "seconds": self.seconds,
             "workers": list(self.models),
@@ -101,20 +115,20 @@ class RoundResult:
 async def run_round(
     workers: Sequence[AnyWorker], fit: Fit[AnyWorker], timeout: float | None = None, min_workers: int = 1
 ) -> RoundResult:
-    """Train on all workers at once and return what those that answered in time have sent.
+    """Train on all workers at once and return the models of those that answered in time.
 
-    It ends when every worker has answered or failed, when `timeout` has passed, or as soon as so many have failed
-    that `min_workers` cannot be reached any more. If it is cancelled itself, so are the workers' calls.
+    The round ends when every worker has answered or failed, when `timeout` has passed, or as soon as so many have
+    failed that `min_workers` is out of reach. Cancelling it cancels the calls to the workers too.
 
     Args:
-        workers: the workers; each with an id of its own.
+        workers: the workers, with different ids.
         fit: trains on one worker and returns worker id, model and loss, as the tutorial's `fit_model_on_worker`
-            does. It must not block: it awaits `async_fit` and does not call `fit`.
+            does. It must not block: it awaits `async_fit` and never calls `fit`.
         timeout: seconds for the whole round, connecting included. None: as long as the workers are alive.
-        min_workers: how many models the round needs.
+        min_workers: number of models that the round needs.
 
     Raises:
-        QuorumNotReached: fewer than `min_workers` answered in time; it names the others and their reasons.
+        QuorumNotReached: fewer than `min_workers` answered in time; it names each failed worker and the reason.
         ValueError: `min_workers` is below 1 or above the number of workers, or two workers have the same id.
     """
     ids = [worker.id for worker in workers]
@@ -129,7 +143,7 @@ async def run_round(
 
 
 class _Round:
-    """A round that runs. The arguments are those of `run_round`."""
+    """A running round. The arguments are those of `run_round`."""
 
     def __init__(
         self, workers: Sequence[AnyWorker], fit: Fit[AnyWorker], timeout: float | None, min_workers: int
@@ -148,7 +162,7 @@ class _Round:
         return _outcome(worker.id, await fit(worker))
 
     async def wait(self) -> None:
-        """Return when there is nothing more to wait for. Who has not answered by then is late."""
+        """Return when the round is over. Workers that have not answered by then are late."""
         pending = set(self._tasks)
         while pending and self._answered() + len(pending) >= self._min_workers:
             limit = self._limit(pending)
@@ -161,16 +175,16 @@ class _Round:
         self._late = pending
 
     async def end(self) -> None:
-        """Cancel what still runs."""
+        """Cancel the tasks that still run."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.wait(self._tasks.values(), timeout=_END_GRACE)
 
     def result(self) -> RoundResult:
-        """Return what came of the round, once it has ended.
+        """Return the outcome of the round, once it has ended.
 
         Raises:
-            QuorumNotReached: too few have answered.
+            QuorumNotReached: too few workers have answered.
         """
         failures = {worker.id: reason for worker in self._workers if (reason := self._failure(worker)) is not None}
         answers = {worker_id: task.result() for worker_id, task in self._tasks.items() if worker_id not in failures}
@@ -186,14 +200,14 @@ class _Round:
         return sum(task.done() and not task.cancelled() and not task.exception() for task in self._tasks.values())
 
     def _limit(self, pending: set[ObjectId]) -> float | None:
-        """Return for how many seconds after its start the round waits for these workers."""
+        """Return how many seconds after its start the round stops waiting for these workers; None: never."""
         unreached_only = not pending & self._reached
         if not unreached_only or self._answered() < self._min_workers:
             return self._timeout
         return CONNECT_GRACE if self._timeout is None else min(CONNECT_GRACE, self._timeout)
 
     def _failure(self, worker: Worker) -> str | None:
-        """Return why a worker has no part in the round; None if it has."""
+        """Return why a worker is left out of the round; None if it takes part."""
         if worker.id not in self._late:
             error = _error(self._tasks[worker.id])
             if error is not None:
@@ -210,10 +224,12 @@ class _Round:
 
 
 def _outcome(worker_id: ObjectId, answer: Any) -> tuple[nn.Module, float | None]:
-    """Return the model and the loss that a worker's training came to.
+    """Return the model and the loss of a worker's training.
+
+    Values that are not finite are refused here, because one NaN in one model would make the whole average NaN.
 
     Raises:
-        InvalidReply: it is no such thing, or the model has values that are not finite.
+        InvalidReply: the answer is something else, or the model has values that are not finite.
     """
     worker = str(worker_id)
     if not isinstance(answer, (tuple, list)) or len(answer) != 3:
@@ -256,7 +272,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _reason_in_torchscript(message: str) -> str:
-    """Return what failed, name and text: below TorchScript's traceback, and above hints if there are any."""
+    """Return the name and text of the error, which stand below TorchScript's traceback and above its hints."""
     lines = [line for line in message.splitlines() if line.strip()]
     named = [line for line in lines if _NAMED_ERROR.match(line)]
     return (named or lines)[-1].strip().removeprefix("builtins.")

@@ -1,15 +1,26 @@
-"""Seeds of trainings, and the one generator that torch has for all of a process.
+"""Seeds of trainings, and the one generator that torch has for a whole process.
 
-Each fit has seeds of its own, derived from the seed of its config, the worker's id and the number of the fit under
-that seed (syft/fits.py): a config that is fitted many times draws other batches each time, one that is sent to two
-workers draws other batches on each, and all of them are the same in every run.
+What a fit draws is a function of three things, hashed together so that neighbouring numbers give unrelated seeds:
 
-Random layers draw from torch's generator, so a training with a seed of its own sets it, and puts it back afterwards.
-Several may train at once in one process (virtual workers). So the program's state is kept aside as long as one of
-them does, and the program draws its next seeds from there: after torch.manual_seed, called while nothing trains, it
-gets the same seeds whatever trains beside it.
+    seed of the TrainConfig     what the user chose
+    id of the worker            or workers with the same seed would draw the same order of samples
+    number of the fit           or a config that is fitted in every round would train on the same batches for ever
 
-What random layers of trainings that run at once draw depends on who comes first; nothing here changes that.
+Both ends count the fits, and the proxy sends its count with each config (syft/fits.py), so a restarted worker goes on
+as if nothing had happened.
+
+The order of the samples has a generator of its own. Random layers such as dropout do not: they draw from the generator
+of the process, so a seeded training sets that one and restores it afterwards.
+
+That generator also belongs to the program around us, which draws the seeds of its next configs from it. With virtual
+workers both live in one process, and several trainings may overlap:
+
+    first training begins   the program's state is saved in `_kept`
+    while any trains        the program's seeds are drawn from `_kept`, random layers draw from torch's generator
+    last training ends      the state in `_kept` goes back into torch's generator
+
+So a program that called torch.manual_seed while nothing trained draws the same seeds, whatever trains beside it. What
+overlapping trainings draw in their random layers depends on which comes first; nothing here changes that.
 """
 
 from __future__ import annotations
@@ -58,13 +69,13 @@ def fit_seeds(seed: int, worker: str, number: int) -> FitSeeds:
 
 
 class _Kept:
-    """The state of the program's generators, while trainings use those of torch."""
+    """The state of the program's generators, saved while trainings use torch's."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all trainings: in the child of a fork, none goes on."""
+        """Forget all trainings: none continues in the child of a fork."""
         self.lock = threading.Lock()
         self.trainings = 0
         self.cpu = torch.Generator()
@@ -97,7 +108,7 @@ def set_program_state(state: torch.Tensor) -> None:
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Seed torch's generators, so that random layers are reproducible; put them back when no training uses them.
+    """Seed torch's generators, so that random layers are reproducible; restore them when no training uses them.
 
     Args:
         seed: None: leave them alone.

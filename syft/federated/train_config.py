@@ -1,4 +1,4 @@
-"""What a worker needs to know to train or to evaluate."""
+"""What a worker has to know to train or to evaluate."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ class TrainConfig:
 
     Source: PySyft 0.2.4, `syft.federated.train_config.TrainConfig`. `seed` is new: it makes the worker's shuffling
     and its random layers (dropout) reproducible to the bit, given the same worker ids, data and number of threads.
-    Random layers of workers that train at once in one process share torch's generator, and are not reproducible.
+    The exception: workers that train at the same time in one process share torch's generator for random layers.
 
     Args:
-        model: a traced or scripted model; a plain one is compiled by torch.jit.script when it is sent. None if the
-            worker has it already, under `model_id`.
-        loss_fn: returns the mean loss of a batch, given `pred` and `target` (or two arguments of other names, in
+        model: a traced or scripted model; a plain one is compiled by torch.jit.script when it is sent. It travels as a
+            plain graph. None if the worker has it already, under `model_id`.
+        loss_fn: returns the mean loss of a batch, given `pred` and `target` (or two arguments with other names, in
             that order); traced, scripted or plain. None if the worker has it already, under `loss_fn_id`.
         owner: the worker this config belongs to; None: the local worker.
-        batch_size: samples a batch, for training and evaluation.
+        batch_size: samples per batch, for training and evaluation.
         epochs: passes over the worker's dataset; 0: none, and fit() returns None.
         optimizer: name of any optimizer of torch.optim.
-        optimizer_args: its arguments. Not modified. None: torch's defaults, or nothing is trained.
+        optimizer_args: its arguments. Not modified. None: torch's defaults.
         id: id of this config; None: a new one.
         max_nr_batches: upper bound on the training steps of one fit(), over all its epochs. Negative: no bound.
         shuffle: whether to draw the samples in random order.
         loss_fn_id: id of a loss function that the worker holds.
         model_id: id of a model that the worker holds.
         seed: seeds shuffling and random layers on the worker, together with the worker's id and the number of the fit:
-            how many fits the proxy had asked of the worker since its last one under another seed. So each fit draws
-            other batches, also where one config is fitted many times or each round's config has the same seed; two
-            workers draw different ones; and a new process, with new proxies, draws the same again. None: drawn from
-            torch's generator here and now, so that a program that calls torch.manual_seed is reproducible as a whole.
+            how many fits this proxy has asked of the worker since it last used another seed. So each fit draws new
+            batches, even if one config is fitted many times or every round's config has the same seed; two workers
+            draw different batches; and a new process with new proxies repeats them all. None: drawn from torch's
+            generator when the config is made, so that a program that calls torch.manual_seed is reproducible.
 
     Attributes:
         model_ptr: pointer to the model on the worker, once sent.
@@ -89,8 +89,8 @@ class TrainConfig:
     def send(self, location: Location) -> TrainConfig:
         """Send the model, the loss function and the settings to a worker, without waiting for it.
 
-        What goes wrong on the worker is raised by the next call to it. The objects stay on the worker as long as
-        `model_ptr` and `loss_fn_ptr` live, or until they are fetched.
+        An error on the worker is raised by the next call to it. The objects stay on the worker until they are fetched
+        or `model_ptr` and `loss_fn_ptr` are deleted.
 
         Args:
             location: the worker, or a proxy of it.
@@ -100,8 +100,9 @@ class TrainConfig:
 
         Raises:
             NotScriptable: the model or the loss function is plain and torch.jit.script cannot compile it.
+            NotConvertible: the model or the loss function does something that a plain graph cannot express.
             MessageTooLarge: the model is larger than `max_message_bytes` allows.
-            ConnectionFailed: the worker is not reached. Where an event loop runs, the next call raises it.
+            ConnectionFailed: the worker cannot be reached. Where an event loop runs, the next call raises this.
         """
         if self.model is not None or self._model_id is None:
             self.model_ptr, self._model_id = self._wrap_and_send_obj(self.model, location)

@@ -42,7 +42,7 @@ class BaseWorker(ObjectStorage, ABC):
         is_client_worker: accepted and kept as an attribute.
         log_msgs: whether to keep the calls to this worker, as text, in `msg_history`.
         verbose: whether to log every call at level INFO rather than DEBUG.
-        auto_add: whether `syft.local_worker` shall know this worker by its id.
+        auto_add: whether `syft.local_worker` finds this worker by its id.
     """
 
     def __init__(
@@ -80,18 +80,18 @@ class BaseWorker(ObjectStorage, ABC):
 
     @abstractmethod
     def _post(self, command: str, **arguments: Any) -> None:
-        """Send a request without waiting for its result; its error is raised by the next exchange."""
+        """Send a request without waiting for its result; the next exchange raises its error."""
 
     @abstractmethod
     def _forget(self, obj_id: ObjectId) -> None:
-        """Have the worker delete an object, some time soon. Safe to call from `__del__`."""
+        """Have the worker delete an object soon. Safe to call from `__del__`."""
 
     async def async_connect(self) -> None:
-        """Return when the worker answers. One in this process always does."""
+        """Return when the worker answers. A worker in this process always does."""
 
     @property
     def connection_attempts(self) -> int:
-        """How often it was tried to connect to the worker since there was a connection; 0 if there is one."""
+        """Connection attempts since the last open connection; 0 while there is one."""
         return 0
 
     # Objects
@@ -122,8 +122,8 @@ class BaseWorker(ObjectStorage, ABC):
             **kwargs: accepted for PySyft 0.2 programs and ignored.
 
         Raises:
-            TypeError: `obj` is nothing of these.
-            WorkerNotFoundException: no worker of this id was made in this process (also a KeyError).
+            TypeError: `obj` is none of these.
+            WorkerNotFoundException: no worker of this process has this id (also a KeyError).
             NotImplementedError: there is more than one receiver.
         """
         receivers = workers if isinstance(workers, (list, tuple)) else [workers]
@@ -218,7 +218,7 @@ class BaseWorker(ObjectStorage, ABC):
     tensors_count_remote = objects_count_remote
 
     def clear_objects_remote(self) -> None:
-        """Remove all objects from the worker, but those of other coordinators that are connected to it."""
+        """Remove this coordinator's objects from the worker."""
         self.call("clear_objects")
 
     # Calls
@@ -248,7 +248,7 @@ class BaseWorker(ObjectStorage, ABC):
         return await self._async_exchange("call", timeout, **arguments)
 
     def _send_msg_and_deserialize(self, command_name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the worker; PySyft 0.2's name for `call`, which subclasses use."""
+        """Call a method of the worker: `call` under PySyft 0.2's name, which subclasses use."""
         return self.call(command_name, *args, **kwargs)
 
     async def _async_send_msg_and_deserialize(self, command_name: str, *args: Any, **kwargs: Any) -> Any:
@@ -293,7 +293,7 @@ class BaseWorker(ObjectStorage, ABC):
 
         Args:
             worker: a worker or its id.
-            fail_hard: False: return an id that is not known as it is, and log a warning. PySyft 0.2.4's default.
+            fail_hard: False: return an unknown id unchanged and log a warning, as PySyft 0.2.4 did by default.
 
         Raises:
             WorkerNotFoundException: no worker of this id was made in this process (also a KeyError).
@@ -303,13 +303,13 @@ class BaseWorker(ObjectStorage, ABC):
         if worker not in self._known_workers:
             if fail_hard:
                 raise WorkerNotFoundException(worker, sorted(map(str, self._known_workers)))
-            logger.warning("worker %s: no worker %r is known here", self.id, worker)
+            logger.warning("worker %s: no worker %r is known in this process", self.id, worker)
         return self._known_workers.get(worker, worker)
 
     def add_worker(self, worker: BaseWorker) -> BaseWorker:
-        """Make a worker known by its id; a former one of that id is forgotten. Return this worker.
+        """Register a worker under its id, in place of any other worker with that id. Return this worker.
 
-        A former one of another class is named in a warning on the log.
+        If the two are of different classes, a warning is logged.
         """
         former = self._known_workers.get(worker.id)
         names = type(worker).__name__, type(former).__name__
@@ -319,7 +319,7 @@ class BaseWorker(ObjectStorage, ABC):
         return self
 
     def add_workers(self, workers: Iterable[BaseWorker]) -> BaseWorker:
-        """Make workers known by their ids. Return this worker."""
+        """Register workers under their ids. Return this worker."""
         for worker in workers:
             self.add_worker(worker)
         return self

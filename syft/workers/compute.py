@@ -1,4 +1,19 @@
-"""The thread that a server computes in."""
+"""The thread in which a server computes.
+
+One thread, one job at a time: two trainings at once would compete for the same cores and for torch's one generator,
+and take longer together than one after the other. The event loop stays free, so the worker answers pings, status
+requests and errors while it trains.
+
+A thread cannot be killed from outside, and one operator, or a method of the owner's, can run on where no check of ours
+does. So the clock is a second thread, a timer per job, and the two race for the job's future under a lock:
+
+    the job ends first       its outcome goes to the future; the timer is cancelled
+    the timer fires first    the future fails; the thread is abandoned and counts as stuck; a new one takes the next
+                             jobs. When the abandoned job ends after all, it finds its future done and its thread ends.
+
+An abandoned thread keeps its core and its memory. So the number of stuck jobs is limited, and beyond it the worker
+takes no further jobs until it is restarted: that is better than a machine full of threads that nobody can stop.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +34,16 @@ _Item = tuple[Future[Any], Callable[[], Any]]
 class ComputeThread(Executor):
     """Runs jobs one at a time, in the order in which they came.
 
-    A job that does not end in time (a model that loops for ever) cannot be ended from outside: its future fails, its
-    thread is left alone, and the next job runs in a new one. The threads are daemons, so that none of them keeps the
-    process alive.
+    A job that does not end in time fails and its thread is abandoned (see above). The threads are daemons, so that
+    none of them keeps the process alive.
 
     Args:
         worker: the worker's id, for errors and the thread's name.
         seconds: how long one job may run.
-        most_stuck: how many jobs may be left alone; after that, none is taken any more.
+        most_stuck: how many jobs may be stuck; after that, no further job is accepted.
 
     Attributes:
-        stuck: how many jobs were left alone.
+        stuck: number of jobs that were abandoned.
     """
 
     def __init__(self, worker: str, seconds: float, most_stuck: int) -> None:
@@ -55,7 +69,7 @@ class ComputeThread(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more jobs; forget those that wait, if `cancel_futures`."""
+        """Accept no more jobs; cancel those that wait, if `cancel_futures`."""
         while cancel_futures:
             try:
                 item = self._jobs.get_nowait()
@@ -68,7 +82,7 @@ class ComputeThread(Executor):
             self._thread.join()
 
     def end(self, seconds: float) -> None:
-        """Wait for the job that runs; leave it alone if it takes longer than `seconds`."""
+        """Wait for the running job; abandon it if it takes longer than `seconds`."""
         self.shutdown(wait=False, cancel_futures=True)
         self._thread.join(seconds)
         if self._thread.is_alive():
@@ -93,10 +107,10 @@ class ComputeThread(Executor):
                 outcome, error = None, reason
             timer.cancel()
             with self._lock:
-                if future.done():  # given up: another thread goes on
+                if future.done():  # abandoned: another thread has taken over
                     return
                 future.set_result(outcome) if error is None else future.set_exception(error)
-            del item, future, call, outcome, error  # while this thread waits, it keeps nothing alive
+            del item, future, call, outcome, error  # a waiting thread must not keep a model alive
 
     def _give_up(self, future: Future[Any]) -> None:
         with self._lock:
@@ -107,5 +121,5 @@ class ComputeThread(Executor):
                 LimitExceeded(self._worker, "the seconds of one call", self._seconds, self._seconds, "call_seconds")
             )
             self._thread = self._start()
-        message = "worker %s: a call did not end within %g s; its thread is left running. Restart the worker to end it."
+        message = "worker %s: a call did not end within %g s; its thread keeps running. Restart the worker to stop it."
         logger.error(message, self._worker, self._seconds)

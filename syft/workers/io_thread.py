@@ -17,14 +17,14 @@ from typing import Any, Protocol
 
 
 class Closable(Protocol):
-    """What is closed when the process ends."""
+    """Something that is closed when the process ends."""
 
     async def close(self) -> None:
         """Close it."""
 
 
 class IOThread:
-    """The thread; `current` returns the one of this process."""
+    """The I/O thread of a process; `IOThread.current()` returns this process's."""
 
     _current: IOThread | None = None
     _abandoned: list[IOThread] = []  # noqa: RUF012 - shared on purpose: the parents' threads, seen from a forked child
@@ -64,7 +64,7 @@ class IOThread:
         return self._process == os.getpid() and not self.loop.is_closed()
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Start a task on the loop, from the loop, and keep it from being collected while it runs."""
+        """Start a task, called on the loop, and keep it from being garbage-collected while it runs."""
         task = self.loop.create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

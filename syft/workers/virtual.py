@@ -26,8 +26,8 @@ from syft.workers.base import BaseWorker
 class VirtualWorker(FederatedClient, BaseWorker):
     """A worker that lives in this process, for experiments and tests; also its own proxy.
 
-    Everything that would travel to a remote worker is encoded and decoded here too, so what works with a virtual
-    worker works with a remote one. `fit` and `evaluate`, called directly, run in the calling thread.
+    Everything that would travel to a remote worker is encoded and decoded here too, so whatever works with a virtual
+    worker also works with a remote one. `fit` and `evaluate`, called directly, run in the calling thread.
 
     Source: PySyft 0.2.4, `syft.workers.virtual.VirtualWorker`.
 

@@ -44,9 +44,9 @@ GARBAGE_DELAY = 0.5
 class WebsocketClientWorker(BaseWorker):
     """A proxy of a `WebsocketServerWorker`: what is asked of the proxy, the worker does.
 
-    The proxy holds one connection, which serves blocking and asynchronous calls alike, and connects again at its
-    next call when that was lost. It may be used from several threads. After a fork, the child's copy of the proxy
-    connects anew and leaves its parent's connection and objects alone.
+    The proxy holds one connection, which serves blocking and asynchronous calls alike. If it is lost, the next call
+    connects again. A proxy may be used from several threads. After a fork, the child's copy opens a connection of its
+    own and leaves its parent's connection and objects alone.
 
     Source: PySyft 0.2.4, `syft.workers.websocket_client.WebsocketClientWorker`; the arguments after `data` are new.
 
@@ -60,9 +60,9 @@ class WebsocketClientWorker(BaseWorker):
         log_msgs: whether to keep the calls, as text, in `msg_history`.
         verbose: whether to log every call at level INFO rather than DEBUG.
         data: tensors to store in the proxy itself.
-        timeout: seconds that blocking and asynchronous calls wait for their result, unless they say otherwise.
+        timeout: seconds that calls, blocking or asynchronous, wait for their result unless they name another limit.
             None: as long as the worker answers pings; training may take hours.
-        connect_timeout: seconds to wait for the worker to accept a connection. None: those of the environment
+        connect_timeout: seconds to wait for the worker to accept a connection. None: the value of the environment
             variable SYFT_CONNECT_TIMEOUT if it is set, else 10.
         max_message_bytes: upper bound on one message, sent or received.
         ca_path: file of the certificate authority that signed the worker's certificate; None: the system's.
@@ -77,9 +77,9 @@ class WebsocketClientWorker(BaseWorker):
             that too.
 
     Raises:
-        AccessDenied: the worker asks for another token, or for a client certificate (also a PermissionError).
-        WorkerUnreachable: nobody accepts the connection in time (also a ConnectionRefusedError).
-        HandshakeFailed: something else than a worker listens there.
+        AccessDenied: the token or the client certificate is missing or wrong (also a PermissionError).
+        WorkerUnreachable: nothing accepts the connection in time (also a ConnectionRefusedError).
+        HandshakeFailed: something other than a worker listens there.
         VersionMismatch: the worker speaks another version of the protocol.
     """
 
@@ -139,7 +139,7 @@ class WebsocketClientWorker(BaseWorker):
 
     @property
     def connection_attempts(self) -> int:
-        """How often it was tried to connect since there was a connection; 0 if there is one."""
+        """Connection attempts since the last open connection; 0 while there is one."""
         return self._link.attempts if self._link is not None else 0
 
     def connect(self) -> None:
@@ -148,10 +148,10 @@ class WebsocketClientWorker(BaseWorker):
         link.io.run(link.connection())
 
     async def async_connect(self) -> None:
-        """Return when the worker answers; open the connection first, unless it is open.
+        """Open the connection unless it is open, and return when the worker answers.
 
-        Attempts to connect follow each other after pauses that double, with jitter, up to a second, for
-        `connect_timeout` in all. After a call that timed out, the worker is asked for a sign of life (a ping).
+        Attempts are repeated for `connect_timeout` seconds, with pauses that double up to one second, plus jitter.
+        After a call that timed out, the worker has to answer a ping first.
 
         Raises:
             WorkerUnreachable, HandshakeFailed, VersionMismatch: as this class.
@@ -228,7 +228,7 @@ class WebsocketClientWorker(BaseWorker):
 
     @contextlib.contextmanager
     def _waiting(self, link: Link, call: str, seconds: float | None) -> Iterator[None]:
-        """Wait for a reply; have the link know when that is given up, for whatever reason."""
+        """Wait for a reply; tell the link if the wait is given up, for whatever reason."""
         try:
             yield
         except BaseException as error:

@@ -207,7 +207,7 @@ def test_without_the_flags_a_failure_ends_the_run(workers, tmp_path):
             workers["bob"].start()
     assert process.returncode == 1
     last = errors.splitlines()[-1]
-    assert re.match(r"error: \d of the 3 models that the round needs .* came: bob: connection lost: ", last)
+    assert re.match(r"error: received \d models?; the round needs 3 .* Failures: bob: connection lost: ", last)
     assert "Traceback" not in errors
 
 
@@ -253,8 +253,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(workers, tmp_path):
     status, errors = run(workers, tmp_path, "--resume", "cut")
     assert status == 2
     assert errors == [
-        "error: checkpoint 'cut' cannot be used: it is no whole safetensors file "
-        "(Error while deserializing: header too small). Resume from another file, or start anew."
+        "error: checkpoint 'cut' cannot be used: it is not a whole safetensors file "
+        "(Error while deserializing: header too small). Resume from another file, or start a new run."
     ]
 
 
