@@ -18,7 +18,7 @@ import torch
 from syft.exceptions import MalformedMessage, OperatorNotAllowed
 from syft.graph.convert import BUFFER, MAX_DEPTH, MAX_NODES, PARAMETER
 from syft.graph.kinds import DTYPES
-from syft.graph.operators import Operator, is_allowed, resolve
+from syft.graph.operators import ADVICE, Operator, is_allowed, resolve
 from syft.graph.scalars import MAX_TEXT
 from syft.graph.unpacking import collector_paused, unpack
 
@@ -237,7 +237,7 @@ class _Reader:
             _refuse(f"{_told(name)} is no name of an operator")
         base = name.partition(".")[0]
         if not is_allowed(base, self._allow_operators):
-            raise OperatorNotAllowed(base, "its graph")
+            raise OperatorNotAllowed(base, "its graph", ADVICE.get(base, ""))
         operator = _CONTROL.get(name) or resolve(name)
         if operator is None:
             raise OperatorNotAllowed(name, "its graph")

@@ -170,7 +170,7 @@ REMOTE = RemoteError("testing", "evaluate()", "ValueError", "no", "a traceback\n
 FAILURES = [
     (LOST, ConnectionLost, str(LOST)),
     (REMOTE, RemoteError, "worker 'testing' failed in evaluate(): ValueError: no"),
-    ([1], InvalidReply, "worker 'testing' returned something else"),
+    ([1], InvalidReply, "worker 'testing' sent an invalid reply"),
     (TypeError("made of its answer"), InvalidReply, "made of its answer"),
 ]
 

@@ -90,7 +90,7 @@ def test_there_are_no_sparse_and_no_quantized_tensors():
     zeros = "aten::zeros"
     assert calls(zeros, [2], 6, 0).dtype == torch.float32
     for dtype, layout in ((6, 1), (12, None), (13, 0), (999, 0)):
-        with pytest.raises(TypeError, match="expected"):
+        with pytest.raises(ValueError, match="expected"):
             calls(zeros, [2], dtype, layout)
 
 

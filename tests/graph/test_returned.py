@@ -61,7 +61,7 @@ def test_tensors_that_are_not_like_those_that_were_sent_are_refused(name):
     sent = Classifier()
     state = state_of(sent)
     CHANGES[name](state)
-    with pytest.raises(InvalidReply, match="worker 'alice' returned something else"):
+    with pytest.raises(InvalidReply, match="worker 'alice' sent an invalid reply"):
         with_state(sent, state, "alice")
 
 
