@@ -170,13 +170,14 @@ class Ledger:
 
 
 def size_of(obj: Any) -> int:
-    """Return the bytes of a tensor, or of the parameters and buffers of a model."""
+    """Return the bytes of a tensor, or of the parameters and buffers of a model and of its graph."""
     if isinstance(obj, ObjectWrapper):
         return size_of(obj.obj)
     if isinstance(obj, torch.Tensor):
         return obj.nbytes
     if isinstance(obj, nn.Module):
-        return sum(tensor.nbytes for tensor in (*obj.parameters(), *obj.buffers()))
+        tensors = sum(tensor.nbytes for tensor in (*obj.parameters(), *obj.buffers()))
+        return tensors + getattr(obj, "graph_bytes", 0)
     if isinstance(obj, (list, tuple)):
         return sum(map(size_of, obj))
     if isinstance(obj, dict):

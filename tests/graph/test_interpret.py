@@ -13,7 +13,7 @@ from syft.exceptions import CallAbandoned, LimitExceeded, MalformedMessage
 from syft.graph import GraphModule, clone, read_structure
 from syft.graph.convert import convert
 from syft.graph.metering import meter
-from syft.limits import Budget
+from syft.limits import Budget, size_of
 from tests.graph.arriving import arrived, both, calls, graph, structure
 from tests.models import Classifier, blobs, nll
 
@@ -379,6 +379,15 @@ def test_only_buffers_are_replaced_and_by_tensors_like_them():
         tensors = [torch.ones(constant["tensor"][2])] if isinstance(constant, dict) else []
         with pytest.raises((MalformedMessage, TypeError)):
             GraphModule(read_structure(packed), [torch.ones(1)], tensors)(torch.ones(1))
+
+
+def test_a_model_counts_for_more_than_its_tensors():
+    """Small tensors in thousands of modules, or a large graph, take memory too."""
+    small, large = (nn.Sequential(*[nn.ReLU() for _ in range(count)]) for count in (1, 1000))
+    assert size_of(arrived(large)) - size_of(arrived(small)) > 500_000
+    state = tuple([f"m{index}.w", 0, True, "float32", [1]] for index in range(1000))
+    many = GraphModule(read_structure(structure(state=state)), [torch.ones(1)] * 1000, [])
+    assert size_of(many) > 3_000_000
 
 
 def test_the_operator_that_failed_is_named():
