@@ -11,6 +11,7 @@ from syft import exceptions, wire
 from syft.exceptions import (
     DatasetExists,
     DatasetNotFound,
+    InvalidReply,
     LimitExceeded,
     MalformedMessage,
     RemoteError,
@@ -201,10 +202,10 @@ def test_neither_log_nor_error_holds_what_a_coordinator_would_print(caplog):
 @pytest.mark.parametrize(
     "answer", [None, 5, "text", {"obj": 1}, [1], {"obj": "x", "wrapped": False, "tags": [], "description": None}]
 )
-def test_what_is_no_object_is_a_malformed_message(answer, monkeypatch):
+def test_what_is_no_object_is_an_invalid_reply(answer, monkeypatch):
     worker = sy.VirtualWorker(id="alice")
     monkeypatch.setitem(worker._dispatcher._commands, "get", lambda session, id: answer)
-    with pytest.raises(MalformedMessage):
+    with pytest.raises(InvalidReply, match="worker 'alice' sent an invalid reply"):
         worker.request_obj(1)
 
 

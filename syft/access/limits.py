@@ -231,14 +231,15 @@ class Ledger:
 
 
 def size_of(obj: Any) -> int:
-    """Return the bytes of a tensor, or of the parameters and buffers of a model; tags and descriptions count too."""
+    """Return the bytes of a tensor, or of a model with its graph; tags and descriptions count too."""
     about = size_of([*(getattr(obj, "tags", None) or ()), getattr(obj, "description", None)]) if _is_object(obj) else 0
     if isinstance(obj, ObjectWrapper):
         return size_of(obj.obj) + about
     if isinstance(obj, torch.Tensor):
         return obj.nbytes + about
     if isinstance(obj, nn.Module):
-        return sum(tensor.nbytes for tensor in (*obj.parameters(), *obj.buffers()))
+        tensors = sum(tensor.nbytes for tensor in (*obj.parameters(), *obj.buffers()))
+        return tensors + getattr(obj, "graph_bytes", 0)
     if isinstance(obj, (list, tuple)):
         return sum(map(size_of, obj))
     if isinstance(obj, dict):

@@ -94,6 +94,7 @@ class Structure:
         constants: the constants; tensors as TensorConstant.
         body: the graph.
         count: how many values there are, constants aside.
+        size: bytes of the structure as it came.
     """
 
     arguments: list[tuple[str, int | None]]
@@ -102,6 +103,7 @@ class Structure:
     constants: list[Any]
     body: Block
     count: int
+    size: int
 
     def __deepcopy__(self, memo: Any) -> Structure:
         return self
@@ -135,6 +137,7 @@ class _Reader:
     """Reads one structure."""
 
     def __init__(self, packed: bytes, allow_operators: frozenset[str]) -> None:
+        self._size = len(packed)
         if len(packed) > MAX_STRUCTURE_BYTES:
             _refuse(f"it has {len(packed)} bytes; the limit is {MAX_STRUCTURE_BYTES}")
         try:
@@ -177,7 +180,7 @@ class _Reader:
         self._state = range(len(arguments), len(arguments) + len(state))
         nodes = self._block(fields.pop("nodes"), 0)
         body = Block([], nodes, [self._value(fields["result"])])
-        return Structure(arguments, state, fields["aliases"], self._constants, body, len(self._defined))
+        return Structure(arguments, state, fields["aliases"], self._constants, body, len(self._defined), self._size)
 
     def _argument(self, described: Any) -> tuple[str, int | None]:
         if type(described) is not list or len(described) not in (1, 2) or not isinstance(described[0], str):

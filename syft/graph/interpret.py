@@ -24,6 +24,9 @@ from syft.graph.metering import Account, account
 from syft.graph.operators import Operator
 from syft.graph.scalars import CHANGES_LISTS, MAX_ITEMS
 
+_PER_BYTE, _PER_MODULE = 128, 3072
+"""Bytes in memory of what a byte of a structure becomes, and of a module, measured."""
+
 
 class GraphModule(nn.Module):
     """A model, or a loss function, that was received as a plain graph.
@@ -101,6 +104,11 @@ class GraphModule(nn.Module):
         if program.changes_lists:
             constants = list(map(_fresh, constants))
         return values + constants
+
+    @property
+    def graph_bytes(self) -> int:
+        """Bytes of memory that this model takes beside its tensors, about."""
+        return _PER_BYTE * self.graph_structure.size + _PER_MODULE * sum(1 for _ in self.modules())
 
     def graph_tensors(self) -> list[Any]:
         """Return the parameters and buffers themselves, in the structure's order."""

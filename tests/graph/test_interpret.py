@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from syft.access.limits import Budget
+from syft.access.limits import Budget, size_of
 from syft.exceptions import CallAbandoned, LimitExceeded, MalformedMessage
 from syft.graph import GraphModule, clone, read_structure
 from syft.graph.convert import convert
@@ -379,6 +379,15 @@ def test_only_buffers_are_replaced_and_by_tensors_like_them():
         tensors = [torch.ones(constant["tensor"][2])] if isinstance(constant, dict) else []
         with pytest.raises((MalformedMessage, TypeError)):
             GraphModule(read_structure(packed), [torch.ones(1)], tensors)(torch.ones(1))
+
+
+def test_a_model_counts_for_more_than_its_tensors():
+    """Small tensors in thousands of modules, or a large graph, take memory too."""
+    small, large = (nn.Sequential(*[nn.ReLU() for _ in range(count)]) for count in (1, 1000))
+    assert size_of(arrived(large)) - size_of(arrived(small)) > 500_000
+    state = tuple([f"m{index}.w", 0, True, "float32", [1]] for index in range(1000))
+    many = GraphModule(read_structure(structure(state=state)), [torch.ones(1)] * 1000, [])
+    assert size_of(many) > 3_000_000
 
 
 def test_the_operator_that_failed_is_named():

@@ -94,6 +94,19 @@ def test_there_are_no_sparse_and_no_quantized_tensors():
             calls(zeros, [2], dtype, layout)
 
 
+def test_numbers_that_are_no_memory_format_are_refused():
+    x = torch.ones(2, 3)
+    for name, inputs in (
+        ("aten::clone", (x, 4)),
+        ("aten::contiguous", (x, -1)),
+        ("aten::empty_like", (x, None, None, None, None, 2**31)),
+        ("aten::to.dtype", (x, 6, False, False, 4)),
+    ):
+        with pytest.raises(TypeError, match="memory_format"):
+            of_inputs(name, *inputs)
+    assert of_inputs("aten::clone", torch.ones(1, 2, 3, 4), 2).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_torchs_own_conversions_work():
     x = torch.ones(2, 3)
     assert of_inputs("aten::add_.Tensor", x.clone(), 1).sum() == 12  # as traces have it
