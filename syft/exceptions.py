@@ -259,12 +259,13 @@ class OperatorNotAllowed(ProtocolError):
 
     operator: str
     where: str
+    advice: str = ""
 
     def __str__(self) -> str:
+        advice = self.advice or "Write it without, or have the receiver allow it (allow_operators=)."
         return (
             f"this model or function is refused: {self.where} uses {self.operator}, which is not on the list of "
-            "allowed operators (syft/graph/operators.py). Write it without, or have "
-            "the receiver allow it (allow_operators=)."
+            f"allowed operators (syft/graph/operators.py). {advice}"
         )
 
 

@@ -17,8 +17,9 @@ import torch
 
 from syft.exceptions import MalformedMessage, OperatorNotAllowed
 from syft.graph.convert import BUFFER, MAX_DEPTH, MAX_NODES, PARAMETER
+from syft.graph.guards import DTYPES
 from syft.graph.memory import Memory
-from syft.graph.operators import Operator, is_allowed, resolve
+from syft.graph.operators import ADVICE, Operator, is_allowed, resolve
 
 MAX_STRUCTURE_BYTES = 1024 * 1024
 """Bytes of a structure. That of DenseNet121 has 69,000."""
@@ -208,7 +209,7 @@ class _Reader:
             _refuse(f"{name!r:.60} is no name of an operator")
         base = name.partition(".")[0]
         if not is_allowed(base, self._allow_operators):
-            raise OperatorNotAllowed(base, "its graph")
+            raise OperatorNotAllowed(base, "its graph", ADVICE.get(base, ""))
         operator = _CONTROL.get(name) or resolve(name)
         if operator is None:
             raise OperatorNotAllowed(name, "its graph")
@@ -307,8 +308,8 @@ def _index(number: Any, size: int, what: str) -> int:
 
 def _dtype(name: Any) -> torch.dtype:
     dtype = getattr(torch, name, None) if type(name) is str else None
-    if not isinstance(dtype, torch.dtype):
-        _refuse(f"{name!r:.60} is no dtype")
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
+        _refuse(f"{name!r:.60} is no dtype that models may have")
     return dtype
 
 

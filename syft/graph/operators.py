@@ -10,10 +10,17 @@ changes nothing but its arguments. Not on the list, and why:
   aten::empty and its like are allowed, and give zeros;
 - what looks behind a tensor: aten::set_, aten::data, aten::as_strided, aten::record_stream, ...
 - what changes a setting of the process: aten::manual_seed, aten::set_grad_enabled, ...
-- what calls code that is not in the graph: prim::PythonOp, every namespace but aten and prim, classes written in C++.
+- what calls code that is not in the graph: prim::PythonOp, every namespace but aten and prim, classes written in C++;
+- what makes tensors of other kinds than numbers in rows: sparse, nested and quantized ones trust their indices.
 
-The list is explicit, so an operator of a later torch is refused until somebody has looked at it. The in-place twin of
-an operator (aten::relu_ of aten::relu) is allowed with it. aten::warn and prim::Print write to the worker's log.
+The list is explicit, so an operator of a later torch is refused until somebody has looked at it. It gets on the list
+when it fits the rule and the audit (tests/e2e/audit_operators.py) finds nothing: it calls the operator with hostile
+arguments, since many kernels trust theirs. What it finds is refused by a guard (guards.py) or, where a result is too
+large, by a formula (sizes.py); what cannot be told beforehand is not allowed. With each new torch, the audit runs again
+over the whole list.
+
+The in-place twin of an operator (aten::relu_ of aten::relu) is allowed with it. aten::warn and prim::Print write to the
+worker's log.
 """
 
 from __future__ import annotations
@@ -26,6 +33,7 @@ from typing import Any
 
 import torch
 
+from syft.graph.guards import guarded
 from syft.graph.scalars import SCALARS
 
 _ARITHMETIC = """
@@ -61,7 +69,7 @@ mT matrix_H meshgrid moveaxis movedim narrow numpy_T one_hot pad pad_sequence pe
 ravel repeat repeat_interleave reshape reshape_as roll rot90 row_stack select slice split split_with_sizes squeeze
 stack swapaxes swapdims t tensor_split tile transpose tril tril_indices triu triu_indices type_as unbind unflatten
 unfold unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze view view_as view_as_complex view_as_real vsplit
-vstack zero_ to cpu cuda combinations cartesian_prod native_channel_shuffle
+vstack zero_ to cpu combinations cartesian_prod native_channel_shuffle
 """
 
 _INDEX = """
@@ -81,22 +89,21 @@ trapz
 """
 
 _LAYERS = """
-_convolution _convolution_mode _native_multi_head_attention _nested_tensor_from_mask
-_nested_tensor_from_mask_left_aligned _pack_padded_sequence _pad_packed_sequence _transformer_encoder_layer_fwd
-_upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa _upsample_nearest_exact1d
-_upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm __interpolate __upsample __upsample_bilinear
-__upsample_nearest adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-adaptive_max_pool3d affine_grid_generator alpha_dropout avg_pool1d avg_pool2d avg_pool3d batch_norm bilinear celu
-col2im conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution dropout elu
-embedding embedding_bag embedding_renorm_ feature_alpha_dropout feature_dropout fractional_max_pool2d
-fractional_max_pool3d gelu glu grid_sampler grid_sampler_2d grid_sampler_3d group_norm gru gru_cell hardshrink
-hardsigmoid hardswish hardtanh im2col instance_norm layer_norm leaky_relu linear log_sigmoid log_softmax lstm
-lstm_cell max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices
-max_unpool2d max_unpool3d mish native_batch_norm native_dropout native_group_norm native_layer_norm norm_except_dim
-prelu reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 replication_pad1d replication_pad2d
-replication_pad3d rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell rrelu scaled_dot_product_attention selu silu
-softmax softplus softshrink threshold to_padded_tensor upsample_bicubic2d upsample_bilinear2d upsample_linear1d
-upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
+_convolution _convolution_mode _native_multi_head_attention _pack_padded_sequence _pad_packed_sequence
+_transformer_encoder_layer_fwd _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
+_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm __interpolate __upsample
+__upsample_bilinear __upsample_nearest adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+adaptive_max_pool2d adaptive_max_pool3d affine_grid_generator alpha_dropout avg_pool1d avg_pool2d avg_pool3d
+batch_norm bilinear celu col2im conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d
+convolution dropout elu embedding embedding_bag embedding_renorm_ feature_alpha_dropout feature_dropout
+fractional_max_pool2d fractional_max_pool3d gelu glu grid_sampler grid_sampler_2d grid_sampler_3d group_norm gru
+gru_cell hardshrink hardsigmoid hardswish hardtanh im2col instance_norm layer_norm leaky_relu linear log_sigmoid
+log_softmax lstm lstm_cell max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d
+max_pool3d_with_indices max_unpool2d max_unpool3d mish native_batch_norm native_dropout native_group_norm
+native_layer_norm norm_except_dim prelu reflection_pad1d reflection_pad2d reflection_pad3d relu relu6
+replication_pad1d replication_pad2d replication_pad3d rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell rrelu
+scaled_dot_product_attention selu silu softmax softplus softshrink threshold upsample_bicubic2d upsample_bilinear2d
+upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
 """
 
 _LOSSES = """
@@ -113,7 +120,7 @@ zeros_like hann_window hamming_window kaiser_window
 """
 
 _QUERIES = """
-dense_dim dim element_size get_device is_autocast_cpu_enabled is_autocast_enabled is_complex is_contiguous
+dim element_size get_device is_autocast_cpu_enabled is_autocast_enabled is_complex is_contiguous
 is_floating_point is_grad_enabled is_same_size is_scripting is_signed numel result_type size stride item
 """
 
@@ -185,6 +192,27 @@ class Operator:
 
 _UNWRITTEN = frozenset({"aten::empty", "aten::empty_like", "aten::new_empty"})
 
+_SAFE_EQUIVALENTS = {
+    "aten::unsafe_chunk": "aten::chunk",
+    "aten::unsafe_split": "aten::split",
+    "aten::unsafe_split_with_sizes": "aten::split_with_sizes",
+}
+"""The unsafe ones hide from autograd that their results share memory: saved indices could be overwritten."""
+
+_REFUSED_NAMES = """
+aten::values aten::mm.dtype aten::bmm.dtype aten::addmm.dtype aten::baddbmm.dtype aten::einsum.sublist
+"""
+_REFUSED = frozenset(_REFUSED_NAMES.split())
+"""Overloads that are not allowed, though others of their name are: for sparse tensors, for GPUs, not to be checked."""
+
+_NO_FAST_PATH = "Trace the model after torch.backends.mha.set_fastpath_enabled(False)."
+ADVICE = {
+    "aten::_nested_tensor_from_mask": _NO_FAST_PATH,
+    "aten::_nested_tensor_from_mask_left_aligned": _NO_FAST_PATH,
+    "aten::to_padded_tensor": _NO_FAST_PATH,
+}
+"""How to do without an operator that is not allowed."""
+
 
 def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return lambda *arguments, **named: function(*arguments, **named).zero_()
@@ -194,9 +222,12 @@ def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
 def resolve(name: str) -> Operator | None:
     """Return the operator of this name and overload; None if this torch has none that a graph may call.
 
-    Where the schema has a tensor, the operator is torch's own; else it is a function of scalars.py.
+    Where the schema has a tensor, the operator is torch's own behind its guards; else it is a function of scalars.py.
     """
+    if name in _REFUSED:
+        return None
     base, _, overload = name.partition(".")
+    base = _SAFE_EQUIVALENTS.get(base, base)
     try:
         schema: Any = torch._C._get_schema(base, overload)
         types = [str(each.type) for each in (*schema.arguments, *schema.returns)]
@@ -209,7 +240,7 @@ def resolve(name: str) -> Operator | None:
     if not words <= _PLAIN_TYPES or any(each.is_out for each in schema.arguments):
         return None
     namespace, _, short = base.partition("::")
-    function = getattr(getattr(getattr(torch.ops, namespace), short), overload or "default")
+    function = guarded(name, schema, getattr(getattr(getattr(torch.ops, namespace), short), overload or "default"))
     if base in _UNWRITTEN:
         function = _zeroed(function)
     by_name = tuple(each.name for each in schema.arguments if each.kwarg_only)

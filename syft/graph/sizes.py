@@ -1,0 +1,408 @@
+"""How much an operator makes and how long it runs, told from its arguments before it runs.
+
+A few numbers in a graph can ask for more memory than a machine has, or for days of computing: zeros([10**6, 10**6]),
+a row plus a column, a pool whose kernel is as large as the image. No limit reaches an operator that is running, and so
+it is measured first:
+
+- on tensors without memory (torch's device "meta") the operator makes results without memory, whose sizes are added up,
+  those of the operators inside it included. What is measured depends on shapes, dtypes and numbers only: remembered;
+- where the values in tensors decide (one_hot, nonzero, ...), or torch knows no such way, by a formula, each time.
+
+Three kinds of operators are not measured, since their results hold no more than their inputs: pointwise ones of one
+tensor, those that give no tensor, and views; but for those views that repeat elements, which count as if they had been
+copied: whatever comes next would copy them. Small inputs are not measured either, if nothing but tensors decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+MAX_RESULT_BYTES = 2 * 1024**3
+max_result_bytes: ContextVar[int] = ContextVar("max_result_bytes", default=MAX_RESULT_BYTES)
+"""Bytes that one operator may make in this context, what it makes on the way included."""
+MAX_WORK = 2**40
+"""Multiplications that one operator may do: seconds for a product of matrices, minutes for a pool."""
+
+_BYTES = 4
+"""Bytes that an element counts for at least, so that what is made as bool or uint8 is not too large as a float."""
+_SMALL = 2**24
+"""Elements that need no measuring: 64 MiB as float32."""
+Check = Callable[[tuple[Any, ...], dict[str, Any]], None]
+Small = Callable[[tuple[Any, ...]], bool]
+Size = tuple[int, int]
+"""Bytes, multiplications."""
+
+
+def size_check(name: str, schema: Any, operation: Any, first: Check | None = None) -> Check | None:
+    """Return what raises a ValueError if a call of an operator would make too much or run too long; None if none can.
+
+    Args:
+        name: the operator with its overload, for example "aten::add.Tensor".
+        schema: its schema.
+        operation: torch's operator.
+        first: another check of shapes, dtypes and numbers, made before.
+    """
+    short = schema.name.removeprefix("aten::")
+    formula = FORMULAS.get(f"{short}.{schema.overload_name}") or FORMULAS.get(short)
+    if formula is not None:
+        return _both(first, _by_formula(name, schema, formula))
+    if _holds_no_more(short, name, schema, operation):
+        return first
+    measure = _by_measuring(name, schema, operation)
+    small = _what_is_small(short, schema)
+    if small is None:
+        return _remembered(_both(first, measure))
+    measure = _remembered(measure)
+
+    def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if first is not None:
+            first(values, named)
+        if not small(values):
+            measure(values, named)
+
+    return check
+
+
+def _both(first: Check | None, second: Check) -> Check:
+    if first is None:
+        return second
+
+    def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        first(values, named)
+        second(values, named)
+
+    return check
+
+
+def _holds_no_more(short: str, name: str, schema: Any, operation: Any) -> bool:
+    if short in _REPEATING_VIEWS or name in _REPEATING_VIEWS:
+        return False
+    results = schema.returns
+    gives_tensors = any("Tensor" in str(each.type) for each in results)
+    shares = all(each.alias_info is not None for each in results) and short.removesuffix("_") not in _PRODUCTS
+    tensors = sum("Tensor" in str(each.type) for each in schema.arguments)
+    return not gives_tensors or shares or (tensors == 1 and torch.Tag.pointwise in operation.tags)
+
+
+_REPEATING_VIEWS = frozenset({"expand", "expand_as", "broadcast_to", "unfold", "aten::view.dtype"})
+
+
+# Inputs that are small enough
+
+
+def _what_is_small(short: str, schema: Any) -> Small | None:
+    if short in _NO_LARGER:
+        return _no_larger
+    return _PRODUCTS.get(short) or (_small if _only_tensors_decide(schema) else None)
+
+
+def _no_larger(values: tuple[Any, ...]) -> bool:
+    """Return whether no tensor is empty: what reduces shape (10**6, 10**6, 0), which takes nothing, has 10**12."""
+    return all(value.numel() for value in values if isinstance(value, Tensor))
+
+
+_NO_LARGER_NAMES = """
+batch_norm layer_norm group_norm instance_norm softmax log_softmax dropout mean sum amax amin argmax
+"""
+_NO_LARGER = frozenset(_NO_LARGER_NAMES.split())
+"""What models use all the time, and results no larger than inputs have."""
+
+
+def _small(values: tuple[Any, ...]) -> bool:
+    """Return whether all tensors together make few pairs: no result has more elements than that."""
+    pairs, only = 1, None
+    for value in values:
+        if isinstance(value, Tensor):
+            only = value if pairs == 1 else None
+            pairs *= value.numel()
+        elif isinstance(value, (list, tuple)):
+            return False
+    if only is not None:
+        pairs *= pairs
+    return 0 < pairs <= _SMALL
+
+
+def _only_tensors_decide(schema: Any) -> bool:
+    types = [str(each.type) for each in schema.arguments if each.name not in _NEUTRAL]
+    return any("Tensor" in each for each in types) and not any("int" in each or "List[float]" in each for each in types)
+
+
+_NEUTRAL = frozenset({"dim", "reduction", "ignore_index", "groups", "num_groups", "padding_idx", "dtype"})
+"""Numbers that decide no size."""
+
+_PRODUCTS: dict[str, Small] = {
+    "linear": lambda values: 0 < values[0].numel() * values[1].shape[0] <= _SMALL,
+    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "addmv", "addr"), _small),
+}
+"""Products of matrices: those in place give no larger result, but take their time."""
+
+
+# Measuring
+
+
+class _Account(TorchDispatchMode):
+    """Adds up what the operators inside make and do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = self.viewed = self.work = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        result = operation(*arguments, **(named or {}))
+        shares = all(each.alias_info is not None for each in operation._schema.returns)
+        for tensor in _tensors(result):
+            size = tensor.numel() * max(tensor.element_size(), _BYTES)
+            self.made += 0 if shares else size
+            self.viewed = max(self.viewed, size)
+        work = _WORK.get(operation._schema.name.removeprefix("aten::"))
+        if work is not None:
+            self.work += work(next(_tensors(result)), *arguments)
+        return result
+
+
+def _by_measuring(name: str, schema: Any, operation: Any) -> Check:
+    makes_new = any(each.name == "device" for each in schema.arguments)
+
+    def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        named = {key: _without_memory(value) for key, value in named.items()}
+        if makes_new:
+            named["device"] = torch.device("meta")
+        with torch.no_grad(), _Account() as account:
+            operation(*map(_without_memory, values), **named)
+        _compare(name, max(account.made, account.viewed), account.work)
+
+    return check
+
+
+_REMEMBERED = 128
+"""Calls of an operator that are remembered: as many as one graph has of them, mostly."""
+_MAX_KEY = 256
+"""Items of what is remembered."""
+
+
+def _remembered(check: Check) -> Check:
+    """Return a check that does nothing for shapes, dtypes and numbers which have passed it."""
+    passed: set[Any] = set()
+
+    def checked(values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        key = [max_result_bytes.get(), *named]
+        _append_key(key, values)
+        _append_key(key, named.values())
+        known = tuple(key)
+        if known not in passed:
+            check(values, named)
+            if len(passed) >= _REMEMBERED:
+                passed.clear()
+            if len(key) <= _MAX_KEY:
+                passed.add(known)
+
+    return checked
+
+
+def _append_key(key: list[Any], values: Iterable[Any]) -> None:
+    for value in values:
+        if isinstance(value, Tensor):
+            key += (value.shape, value.dtype)
+        elif isinstance(value, str):  # by its letters, so that they count
+            key.append(len(value))
+            key += value
+        elif isinstance(value, (list, tuple)):
+            key.append(len(value))
+            _append_key(key, value)
+        else:
+            key.append(value)
+
+
+def _without_memory(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+    return [_without_memory(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _compare(name: str, size: int, work: int) -> None:
+    limit = max_result_bytes.get()
+    if size > limit:
+        raise ValueError(f"{name} would make {size} bytes; the limit of one operator is {limit} bytes.")
+    if work > MAX_WORK:
+        raise ValueError(f"{name} would do {work} multiplications; the limit of one operator is {MAX_WORK}.")
+
+
+# Work: multiplications from the (first) result and the arguments of the operators inside
+
+
+def _product_work(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> int:
+    return a.numel() * b.shape[-1]
+
+
+def _added_product_work(out: Tensor, added: Tensor, a: Tensor, b: Tensor, *_: Any) -> int:
+    return a.numel() * b.shape[-1]
+
+
+def _convolution_work(out: Tensor, image: Tensor, weight: Tensor, *others: Any) -> int:
+    transposed = len(others) > 4 and others[4] is True
+    kernel = weight.numel() // max(1, weight.shape[0])
+    return (image if transposed else out).numel() * kernel
+
+
+def _pool_work(dimensions: int) -> Callable[..., int]:
+    def work(out: Tensor, image: Tensor, kernel: list[int], *_: Any) -> int:
+        return out.numel() * math.prod(kernel) ** (dimensions if len(kernel) == 1 else 1)  # one size may stand for all
+
+    return work
+
+
+def _matrix_work(out: Tensor, matrix: Tensor, *_: Any) -> int:
+    """A decomposition of n x m takes some n m min(n, m)."""
+    return 16 * matrix.numel() * min(matrix.shape[-2:])
+
+
+_MATRICES = """
+_linalg_det _linalg_eigh _linalg_slogdet _linalg_solve_ex _linalg_svd linalg_cholesky_ex linalg_inv_ex linalg_qr
+linalg_matrix_exp linalg_pinv cholesky_inverse
+"""
+_WORK: dict[str, Callable[..., int]] = {
+    **dict.fromkeys(("mm", "bmm"), _product_work),
+    **dict.fromkeys(
+        ("addmm", "addmm_", "baddbmm", "baddbmm_", "addbmm", "addbmm_"),
+        lambda out, c, a, b, *_: a.numel() * b.shape[-1],
+    ),
+    **dict.fromkeys(("convolution", "_convolution"), _convolution_work),
+    "conv_tbc": lambda out, image, weight, *_: out.numel() * weight.shape[0] * weight.shape[1],
+    **{f"{pool}{d}d": _pool_work(d) for pool in ("avg_pool", "fractional_max_pool") for d in (2, 3)},
+    **{f"max_pool{d}d_with_indices": _pool_work(d) for d in (2, 3)},
+    **dict.fromkeys(_MATRICES.split(), _matrix_work),
+    "cholesky_solve": lambda out, b, matrix, *_: b.numel() * matrix.shape[-1],
+    "_cdist_forward": lambda out, a, *_: out.numel() * a.shape[-1],
+    "_pdist_forward": lambda out, a, *_: out.numel() * a.shape[-1],
+    "_trilinear": lambda out, a, b, c, *_: out.numel() * a.shape[-1] * c.shape[-1],
+}
+
+
+# Formulas: bytes, or bytes and multiplications, from the arguments by name
+
+_ITEM = 8
+"""Bytes of an index, and at least those of a number."""
+
+
+def _by_formula(name: str, schema: Any, formula: Callable[..., Any]) -> Check:
+    names = [each.name for each in schema.arguments]
+    defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
+
+    def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        size = formula(**{**defaults, **dict(zip(names, values, strict=False)), **named})
+        _compare(name, *(size if isinstance(size, tuple) else (size, 0)))
+
+    return check
+
+
+def _broadcast(*tensors: Tensor) -> int:
+    return math.prod(torch.broadcast_shapes(*(each.shape for each in tensors)))
+
+
+def _largest(tensor: Tensor) -> int:
+    return int(tensor.max()) if tensor.numel() else 0
+
+
+def _nonzero(self: Tensor, **_: Any) -> int:
+    return self.numel() * max(1, self.dim()) * _ITEM
+
+
+def _index(self: Tensor, indices: list[Tensor | None], **_: Any) -> int:
+    shapes: list[tuple[int, ...]] = []
+    taken, place = 1, 0
+    for index in indices:
+        if index is None or index.dtype in (torch.bool, torch.uint8):
+            used = 1 if index is None else max(1, index.dim())
+            if index is not None:
+                shapes.append((int(index.count_nonzero()),))
+        else:
+            used = 1
+            shapes.append(tuple(index.shape))
+        if index is not None:
+            taken *= math.prod(max(1, size) for size in self.shape[place : place + used])
+        place += used
+    rest = math.prod(max(1, size) for size in self.shape) // max(1, taken)
+    return math.prod(torch.broadcast_shapes(*shapes)) * rest * _ITEM
+
+
+def _one_hot(self: Tensor, num_classes: int) -> int:
+    return self.numel() * (num_classes if num_classes >= 0 else _largest(self) + 1) * _ITEM
+
+
+def _covariance(self: Tensor, **_: Any) -> int:
+    rows = self.shape[0] if self.dim() > 1 else 1
+    return (3 * rows * rows + 2 * self.numel()) * _ITEM
+
+
+def _repeat_interleave(self: Tensor, repeats: Any, dim: int | None = None, **_: Any) -> int:
+    if isinstance(repeats, Tensor):
+        length = self.numel() if dim is None else self.size(dim)
+        total = int(repeats.sum()) * (length if repeats.numel() == 1 else 1)
+        return total * (self.numel() // max(1, length)) * _ITEM
+    return self.numel() * repeats * _ITEM
+
+
+def _istft(self: Tensor, n_fft: int, hop_length: int | None, length: int | None, **_: Any) -> int:
+    hop = n_fft // 4 if hop_length is None else hop_length
+    frames = self.shape[-1]
+    frame = n_fft * frames
+    return self.numel() // max(1, self.shape[-2] * frames) * (4 * frame + frames * hop + (length or 0)) * 2 * _ITEM
+
+
+def _recurrent(hx: Any, params: list[Tensor], **given: Any) -> Size:
+    rows = given["input"] if "input" in given else given["data"]
+    steps = rows.numel() // max(1, rows.shape[-1])  # of all sequences together
+    gates = sum(each.shape[0] for each in params if each.dim() == 2)
+    return steps * gates * rows.element_size(), steps * sum(each.numel() for each in params)
+
+
+def _pad_packed(data: Tensor, batch_sizes: Tensor, total_length: int, **_: Any) -> int:
+    steps = max(batch_sizes.numel(), total_length)
+    return steps * int(batch_sizes[0]) * (data.numel() // data.shape[0]) * _ITEM
+
+
+def _ctc(log_probs: Tensor, target_lengths: Any, **_: Any) -> int:
+    longest = max(target_lengths.tolist() if isinstance(target_lengths, Tensor) else target_lengths, default=0)
+    steps, batch = log_probs.shape[:2]
+    return (steps * batch * (2 * longest + 1) + log_probs.numel()) * 2 * _ITEM
+
+
+def _lstsq(self: Tensor, b: Tensor, **_: Any) -> Size:
+    return self.shape[-1] * max(1, b.numel()) * _ITEM, 16 * self.numel() * min(self.shape[-2:])
+
+
+FORMULAS: dict[str, Callable[..., int | Size]] = {
+    **dict.fromkeys(("nonzero", "nonzero_numpy", "argwhere"), _nonzero),
+    "where.": lambda condition: _nonzero(condition),
+    **dict.fromkeys(("unique_dim", "unique_consecutive"), lambda self, **_: 4 * self.numel() * _ITEM),
+    "masked_select": lambda self, mask: _broadcast(self, mask) * _ITEM,
+    "allclose": lambda self, other, **_: _broadcast(self, other) * _ITEM,
+    **dict.fromkeys(("index.Tensor", "index.Tensor_hacked_twin", "index_put", "index_put_"), _index),
+    "bincount": lambda self, minlength, **_: max(_largest(self) + 1, minlength) * _ITEM,
+    "one_hot": _one_hot,
+    "repeat_interleave": _repeat_interleave,
+    "repeat_interleave.Tensor": lambda repeats, **_: int(repeats.sum()) * _ITEM,
+    **dict.fromkeys(("cov", "corrcoef"), _covariance),
+    "linalg_lstsq": _lstsq,
+    "istft": _istft,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
+    "_pad_packed_sequence": _pad_packed,
+    **dict.fromkeys(("_pack_padded_sequence", "sorted"), lambda **_: 0),
+    "ctc_loss": _ctc,
+}
+"""What torch cannot measure, by the operator's name; with a dot, one overload only."""
