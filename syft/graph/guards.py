@@ -378,7 +378,7 @@ def _need_attention(
     shapes = {None: None, 0: (steps, steps), 1: (batch, steps), 2: (batch, heads, steps, steps)}
     _need(mask is None or (mask_type is not None and mask_type in shapes), "mask_type", mask_type, "0, 1 or 2")
     if mask is not None:
-        _need(mask.dtype == torch.bool, "mask", mask, "bool")
+        _need(mask.dtype == torch.bool or mask.dtype in _FLOATS, "mask", mask, "bool or floating point")
         _need_shape("mask", mask, *(shapes[mask_type] or ()))
 
 

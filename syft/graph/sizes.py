@@ -393,6 +393,7 @@ FORMULAS: dict[str, Callable[..., int | Size]] = {
     "masked_select": lambda self, mask: _broadcast(self, mask) * _ITEM,
     "allclose": lambda self, other, **_: _broadcast(self, other) * _ITEM,
     **dict.fromkeys(("index.Tensor", "index.Tensor_hacked_twin", "index_put", "index_put_"), _index),
+    **dict.fromkeys(("randint_like.Tensor", "randint_like.Tensor_generator"), lambda self, **_: self.numel() * _ITEM),
     "bincount": lambda self, minlength, **_: max(_largest(self) + 1, minlength) * _ITEM,
     "one_hot": _one_hot,
     "repeat_interleave": _repeat_interleave,

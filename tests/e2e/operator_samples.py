@@ -274,6 +274,8 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "aten::where": [(_f(3, 4) > 0, _f(3, 4), _f(3, 4))],
     "aten::binomial": [(torch.full((3, 4), 9.0), torch.rand(3, 4, generator=_generator))],
     "aten::poisson": [(_f(3, 4).abs(),)],
+    "aten::random_": [(_f(3, 4), 0, 9, None)],
+    "aten::randint_like": [(_f(3, 4), torch.tensor(9)), (_f(3, 4), torch.tensor(9), None)],
     "aten::kl_div": [(_f(3, 4), _f(3, 4).softmax(-1), 1, False)],
     "aten::gcd": [(_i(4, 6), _i(6, 9))],
     "aten::cdist": [(_f(3, 4), _f(5, 4), 2.0, None), (_f(3, 4), _f(5, 4), 1.5, 2)],
