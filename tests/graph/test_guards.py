@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from syft.exceptions import MalformedMessage, OperatorNotAllowed
 from syft.graph import GraphModule, convert, read_structure, sizes
 from syft.graph.formulas import BY_SHAPE, BY_VALUES
 from syft.graph.guards import GUARDS, MAX_INT
@@ -423,6 +424,37 @@ def test_usual_models_need_no_measuring_which_takes_seconds_to_load(name: str, m
     packed = convert(torch.jit.trace(model, inputs, check_trace=False))
     structure = read_structure(packed.structure)
     GraphModule(structure, packed.state, packed.constants)(inputs)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_transformer_traced_in_its_fast_path_runs_and_one_with_nested_tensors_is_told_how_to_do_without() -> None:
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1).eval()
+    x, padding = f(2, 4, 8), torch.tensor([[False] * 4, [False, False, True, True]])
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+            return self.encoder(x, src_key_padding_mask=padding)
+
+    with torch.no_grad():
+        plain = convert(torch.jit.trace(encoder, x, check_trace=False))
+        nested = convert(torch.jit.trace(Masked().eval(), (x, padding), check_trace=False))
+        received = GraphModule(read_structure(plain.structure), plain.state, plain.constants).eval()
+        assert torch.equal(received(x), encoder(x))
+
+    assert b"_transformer_encoder_layer_fwd" in plain.structure
+    with pytest.raises(OperatorNotAllowed, match=r"_nested_tensor_from_mask.*set_fastpath_enabled\(False\)"):
+        read_structure(nested.structure)
+
+
+def test_a_model_with_tensors_of_other_dtypes_than_kernels_were_audited_with_is_refused() -> None:
+    packed = convert(torch.jit.trace(nn.Linear(2, 2), f(1, 2)))
+
+    with pytest.raises(MalformedMessage, match="'float8_e5m2' is no dtype"):
+        read_structure(packed.structure.replace(b"\xa7float32", b"\xabfloat8_e5m2"))
 
 
 def in_child(program: str) -> str:
