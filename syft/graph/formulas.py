@@ -30,7 +30,7 @@ def itemsize(*tensors: Tensor) -> int:
     return max([LEAST_BYTES, *(tensor.element_size() for tensor in tensors)])
 
 
-def each(value: Any, dimensions: int) -> Sequence[Any]:
+def per_dimension(value: Any, dimensions: int) -> Sequence[Any]:
     """Return a number for each dimension, where one may stand for all."""
     if not isinstance(value, (list, tuple)):
         return [value] * dimensions
@@ -104,8 +104,14 @@ def _convolution(
     dimensions = weight.dim() - 2
     kernel = weight.shape[2:]
     images = input.shape[-dimensions:] if dimensions > 0 else ()
-    steps, spread, more = each(stride, dimensions), each(dilation, dimensions), each(output_padding, dimensions)
-    pads = each({"valid": 0, "same": 0}.get(padding, padding) if isinstance(padding, str) else padding, dimensions)
+    steps, spread, more = (
+        per_dimension(stride, dimensions),
+        per_dimension(dilation, dimensions),
+        per_dimension(output_padding, dimensions),
+    )
+    pads = per_dimension(
+        {"valid": 0, "same": 0}.get(padding, padding) if isinstance(padding, str) else padding, dimensions
+    )
     if padding == "same":
         outputs = list(images)
     elif transposed:
@@ -141,16 +147,16 @@ def _pool(dimensions: int) -> Formula:
     def formula(
         self: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, dilation: Any = 1, **_: Any
     ) -> Size:
-        kernel = each(kernel_size, dimensions)
-        steps = each(stride, dimensions) if stride else kernel  # also for []
+        kernel = per_dimension(kernel_size, dimensions)
+        steps = per_dimension(stride, dimensions) if stride else kernel  # also for []
         outputs = [
             (size + 2 * p - d * (k - 1) - 1) // max(1, s) + 1 + bool(ceil_mode)
             for size, k, s, p, d in zip(
                 self.shape[-dimensions:],
                 kernel,
                 steps,
-                each(padding, dimensions),
-                each(dilation, dimensions),
+                per_dimension(padding, dimensions),
+                per_dimension(dilation, dimensions),
                 strict=False,
             )
         ]
@@ -162,7 +168,7 @@ def _pool(dimensions: int) -> Formula:
 
 def _adaptive(dimensions: int) -> Formula:
     def formula(self: Tensor, output_size: Any) -> Size:
-        outputs = math.prod(each(output_size, dimensions))
+        outputs = math.prod(per_dimension(output_size, dimensions))
         made = math.prod(self.shape[:-dimensions]) * outputs
         return made * (itemsize(self) + ITEM), self.numel() + made
 

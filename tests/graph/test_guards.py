@@ -89,7 +89,10 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
         (f(2, 6, 4), f(6), f(6), 2, 6, 4, 3, 1e-5),
         [(f(2, 6, 4), f(6), f(6), 10**9, 6, 4, 3, 1e-5), (f(2, 6, 4), f(6), f(6), 2, 6, 4, 0, 1e-5)],
     ),
-    "_weight_norm.": ((f(6, 4), f(6, 1), 0), [(f(6, 4), f(1, 1), 0), (f(6, 4), f(6, 1), 5)]),
+    "_weight_norm.": (
+        (f(6, 4), f(6, 1), 0),
+        [(f(6, 4), f(1, 1), 0), (f(6, 4), f(6, 1), 5), (f(6, 4), f(6, 1), -1)],
+    ),
     "ctc_loss.Tensor": (
         CTC,
         [
@@ -287,6 +290,12 @@ def test_a_rule_refuses_what_no_operator_takes(name: str, arguments: Any, named:
 def test_what_would_make_too_much_or_run_too_long_is_refused_before_it_runs(name: str) -> None:
     with pytest.raises(ValueError, match=r"would (make|do) \d+"):
         call(guarded(name), LARGE[name])
+
+
+def test_a_norm_over_all_dimensions_is_taken() -> None:
+    v, g = f(6, 4), f(1)[0]
+
+    assert torch.equal(guarded("_weight_norm.")(v, g, -1), torch._weight_norm(v, g, -1))
 
 
 def test_an_error_names_operator_argument_what_was_seen_and_what_is_expected() -> None:
