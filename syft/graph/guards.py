@@ -12,12 +12,13 @@ of tensors are not shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from syft.graph.formulas import per_dimension
 from syft.graph.kinds import DTYPE_NUMBERS, DTYPES
 from syft.graph.sizes import Check, size_check
 
@@ -70,8 +71,8 @@ def _guard_check(name: str, schema: Any, short: str) -> Check | None:
     guard = GUARDS.get(short)
     if guard is None:
         return None
-    names = [each.name for each in schema.arguments]
-    defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
+    names = [argument.name for argument in schema.arguments]
+    defaults = {one.name: one.default_value for one in schema.arguments if one.has_default_value()}
 
     def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
         try:
@@ -185,13 +186,6 @@ def _need_indices(argument: str, tensor: Tensor, end: int) -> None:
     _need(not tensor.numel() or int(tensor.max()) < end, argument, "too large somewhere", f"indices below {end}")
 
 
-def _each(value: Any, dimensions: int) -> Sequence[Any]:
-    """Return a number for each dimension, where one may stand for all."""
-    if not isinstance(value, (list, tuple)):
-        return [value] * dimensions
-    return value * dimensions if len(value) == 1 else value
-
-
 # Normalisation
 
 
@@ -199,17 +193,12 @@ def _native_batch_norm(input: Tensor, training: bool, **rest: Any) -> None:
     _need(input.dim() >= 2, "input", input, "at least 2 dimensions")
     _need_floats(input=input)
     vectors = {key: rest[key] for key in ("weight", "bias", "running_mean", "running_var")}
+    dtype = next((vector.dtype for vector in vectors.values() if vector is not None), input.dtype)
+    _need(dtype in (input.dtype, torch.float32), "weight", dtype, f"{input.dtype} or float32")
     for key, vector in vectors.items():
         _need_shape(key, vector, input.size(1))
-        known = vector is None or vector.dtype in (input.dtype, torch.float32)
-        _need(known, key, vector, f"{input.dtype} or float32")
+        _need(vector is None or vector.dtype == dtype, key, vector, f"{dtype}, as the others")
     mean, variance = vectors["running_mean"], vectors["running_var"]
-    _need(
-        len({each.dtype for each in vectors.values() if each is not None}) <= 1,
-        "weight",
-        "of another dtype",
-        "one dtype",
-    )
     _need((mean is None) == (variance is None), "running_var", variance, "given if running_mean is")
     _need(training or mean is not None, "running_mean", None, "given if not training")
 
@@ -228,6 +217,8 @@ def _native_group_norm(
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int) -> None:
+    if dim == -1 and v.dim() and not g.dim():  # one norm for the whole of v
+        return
     _need(0 <= dim < v.dim(), "dim", dim, f"0 to {v.dim() - 1}")
     _need_shape("g", g, *[size if place == dim else 1 for place, size in enumerate(v.shape)])
     _need_floats(v=v, g=g)
@@ -491,7 +482,9 @@ def _convolution(weight: Tensor, stride: Any, padding: Any, dilation: Any, **_: 
     """Check paddings of 3-D convolutions: where they exceed half the kernel, gradients are read beyond the input."""
     if weight.dim() != 5 or isinstance(padding, str):
         return
-    given = zip(_each(stride, 3), _each(padding, 3), _each(dilation, 3), weight.shape[2:], strict=True)
+    given = zip(
+        per_dimension(stride, 3), per_dimension(padding, 3), per_dimension(dilation, 3), weight.shape[2:], strict=True
+    )
     for step, pad, spread, size in given:
         fits = step == 1 or 2 * pad <= spread * (size - 1)
         _need(fits, "padding", padding, f"at most {spread * (size - 1) // 2} for a kernel of {size} with stride {step}")

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from syft.graph.kinds import DTYPE_NUMBERS
+
 logger = logging.getLogger("syft.models")
 
 MAX_TEXT = 65_536
@@ -308,6 +310,8 @@ def _dict_construct(*items: Any) -> dict[Any, Any]:
 
 def _tensor(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> torch.Tensor:
     """Return nested lists of numbers as a tensor; a dtype is TorchScript's number of it."""
+    if dtype is not None and (type(dtype) is not int or dtype not in DTYPE_NUMBERS):
+        raise ValueError("a model makes a tensor of a dtype that is not one of those allowed in models")
     waiting, seen = [data], 0
     while waiting:
         value, seen = waiting.pop(), seen + 1

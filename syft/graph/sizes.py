@@ -6,7 +6,8 @@ it is measured first:
 
 - on tensors without memory (torch's device "meta") the operator makes results without memory, whose sizes are added up,
   those of the operators inside it included. What is measured depends on shapes, dtypes and numbers only: remembered;
-- where the values in tensors decide (one_hot, nonzero, ...), or torch knows no such way, by a formula, each time.
+- where the values in tensors decide (one_hot, nonzero, ...), torch knows no such way, or an operator is in most models,
+  by a formula (formulas.py).
 
 Three kinds of operators are not measured, since their results hold no more than their inputs: pointwise ones of one
 tensor, those that give no tensor, and views; but for those views that repeat elements, which count as if they had been
@@ -24,20 +25,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from syft.graph.formulas import BY_SHAPE, BY_VALUES, LEAST_BYTES, Formula, pointwise
+
 MAX_RESULT_BYTES = 2 * 1024**3
 max_result_bytes: ContextVar[int] = ContextVar("max_result_bytes", default=MAX_RESULT_BYTES)
 """Bytes that one operator may make in this context, what it makes on the way included."""
 MAX_WORK = 2**40
 """Multiplications that one operator may do: seconds for a product of matrices, minutes for a pool."""
 
-_BYTES = 4
-"""Bytes that an element counts for at least, so that what is made as bool or uint8 is not too large as a float."""
 _SMALL = 2**24
 """Elements that need no measuring: 64 MiB as float32."""
 Check = Callable[[tuple[Any, ...], dict[str, Any]], None]
 Small = Callable[[tuple[Any, ...]], bool]
-Size = tuple[int, int]
-"""Bytes, multiplications."""
 
 
 def size_check(name: str, schema: Any, operation: Any, first: Check | None = None) -> Check | None:
@@ -50,22 +49,38 @@ def size_check(name: str, schema: Any, operation: Any, first: Check | None = Non
         first: another check of shapes, dtypes and numbers, made before.
     """
     short = schema.name.removeprefix("aten::")
-    formula = FORMULAS.get(f"{short}.{schema.overload_name}") or FORMULAS.get(short)
+    formula = _of(BY_VALUES, short, schema)
     if formula is not None:
         return _both(first, _by_formula(name, schema, formula))
-    if _holds_no_more(short, name, schema, operation):
+    formula = _of(BY_SHAPE, short, schema)
+    if _holds_no_more(short, name, schema, operation, formula):
         return first
-    measure = _by_measuring(name, schema, operation)
+    check = _by_measuring(name, schema, operation) if formula is None else _by_formula(name, schema, formula)
     small = _what_is_small(short, schema)
     if small is None:
-        return _remembered(_both(first, measure))
-    measure = _remembered(measure)
+        return _remembered(_both(first, check))
+    check = _remembered(check)
 
-    def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def check_large(values: tuple[Any, ...], named: dict[str, Any]) -> None:
         if first is not None:
             first(values, named)
         if not small(values):
-            measure(values, named)
+            check(values, named)
+
+    return check_large
+
+
+def _of(table: dict[str, Any], short: str, schema: Any) -> Any:
+    return table.get(f"{short}.{schema.overload_name}") or table.get(short)
+
+
+def _by_formula(name: str, schema: Any, formula: Formula) -> Check:
+    names = [each.name for each in schema.arguments]
+    defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
+
+    def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        size = formula(**{**defaults, **dict(zip(names, values, strict=False)), **named})
+        _compare(name, *(size if isinstance(size, tuple) else (size, 0)))
 
     return check
 
@@ -81,26 +96,29 @@ def _both(first: Check | None, second: Check) -> Check:
     return check
 
 
-def _holds_no_more(short: str, name: str, schema: Any, operation: Any) -> bool:
-    if short in _REPEATING_VIEWS or name in _REPEATING_VIEWS:
-        return False
-    results = schema.returns
-    gives_tensors = any("Tensor" in str(each.type) for each in results)
-    shares = all(each.alias_info is not None for each in results) and short.removesuffix("_") not in _PRODUCTS
+def _holds_no_more(short: str, name: str, schema: Any, operation: Any, formula: Formula | None) -> bool:
     tensors = sum("Tensor" in str(each.type) for each in schema.arguments)
-    return not gives_tensors or shares or (tensors == 1 and torch.Tag.pointwise in operation.tags)
+    if short in _ONE_NUMBER or (tensors == 1 and (torch.Tag.pointwise in operation.tags or formula is pointwise)):
+        return True
+    if formula is not None or short in _REPEATING_VIEWS or name in _REPEATING_VIEWS:
+        return False
+    gives_tensors = any("Tensor" in str(each.type) for each in schema.returns)
+    return not gives_tensors or all(each.alias_info is not None for each in schema.returns)
 
 
-_REPEATING_VIEWS = frozenset({"expand", "expand_as", "broadcast_to", "unfold", "aten::view.dtype"})
+_ONE_NUMBER = frozenset({"prim::NumToTensor", "prim::abs", "tensor", "as_tensor", "scalar_tensor"})
+_REPEATING_VIEWS = frozenset({"unfold", "aten::view.dtype"})
 
 
 # Inputs that are small enough
 
 
 def _what_is_small(short: str, schema: Any) -> Small | None:
-    if short in _NO_LARGER:
+    if short in _NO_LARGER or f"{short}.{schema.overload_name}" in _NO_LARGER:
         return _no_larger
-    return _PRODUCTS.get(short) or (_small if _only_tensors_decide(schema) else None)
+    if short == "linear":
+        return _small_linear
+    return _small if _only_tensors_decide(schema) else None
 
 
 def _no_larger(values: tuple[Any, ...]) -> bool:
@@ -109,10 +127,19 @@ def _no_larger(values: tuple[Any, ...]) -> bool:
 
 
 _NO_LARGER_NAMES = """
-batch_norm layer_norm group_norm instance_norm softmax log_softmax dropout mean sum amax amin argmax
+batch_norm group_norm instance_norm layer_norm native_layer_norm rms_norm softmax log_softmax logsumexp glu prelu
+dropout alpha_dropout feature_dropout native_dropout bernoulli all any amax amin argmax argmin count_nonzero cumprod
+cumsum max. max.dim mean median min. min.dim mode norm linalg_vector_norm prod std std_mean sum var var_mean argsort
+kthvalue sort topk nll_loss nll_loss2d nll_loss_nd cross_entropy_loss multi_margin_loss multilabel_margin_loss clone
+empty_like full_like ones_like rand_like randn_like zeros_like type_as flip roll tril triu gather index_add
+index_fill masked_scatter scatter scatter_add pixel_shuffle pixel_unshuffle
 """
 _NO_LARGER = frozenset(_NO_LARGER_NAMES.split())
-"""What models use all the time, and results no larger than inputs have."""
+"""Operators whose results have no more elements than one of their inputs; with a dot, one overload."""
+
+
+def _small_linear(values: tuple[Any, ...]) -> bool:
+    return 0 < values[0].numel() * values[1].shape[0] <= _SMALL
 
 
 def _small(values: tuple[Any, ...]) -> bool:
@@ -137,12 +164,6 @@ def _only_tensors_decide(schema: Any) -> bool:
 _NEUTRAL = frozenset({"dim", "reduction", "ignore_index", "groups", "num_groups", "padding_idx", "dtype"})
 """Numbers that decide no size."""
 
-_PRODUCTS: dict[str, Small] = {
-    "linear": lambda values: 0 < values[0].numel() * values[1].shape[0] <= _SMALL,
-    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "addmv", "addr"), _small),
-}
-"""Products of matrices: those in place give no larger result, but take their time."""
-
 
 # Measuring
 
@@ -158,7 +179,7 @@ class _Account(TorchDispatchMode):
         result = operation(*arguments, **(named or {}))
         shares = all(each.alias_info is not None for each in operation._schema.returns)
         for tensor in _tensors(result):
-            size = tensor.numel() * max(tensor.element_size(), _BYTES)
+            size = tensor.numel() * max(tensor.element_size(), LEAST_BYTES)
             self.made += 0 if shares else size
             self.viewed = max(self.viewed, size)
         work = _WORK.get(operation._schema.name.removeprefix("aten::"))
@@ -210,12 +231,12 @@ def _append_key(key: list[Any], values: Iterable[Any]) -> None:
     for value in values:
         if isinstance(value, Tensor):
             key += (value.shape, value.dtype)
-        elif isinstance(value, str):  # by its letters, so that they count
+        elif isinstance(value, (list, tuple, str)):  # a text by its letters, so that they count
             key.append(len(value))
-            key += value
-        elif isinstance(value, (list, tuple)):
-            key.append(len(value))
-            _append_key(key, value)
+            if value and isinstance(value[0], (int, float, str)):
+                key += value
+            else:
+                _append_key(key, value)
         else:
             key.append(value)
 
@@ -291,119 +312,3 @@ _WORK: dict[str, Callable[..., int]] = {
     "_pdist_forward": lambda out, a, *_: out.numel() * a.shape[-1],
     "_trilinear": lambda out, a, b, c, *_: out.numel() * a.shape[-1] * c.shape[-1],
 }
-
-
-# Formulas: bytes, or bytes and multiplications, from the arguments by name
-
-_ITEM = 8
-"""Bytes of an index, and at least those of a number."""
-
-
-def _by_formula(name: str, schema: Any, formula: Callable[..., Any]) -> Check:
-    names = [each.name for each in schema.arguments]
-    defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
-
-    def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
-        size = formula(**{**defaults, **dict(zip(names, values, strict=False)), **named})
-        _compare(name, *(size if isinstance(size, tuple) else (size, 0)))
-
-    return check
-
-
-def _broadcast(*tensors: Tensor) -> int:
-    return math.prod(torch.broadcast_shapes(*(each.shape for each in tensors)))
-
-
-def _largest(tensor: Tensor) -> int:
-    return int(tensor.max()) if tensor.numel() else 0
-
-
-def _nonzero(self: Tensor, **_: Any) -> int:
-    return self.numel() * max(1, self.dim()) * _ITEM
-
-
-def _index(self: Tensor, indices: list[Tensor | None], **_: Any) -> int:
-    shapes: list[tuple[int, ...]] = []
-    taken, place = 1, 0
-    for index in indices:
-        if index is None or index.dtype in (torch.bool, torch.uint8):
-            used = 1 if index is None else max(1, index.dim())
-            if index is not None:
-                shapes.append((int(index.count_nonzero()),))
-        else:
-            used = 1
-            shapes.append(tuple(index.shape))
-        if index is not None:
-            taken *= math.prod(max(1, size) for size in self.shape[place : place + used])
-        place += used
-    rest = math.prod(max(1, size) for size in self.shape) // max(1, taken)
-    return math.prod(torch.broadcast_shapes(*shapes)) * rest * _ITEM
-
-
-def _one_hot(self: Tensor, num_classes: int) -> int:
-    return self.numel() * (num_classes if num_classes >= 0 else _largest(self) + 1) * _ITEM
-
-
-def _covariance(self: Tensor, **_: Any) -> int:
-    rows = self.shape[0] if self.dim() > 1 else 1
-    return (3 * rows * rows + 2 * self.numel()) * _ITEM
-
-
-def _repeat_interleave(self: Tensor, repeats: Any, dim: int | None = None, **_: Any) -> int:
-    if isinstance(repeats, Tensor):
-        length = self.numel() if dim is None else self.size(dim)
-        total = int(repeats.sum()) * (length if repeats.numel() == 1 else 1)
-        return total * (self.numel() // max(1, length)) * _ITEM
-    return self.numel() * repeats * _ITEM
-
-
-def _istft(self: Tensor, n_fft: int, hop_length: int | None, length: int | None, **_: Any) -> int:
-    hop = n_fft // 4 if hop_length is None else hop_length
-    frames = self.shape[-1]
-    frame = n_fft * frames
-    return self.numel() // max(1, self.shape[-2] * frames) * (4 * frame + frames * hop + (length or 0)) * 2 * _ITEM
-
-
-def _recurrent(hx: Any, params: list[Tensor], **given: Any) -> Size:
-    rows = given["input"] if "input" in given else given["data"]
-    steps = rows.numel() // max(1, rows.shape[-1])  # of all sequences together
-    gates = sum(each.shape[0] for each in params if each.dim() == 2)
-    return steps * gates * rows.element_size(), steps * sum(each.numel() for each in params)
-
-
-def _pad_packed(data: Tensor, batch_sizes: Tensor, total_length: int, **_: Any) -> int:
-    steps = max(batch_sizes.numel(), total_length)
-    return steps * int(batch_sizes[0]) * (data.numel() // data.shape[0]) * _ITEM
-
-
-def _ctc(log_probs: Tensor, target_lengths: Any, **_: Any) -> int:
-    longest = max(target_lengths.tolist() if isinstance(target_lengths, Tensor) else target_lengths, default=0)
-    steps, batch = log_probs.shape[:2]
-    return (steps * batch * (2 * longest + 1) + log_probs.numel()) * 2 * _ITEM
-
-
-def _lstsq(self: Tensor, b: Tensor, **_: Any) -> Size:
-    return self.shape[-1] * max(1, b.numel()) * _ITEM, 16 * self.numel() * min(self.shape[-2:])
-
-
-FORMULAS: dict[str, Callable[..., int | Size]] = {
-    **dict.fromkeys(("nonzero", "nonzero_numpy", "argwhere"), _nonzero),
-    "where.": lambda condition: _nonzero(condition),
-    **dict.fromkeys(("unique_dim", "unique_consecutive"), lambda self, **_: 4 * self.numel() * _ITEM),
-    "masked_select": lambda self, mask: _broadcast(self, mask) * _ITEM,
-    "allclose": lambda self, other, **_: _broadcast(self, other) * _ITEM,
-    **dict.fromkeys(("index.Tensor", "index.Tensor_hacked_twin", "index_put", "index_put_"), _index),
-    **dict.fromkeys(("randint_like.Tensor", "randint_like.Tensor_generator"), lambda self, **_: self.numel() * _ITEM),
-    "bincount": lambda self, minlength, **_: max(_largest(self) + 1, minlength) * _ITEM,
-    "one_hot": _one_hot,
-    "repeat_interleave": _repeat_interleave,
-    "repeat_interleave.Tensor": lambda repeats, **_: int(repeats.sum()) * _ITEM,
-    **dict.fromkeys(("cov", "corrcoef"), _covariance),
-    "linalg_lstsq": _lstsq,
-    "istft": _istft,
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
-    "_pad_packed_sequence": _pad_packed,
-    **dict.fromkeys(("_pack_padded_sequence", "sorted"), lambda **_: 0),
-    "ctc_loss": _ctc,
-}
-"""What torch cannot measure, by the operator's name; with a dot, one overload only."""
