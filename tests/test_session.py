@@ -10,6 +10,7 @@ from syft import wire
 from syft.access.guard import Guard
 from syft.dispatch import Dispatcher
 from syft.exceptions import LimitExceeded, NotPermitted, ObjectNotFoundError
+from syft.graph import GraphModule
 from syft.limits import Limits
 from syft.policy import Policy
 from tests.models import blobs, classifier, nll
@@ -182,8 +183,9 @@ def test_the_name_of_a_session_is_told_nobody():
 
 
 @pytest.fixture
-def bounded(worker):
-    """A coordinator that may have 1,000 bytes in two objects."""
+def bounded(worker, monkeypatch):
+    """A coordinator that may have 1,000 bytes in two objects, the graphs of small models aside."""
+    monkeypatch.setattr(GraphModule, "graph_bytes", 0)
     limits = Limits(objects=2, object_bytes=1000)
     return Coordinator(Dispatcher(worker, guard=Guard("alice", limits)), "someone")
 
