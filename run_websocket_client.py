@@ -31,7 +31,13 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import syft as sy
-from syft.exceptions import CheckpointError, HistoryDamaged, InvalidReply, SyftError, WorkerUnreachable
+from syft.exceptions import (
+    CheckpointError,
+    HistoryDamaged,
+    InvalidReply,
+    SyftError,
+    WorkerUnreachable,
+)
 from syft.federated import Checkpoint, History, checked_evaluation, run_round
 from syft.federated.rounds import RoundResult, one_line
 from syft.frameworks.torch.fl import utils
@@ -124,14 +130,16 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
 
     Args:
         worker: proxy of the worker.
-        traced_model: the model to train, on the device where the worker shall train it. Not modified.
+        traced_model: the model to train, on the device where the worker shall train it. Not
+            modified.
         batch_size: samples a batch.
         curr_round: number of the round, for the log.
         max_nr_batches: number of training steps. Negative: one pass over the worker's data.
         lr: learning rate.
 
     Returns:
-        worker_id: id of the worker. model: the trained model. loss: loss on the last batch, a scalar tensor.
+        worker_id: id of the worker. model: the trained model. loss: loss on the last batch, a
+            scalar tensor.
     """
     train_config = sy.TrainConfig(
         model=traced_model,
@@ -147,12 +155,22 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
     device = next(traced_model.parameters()).device
     loss = await worker.async_fit(dataset_key="mnist", return_ids=[0], device=device)
     model = (await train_config.model_ptr.async_get()).obj
-    logger.debug("Round %s, worker %s: loss of the last batch %.4f", curr_round, worker.id, loss.item())
+    logger.debug(
+        "Round %s, worker %s: loss of the last batch %.4f", curr_round, worker.id, loss.item()
+    )
     return worker.id, model, loss
 
 
 def evaluate_model_on_worker(
-    model_identifier, worker, dataset_key, model, nr_bins, batch_size, device, print_target_hist=False, timeout=None
+    model_identifier,
+    worker,
+    dataset_key,
+    model,
+    nr_bins,
+    batch_size,
+    device,
+    print_target_hist=False,
+    timeout=None,
 ):
     """Evaluate a model on a worker's data and log the result.
 
@@ -193,8 +211,13 @@ def evaluate_model_on_worker(
 
     if print_target_hist:
         logger.info("Target histogram: %s", result["histogram_target"])
-    percentages = [int(100 * sum(hist_pred[digits]) / len_dataset) for digits in (slice(4), slice(4, 7), slice(7, 10))]
-    logger.info("%s: Percentage numbers 0-3: %s%%, 4-6: %s%%, 7-9: %s%%", model_identifier, *percentages)
+    percentages = [
+        int(100 * sum(hist_pred[digits]) / len_dataset)
+        for digits in (slice(4), slice(4, 7), slice(7, 10))
+    ]
+    logger.info(
+        "%s: Percentage numbers 0-3: %s%%, 4-6: %s%%, 7-9: %s%%", model_identifier, *percentages
+    )
     accuracy = 100.0 * correct / len_dataset
     message = "%s: Average loss: %.4f, Accuracy: %s/%s (%.2f%%)"
     logger.info(message, model_identifier, result["loss"], correct, len_dataset, accuracy)
@@ -213,10 +236,13 @@ def is_tolerant(args: Namespace) -> bool:
     return args.round_timeout is not None or args.min_workers is not None
 
 
-async def connect_to_workers(args: Namespace) -> tuple[list[WebsocketClientWorker], WebsocketClientWorker]:
+async def connect_to_workers(
+    args: Namespace,
+) -> tuple[list[WebsocketClientWorker], WebsocketClientWorker]:
     """Return the training workers and the evaluator, connected, with no object of ours on them.
 
-    Where the run goes on when a worker fails, one that is not there yet is asked again in each round.
+    Where the run goes on when a worker fails, one that is not there yet is asked again in each
+    round.
 
     Args:
         args: the command line's arguments.
@@ -226,7 +252,12 @@ async def connect_to_workers(args: Namespace) -> tuple[list[WebsocketClientWorke
         ConnectionError: several failed; it names them all.
     """
     hook = sy.TorchHook(torch)
-    settings = {"hook": hook, "verbose": args.verbose, "connect": False, "connect_timeout": args.connect_timeout}
+    settings = {
+        "hook": hook,
+        "verbose": args.verbose,
+        "connect": False,
+        "connect_timeout": args.connect_timeout,
+    }
     *worker_instances, testing = workers = [
         WebsocketClientWorker(id=name, host=host, port=port, **settings, **args.options)
         for name, (host, port) in (WORKERS | dict(args.workers)).items()
@@ -239,7 +270,9 @@ async def connect_to_workers(args: Namespace) -> tuple[list[WebsocketClientWorke
     return worker_instances, testing
 
 
-async def _prepare_all(workers: list[WebsocketClientWorker]) -> list[tuple[WebsocketClientWorker, Exception]]:
+async def _prepare_all(
+    workers: list[WebsocketClientWorker],
+) -> list[tuple[WebsocketClientWorker, Exception]]:
     """Connect to all workers at once; return those that failed, each with its error."""
     tasks = [asyncio.ensure_future(_prepare(worker)) for worker in workers]
     await asyncio.wait(tasks, timeout=SILENT_SECONDS)
@@ -247,11 +280,15 @@ async def _prepare_all(workers: list[WebsocketClientWorker]) -> list[tuple[Webso
         names = ", ".join(f"{worker.id} ({worker.url})" for worker in waiting)
         logger.info("Waiting up to %g s for %s", waiting[0].connect_timeout, names)
     errors = await asyncio.gather(*tasks)
-    return [(worker, error) for worker, error in zip(workers, errors, strict=True) if error is not None]
+    return [
+        (worker, error) for worker, error in zip(workers, errors, strict=True) if error is not None
+    ]
 
 
 async def _prepare(worker: WebsocketClientWorker) -> Exception | None:
-    """Connect to a worker and remove what an earlier run left there; return what failed, or None."""
+    """Connect to a worker and remove what an earlier run left there; return what failed, or
+    None.
+    """
     try:
         await worker.async_connect()
         await worker.async_call("clear_objects", timeout=worker.connect_timeout)
@@ -261,7 +298,9 @@ async def _prepare(worker: WebsocketClientWorker) -> Exception | None:
 
 
 def _describe(failures: list[tuple[WebsocketClientWorker, Exception]]) -> str:
-    """Return one line on several workers that failed: those that nobody reached together, the others one by one."""
+    """Return one line on several workers that failed: those that nobody reached together, the
+    others one by one.
+    """
     absent = [worker for worker, error in failures if isinstance(error, WorkerUnreachable)]
     parts = [_first_line(error) for worker, error in failures if worker not in absent]
     if absent:
@@ -320,15 +359,17 @@ def evaluate_models(
         device: where the evaluator evaluates.
 
     Returns:
-        What the history tells of it: losses and accuracies (0 to 1) by the same names; less where the evaluator
-        failed and the run shall go on.
+        What the history tells of it: losses and accuracies (0 to 1) by the same names; less where
+        the evaluator failed and the run shall go on.
     """
     logger.info("Evaluating models")
     losses, accuracies = {}, {}
     for name, model in models.items():
         try:
             result = evaluate_model_on_worker(
-                model_identifier="Federated model" if name == "federated" else f"Model update {name}",
+                model_identifier="Federated model"
+                if name == "federated"
+                else f"Model update {name}",
                 worker=testing,
                 dataset_key="mnist_testing",
                 model=model,
@@ -337,7 +378,9 @@ def evaluate_models(
                 device=device,
                 timeout=args.round_timeout,
             )
-        except Exception as error:  # whatever comes of its answer is the evaluator's failure, as in a round
+        except (
+            Exception
+        ) as error:  # whatever comes of its answer is the evaluator's failure, as in a round
             reason = _first_line(error)
             if is_tolerant(args):
                 logger.warning("No evaluation by %s: %s", testing.id, reason)
@@ -351,7 +394,8 @@ def evaluate_models(
 
 
 def resume(args: Namespace, traced_model: nn.Module) -> tuple[int, float]:
-    """Return the last finished round and the next learning rate: of the checkpoint if one is given, else of the start.
+    """Return the last finished round and the next learning rate: of the checkpoint if one is given,
+    else of the start.
 
     The checkpoint's parameters go into `traced_model`, and torch's generator goes on where it was.
     """
@@ -365,7 +409,10 @@ def resume(args: Namespace, traced_model: nn.Module) -> tuple[int, float]:
 
 def settings_of(args: Namespace) -> dict[str, Any]:
     """Return the arguments that a run and its continuation must have in common."""
-    return {name: getattr(args, name) for name in ("batch_size", "federate_after_n_batches", "lr", "seed")}
+    return {
+        name: getattr(args, name)
+        for name in ("batch_size", "federate_after_n_batches", "lr", "seed")
+    }
 
 
 async def main(args: Namespace) -> None:
@@ -382,18 +429,29 @@ async def main(args: Namespace) -> None:
         worker_instances, testing = await connect_to_workers(args)
 
         for curr_round in _with_progress_bar(range(last_round + 1, args.training_rounds + 1)):
-            result = await train_one_round(worker_instances, traced_model, curr_round, learning_rate, args)
+            result = await train_one_round(
+                worker_instances, traced_model, curr_round, learning_rate, args
+            )
             traced_model = utils.federated_avg(result.models).to(device)
 
             evaluation = {}
             if curr_round % 10 == 1 or curr_round == args.training_rounds:
-                evaluation = evaluate_models(result.models | {"federated": traced_model}, testing, args, device)
+                evaluation = evaluate_models(
+                    result.models | {"federated": traced_model}, testing, args, device
+                )
 
             if history is not None:
-                history.append(round=curr_round, learning_rate=learning_rate, **result.to_fields(), **evaluation)
+                history.append(
+                    round=curr_round,
+                    learning_rate=learning_rate,
+                    **result.to_fields(),
+                    **evaluation,
+                )
             learning_rate = max(0.98 * learning_rate, args.lr * 0.01)
             if args.checkpoint:
-                Checkpoint.of(traced_model, curr_round, learning_rate, settings_of(args)).save(args.checkpoint)
+                Checkpoint.of(traced_model, curr_round, learning_rate, settings_of(args)).save(
+                    args.checkpoint
+                )
 
     if args.save_model:
         torch.save(traced_model.state_dict(), "mnist_cnn.pt")
@@ -401,7 +459,10 @@ async def main(args: Namespace) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Run the federated training that the arguments describe; return the exit status. An error is one line."""
+    """Run the federated training that the arguments describe; return the exit status.
+
+    An error is one line.
+    """
     try:
         with logging_redirect_tqdm():
             asyncio.run(main(args))
@@ -427,7 +488,13 @@ def set_up_process() -> None:
 def _add_training_options(parser: Parser) -> None:
     add = parser.add_argument_group("training").add_argument
     add("--batch_size", type=at_least(1), default=32, metavar="N", help="samples a training batch")
-    add("--test_batch_size", type=at_least(1), default=128, metavar="N", help="samples a batch of the evaluation")
+    add(
+        "--test_batch_size",
+        type=at_least(1),
+        default=128,
+        metavar="N",
+        help="samples a batch of the evaluation",
+    )
     help_text = "number of federated learning rounds"
     add("--training_rounds", type=at_least(1), default=40, metavar="N", help=help_text)
     help_text = "training steps performed on each remote worker before averaging"
@@ -435,7 +502,11 @@ def _add_training_options(parser: Parser) -> None:
     add("--lr", type=positive, default=0.1, help="learning rate of the first round")
     add("--cuda", action="store_true", help="let the workers train and evaluate on their GPU")
     add("--seed", type=int, default=1, help="seed used for randomization")
-    add("--save_model", action="store_true", help="write the federated model's state to mnist_cnn.pt")
+    add(
+        "--save_model",
+        action="store_true",
+        help="write the federated model's state to mnist_cnn.pt",
+    )
     add("--verbose", "-v", action="store_true", help="log each call to a worker")
 
 
@@ -445,8 +516,8 @@ def _add_options_for_workers(parser: Parser) -> None:
     add("--workers", nargs="+", type=_address, default=(), metavar="NAME=HOST:PORT", help=help_text)
     seconds = os.environ.get(CONNECT_TIMEOUT_VARIABLE) or CONNECT_TIMEOUT
     help_text = (
-        f"seconds to wait for each worker to accept a connection (default: {CONNECT_TIMEOUT}, or the environment "
-        f"variable {CONNECT_TIMEOUT_VARIABLE})"
+        f"seconds to wait for each worker to accept a connection (default: {CONNECT_TIMEOUT}, or "
+        f"the environment variable {CONNECT_TIMEOUT_VARIABLE})"
     )
     add("--connect_timeout", type=positive, default=seconds, metavar="S", help=help_text)
 
@@ -456,13 +527,19 @@ def _add_options_for_faults(parser: Parser) -> None:
         "faults", "what happens when workers fail, and what is kept of the run"
     ).add_argument
     help_text = (
-        "seconds that the workers have for the training of a round, and the evaluator for each evaluation; the run "
-        "goes on without those that are late or fail (default: any time, and a failure ends the run)"
+        "seconds that the workers have for the training of a round, and the evaluator for each "
+        "evaluation; the run goes on without those that are late or fail (default: any time, and "
+        "a failure ends the run)"
     )
     add("--round_timeout", type=positive, metavar="S", help=help_text)
     help_text = "workers that must answer in a round (default: all; 1 with --round_timeout)"
     add("--min_workers", type=int, choices=range(1, len(WORKERS)), metavar="N", help=help_text)
-    add("--checkpoint", type=_writable, metavar="FILE", help="write what --resume needs to FILE after each round")
+    add(
+        "--checkpoint",
+        type=_writable,
+        metavar="FILE",
+        help="write what --resume needs to FILE after each round",
+    )
     add("--resume", metavar="FILE", help="go on after the last round of the checkpoint FILE")
     help_text = "write one JSON object a round to FILE; with --resume, go on with FILE"
     add("--history", type=_writable, metavar="FILE", help=help_text)
@@ -470,7 +547,9 @@ def _add_options_for_faults(parser: Parser) -> None:
 
 def _writable(text: str) -> str:
     if Path(text).is_dir() or not os.access(Path(text).absolute().parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: no such directory, or not ours to write in")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot be written: no such directory, or not ours to write in"
+        )
     return text
 
 
@@ -478,12 +557,16 @@ def _address(text: str) -> tuple[str, tuple[str, int]]:
     name, _, address = text.partition("=")
     host, _, port = address.rpartition(":")
     if name not in WORKERS or not host or not port.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=HOST:PORT, NAME one of {', '.join(WORKERS)}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected NAME=HOST:PORT, NAME one of {', '.join(WORKERS)}"
+        )
     return name, (host, int(port))
 
 
 def _first_line(error: Exception) -> str:
-    """Return an error as one line; one that comes from a worker goes on with the traceback there."""
+    """Return an error as one line; one that comes from a worker goes on with the traceback
+    there.
+    """
     with contextlib.suppress(Exception):  # it may be made of what a worker sent
         return one_line(str(error).splitlines()[0])
     return type(error).__name__

@@ -44,7 +44,9 @@ KEEP_LABELS_DICT: dict[str | None, list[int]] = {
 
 
 class MnistWorker(websocket_server.WebsocketServerWorker):
-    """A worker that also counts. What it offers beside training and evaluation are its public methods.
+    """A worker that also counts.
+
+    What it offers beside training and evaluation are its public methods.
 
     Counts are all they return; none hands out an image.
     """
@@ -53,8 +55,12 @@ class MnistWorker(websocket_server.WebsocketServerWorker):
         """Return how often each digit occurs in a dataset, (10,) int64."""
         return torch.bincount(self.datasets[dataset_key].targets, minlength=10)
 
-    def confusion_matrix(self, dataset_key: str, model: torch.nn.Module, batch_size: int = 128) -> torch.Tensor:
-        """Return (10, 10) int64 counts of a dataset's images: row, the digit; column, what `model` takes it for."""
+    def confusion_matrix(
+        self, dataset_key: str, model: torch.nn.Module, batch_size: int = 128
+    ) -> torch.Tensor:
+        """Return (10, 10) int64 counts of a dataset's images: row, the digit; column, what `model`
+        takes it for.
+        """
         dataset = self.datasets[dataset_key]
         counts = torch.zeros(10, 10, dtype=torch.int64)
         model = for_inference(model.eval())
@@ -66,13 +72,16 @@ class MnistWorker(websocket_server.WebsocketServerWorker):
 
 
 def load_mnist(training: bool) -> datasets.MNIST:
-    """Return MNIST's training or test images as torchvision loads them, from the archives in data/ if they are there.
+    """Return MNIST's training or test images as torchvision loads them, from the archives in data/
+    if they are there.
 
     Raises:
         DamagedArchiveError: an archive in data/ does not hold what it should.
     """
     unpack_mnist()
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
     return datasets.MNIST(root=DATA_ROOT, train=training, download=True, transform=transform)
 
 
@@ -88,9 +97,11 @@ def start_websocket_server_worker(
         hook: the TorchHook.
         verbose: whether to log each request.
         keep_labels: digits of the training set that this worker holds; None: all.
-        training: whether it holds training images, as "mnist", or the test images, as "mnist_testing".
+        training: whether it holds training images, as "mnist", or the test images, as
+            "mnist_testing".
         block: whether to return only when the worker is stopped.
-        **options: further keyword arguments of WebsocketServerWorker; `policy` and `limits` may be dicts of theirs.
+        **options: further keyword arguments of WebsocketServerWorker; `policy` and `limits` may be
+            dicts of theirs.
 
     Returns:
         The MnistWorker.
@@ -113,7 +124,9 @@ def start_websocket_server_worker(
     key = "mnist" if training else "mnist_testing"
     server.add_dataset(dataset, key=key)
 
-    logger.info("MNIST dataset (%s set), available numbers on %s: ", "train" if training else "test", id)
+    logger.info(
+        "MNIST dataset (%s set), available numbers on %s: ", "train" if training else "test", id
+    )
     for digit in range(10):
         logger.info("      %s: %s", digit, (dataset.targets == digit).sum().item())
     logger.info("datasets: %s", server.datasets)
@@ -135,7 +148,9 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     add_worker_options(parser)
     arguments = parser.parse_args(args)
     if not 0 <= arguments.port <= 65535:
-        parser.error(f"argument --port/-p: {arguments.port} is no port; expected a number from 0 to 65535")
+        parser.error(
+            f"argument --port/-p: {arguments.port} is no port; expected a number from 0 to 65535"
+        )
     arguments.options = worker_options(parser, arguments)
     return arguments
 

@@ -8,12 +8,14 @@
         │  one pipe a worker: "ready", and          ├─> charlie  digits 7-9
         └─ its end, when the launcher ends          └─> testing  the test images
 
-Nothing here imports torch: the workers' processes are forked from one that has imported it, where the platform can.
-A command starts together with the workers, so that it has imported torch when they have; its proxies wait for them.
+Nothing here imports torch: the workers' processes are forked from one that has imported it, where
+the platform can. A command starts together with the workers, so that it has imported torch when
+they have; its proxies wait for them.
 
-No process outlives the launcher: it ends the workers, the fork server and the command. If it is killed, the workers
-notice the end of their pipes, and on Linux the kernel ends the other two (see tutorial/lifetime.py). Elsewhere the
-fork server then ends when it has imported torch, and the command when it likes; it has no workers any more.
+No process outlives the launcher: it ends the workers, the fork server and the command. If it is
+killed, the workers notice the end of their pipes, and on Linux the kernel ends the other two (see
+tutorial/lifetime.py). Elsewhere the fork server then ends when it has imported torch, and the
+command when it likes; it has no workers any more.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ FIRST_PORT = 8777
 START_TIMEOUT = 120.0
 """Seconds in which all workers must be ready."""
 COMMAND_CONNECT_TIMEOUT = 30.0
-"""Seconds that the proxies of the command wait for a worker. The workers import a little more than it does."""
+"""Seconds that the proxies of the command wait for a worker.
+
+The workers import a little more than it does.
+"""
 LOOK_INTERVAL = 0.2
 """Seconds between two looks at whether the command has ended, while workers start."""
 STOP_TIMEOUT = 5.0
@@ -59,10 +64,17 @@ STOP_TIMEOUT = 5.0
 TAIL_LINES = 8
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",  # torch's threads would spin while others need the cores
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # glibc keeps freed memory for the next batch, rather than
-    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),  # return it to the system and fault its pages in again
+    "MALLOC_MMAP_THRESHOLD_": str(
+        32 << 20
+    ),  # glibc keeps freed memory for the next batch, rather than
+    "MALLOC_TRIM_THRESHOLD_": str(
+        128 << 20
+    ),  # return it to the system and fault its pages in again
 }
-"""What makes torch faster in processes that share the cores: the workers and the command. What is set already stays."""
+"""What makes torch faster in processes that share the cores: the workers and the command.
+
+What is set already stays.
+"""
 
 
 @dataclass
@@ -86,8 +98,16 @@ class Worker:
     def failure(self) -> str:
         """Return one line on how the process ended, and the last lines of its log."""
         code = self.process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if self.log.exists() else []
+        how = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"exited with status {code}"
+        )
+        lines = (
+            self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+            if self.log.exists()
+            else []
+        )
         tail = "".join(f"\n  {line}" for line in lines)
         return f"worker {self.id!r} ({self.url}) {how}; its log: {self.log}{tail}"
 
@@ -121,7 +141,9 @@ def main() -> int:
         return 0
     except Stopped:
         print("stopping the workers")
-        return lifetime.INTERRUPTED if args.command else 0  # the command has not done what it should
+        return (
+            lifetime.INTERRUPTED if args.command else 0
+        )  # the command has not done what it should
     except (WorkerFailed, DamagedArchiveError) as error:
         keep_logs = any(logs.iterdir())
         print(f"error: {error}", file=sys.stderr)
@@ -138,12 +160,18 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
         epilog="Example: %(prog)s -- python run_websocket_client.py --training_rounds 10",
     )
     add = parser.add_argument_group("workers").add_argument
-    help_text = f"ports of the four workers, in their order (default: {FIRST_PORT} and the next three)"
+    help_text = (
+        f"ports of the four workers, in their order (default: {FIRST_PORT} and the next three)"
+    )
     ports = list(range(FIRST_PORT, FIRST_PORT + len(WORKERS)))
     add("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
-    add("--verbose", "-v", action="store_true", help="show the workers' logs, each request included")
+    add(
+        "--verbose", "-v", action="store_true", help="show the workers' logs, each request included"
+    )
     add_worker_options(parser)
-    parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it")
+    parser.add_argument(
+        "command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it"
+    )
     arguments = parser.parse_args(args)
     for port in arguments.ports:
         if not 1 <= port <= 65535:
@@ -161,7 +189,9 @@ def set_environment() -> None:
 
 
 def check_ports(host: str, ports: Sequence[int]) -> None:
-    """Raise WorkerFailed if something listens on a worker's port; the command would take that for the worker."""
+    """Raise WorkerFailed if something listens on a worker's port; the command would take that for
+    the worker.
+    """
     for worker_id, port in zip(WORKERS, ports, strict=True):
         try:
             socket.create_server((host, port)).close()
@@ -174,8 +204,12 @@ def check_ports(host: str, ports: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
-def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[tuple[list[Worker], Command | None]]:
-    """Start all workers, and the command if there is one; stop the workers at the end, however that comes."""
+def run_workers(
+    args: argparse.Namespace, logs: Path
+) -> Iterator[tuple[list[Worker], Command | None]]:
+    """Start all workers, and the command if there is one; stop the workers at the end, however that
+    comes.
+    """
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     command: Command | None = None
@@ -187,11 +221,23 @@ def run_workers(args: argparse.Namespace, logs: Path) -> Iterator[tuple[list[Wor
         for worker_id, port in zip(WORKERS, args.ports, strict=True):
             ours, theirs = context.Pipe()
             log = logs / f"{worker_id}.log"
-            settings = (worker_id, args.host, port, args.verbose, None if args.verbose else log, theirs, args.options)
+            settings = (
+                worker_id,
+                args.host,
+                port,
+                args.verbose,
+                None if args.verbose else log,
+                theirs,
+                args.options,
+            )
             process = context.Process(target=serve, args=settings, name=worker_id)
             process.start()
             theirs.close()
-            workers.append(Worker(worker_id, args.host, port, log, process, ours, tls=args.cert_file is not None))
+            workers.append(
+                Worker(
+                    worker_id, args.host, port, log, process, ours, tls=args.cert_file is not None
+                )
+            )
         yield workers, command
     except BaseException:
         if command is not None:
@@ -222,8 +268,8 @@ def start_command(command: list[str]) -> Command:
 def _start_fork_server(context: Any) -> None:
     """Start the process that imports torch for all workers, deaf to Ctrl-C.
 
-    It looks for modules in its current directory first, so that must be the one with the workers' own files. The
-    workers change to the launcher's before they serve.
+    It looks for modules in its current directory first, so that must be the one with the workers'
+    own files. The workers change to the launcher's before they serve.
     """
     from multiprocessing import forkserver  # not on every platform
 
@@ -248,9 +294,18 @@ def _end_fork_server() -> None:
 
 
 def serve(
-    worker_id: str, host: str, port: int, verbose: bool, log: Path | None, pipe: Connection, options: dict[str, Any]
+    worker_id: str,
+    host: str,
+    port: int,
+    verbose: bool,
+    log: Path | None,
+    pipe: Connection,
+    options: dict[str, Any],
 ) -> None:
-    """Be one worker: load its digits, say so, and serve until the pipe ends. Runs in the worker's process."""
+    """Be one worker: load its digits, say so, and serve until the pipe ends.
+
+    Runs in the worker's process.
+    """
     for number in _stop_signals():
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     if log is not None:
@@ -306,7 +361,9 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
     while starting:
         if command is not None and command.poll() is not None:
             return
-        ready = wait([*(w.pipe for w in starting), *(w.process.sentinel for w in workers)], LOOK_INTERVAL)
+        ready = wait(
+            [*(w.pipe for w in starting), *(w.process.sentinel for w in workers)], LOOK_INTERVAL
+        )
         if not ready and time.monotonic() > deadline:
             names = ", ".join(f"{w.id!r} (log: {w.log})" for w in starting)
             raise WorkerFailed(f"not ready within {START_TIMEOUT:g} s: {names}")
@@ -316,10 +373,15 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
                 starting.remove(worker)
         _raise_if_ended(workers)
     if command is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command; from now on, the rest is up to that
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C reaches the command; from now on, the rest is up to that
     for worker in workers:
         digits, samples = worker.about["digits"], worker.about["samples"]
-        print(f"{worker.id:8} {worker.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples", flush=True)
+        print(
+            f"{worker.id:8} {worker.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples",
+            flush=True,
+        )
 
 
 def wait_for_failure(workers: list[Worker]) -> None:
@@ -371,7 +433,9 @@ def end_command(command: Command) -> None:
 
 
 def stop(workers: list[Worker]) -> None:
-    """End all workers: let those that serve end by themselves first, and kill those that do not in time."""
+    """End all workers: let those that serve end by themselves first, and kill those that do not in
+    time.
+    """
     _ignore_stop_signals()
     for worker in workers:
         worker.pipe.close()
@@ -392,8 +456,12 @@ def _raise_if_ended(workers: list[Worker]) -> None:
 
 
 def _threads(worker_id: str) -> int:
-    """Return how many threads a worker computes with: the trainers share the cores, the evaluator has all."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads a worker computes with: the trainers share the cores, the evaluator
+    has all.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return cores if worker_id == "testing" else max(1, cores // (len(WORKERS) - 1))
 
 

@@ -1,1 +1,3 @@
-"""Measures what the project promises about speed, each number against something that does the same work without it."""
+"""Measures what the project promises about speed, each number against something that does the same
+work without it.
+"""

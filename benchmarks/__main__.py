@@ -34,7 +34,13 @@ def main() -> int:
         print(f"{name} ...", file=sys.stderr, flush=True)
         start = time.monotonic()
         report: Report = importlib.import_module(f"benchmarks.bench_{name}").run(args.smoke)
-        print(table(report.rows), f"({time.monotonic() - start:.0f} s)\n", sep="\n", file=sys.stderr, flush=True)
+        print(
+            table(report.rows),
+            f"({time.monotonic() - start:.0f} s)\n",
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
         rows += report.rows
         if report.spans and not args.smoke:
             draw(report.spans, HERE / "round.png")
@@ -48,10 +54,18 @@ def main() -> int:
 
 def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; an error exits with status 2."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the project's speed.")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--smoke", action="store_true", help="run everything once, small; the numbers mean nothing")
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure the project's speed."
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES)
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="run everything once, small; the numbers mean nothing"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/README.md"
+    )
     return parser.parse_args(args)
 
 
@@ -61,19 +75,28 @@ def conditions() -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     load = os.getloadavg()[2] if hasattr(os, "getloadavg") else float("nan")
     return (
-        f"{datetime.datetime.now():%Y-%m-%d %H:%M}, {_processor()}, {cores()} cores, {platform.system()}, "
-        f"Python {platform.python_version()}, {versions}. Load average over the last 15 minutes: {load:.1f}."
+        f"{datetime.datetime.now():%Y-%m-%d %H:%M}, {_processor()}, {cores()} cores, "
+        f"{platform.system()}, Python {platform.python_version()}, {versions}. Load average over "
+        f"the last 15 minutes: {load:.1f}."
     )
 
 
 def table(rows: Iterable[Row]) -> str:
     """Return rows as a table in Markdown."""
-    lines = ["| goal | what | min | median | max | limit | | |", "|--:|---|--:|--:|--:|--:|---|---|"]
+    lines = [
+        "| goal | what | min | median | max | limit | | |",
+        "|--:|---|--:|--:|--:|--:|---|---|",
+    ]
     for row in rows:
-        numbers = [_number(value, row.unit) for value in (min(row.values), row.median, max(row.values))]
+        numbers = [
+            _number(value, row.unit) for value in (min(row.values), row.median, max(row.values))
+        ]
         limit = "" if row.limit is None else _number(row.limit, row.unit)
         verdict = {True: "met", False: "**missed**", None: ""}[row.met]
-        lines.append(f"| {row.goal} | {row.what} | {' | '.join(numbers)} | {limit} | {verdict} | {row.note} |")
+        lines.append(
+            f"| {row.goal} | {row.what} | {' | '.join(numbers)} | {limit} | {verdict} | "
+            f"{row.note} |"
+        )
     return "\n".join(lines)
 
 
@@ -85,7 +108,12 @@ def draw(spans: list[Span], path: Path) -> None:
     from matplotlib import pyplot
 
     parties = list(dict.fromkeys(span.party for span in spans))
-    colours = {"serialise": "#d95f02", "transfer": "#e6ab02", "compute": "#1b9e77", "average": "#7570b3"}
+    colours = {
+        "serialise": "#d95f02",
+        "transfer": "#e6ab02",
+        "compute": "#1b9e77",
+        "average": "#7570b3",
+    }
     start = min(span.start for span in spans)
     figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(parties) + 1.4), layout="constrained")
     for kind, colour in colours.items():

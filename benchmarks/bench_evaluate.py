@@ -1,4 +1,6 @@
-"""Goal 3: evaluation and training on a worker, against plain torch in the same process, with equal results."""
+"""Goal 3: evaluation and training on a worker, against plain torch in the same process, with equal
+results.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,22 @@ def _evaluate(testing: Any, model: Any, repeats: int) -> list[Row]:
     what = "evaluation of 10,000 images"
     return [
         ratio_row(3, what, found["ours_seconds"], found["plain_seconds"], LIMIT_EVALUATE, against),
-        Row(3, f"{what}: difference of the loss", [abs(loss - plain_loss)], "", LIMIT_DIFFERENCE, f"loss {loss:.6f}"),
-        Row(3, f"{what}: difference of the count", [abs(correct - plain_correct)], "", 0, f"{correct} correct"),
+        Row(
+            3,
+            f"{what}: difference of the loss",
+            [abs(loss - plain_loss)],
+            "",
+            LIMIT_DIFFERENCE,
+            f"loss {loss:.6f}",
+        ),
+        Row(
+            3,
+            f"{what}: difference of the count",
+            [abs(correct - plain_correct)],
+            "",
+            0,
+            f"{correct} correct",
+        ),
     ]
 
 
@@ -46,5 +62,11 @@ def _fit(alice: Any, model: Any, repeats: int) -> list[Row]:
     what = "ten training batches"
     return [
         ratio_row(3, what, found["ours"], found["plain"], LIMIT_FIT, "plain torch"),
-        Row(3, f"{what}: largest difference of a parameter", [found["difference"]], "", LIMIT_DIFFERENCE),
+        Row(
+            3,
+            f"{what}: largest difference of a parameter",
+            [found["difference"]],
+            "",
+            LIMIT_DIFFERENCE,
+        ),
     ]

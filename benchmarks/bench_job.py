@@ -1,4 +1,6 @@
-"""Goal 1: the tutorial's job, its workers' start included, against the same job as one plain torch process."""
+"""Goal 1: the tutorial's job, its workers' start included, against the same job as one plain torch
+process.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from collections.abc import Mapping
 from benchmarks.harness import Report, Row, free_ports, in_turn, ratio_row
 
 LIMIT = 0.75
-_CORRECT = re.compile(r"(?:Federated model|Model update \w+): Average loss: [0-9.]+, Accuracy: (\d+)/10000")
+_CORRECT = re.compile(
+    r"(?:Federated model|Model update \w+): Average loss: [0-9.]+, Accuracy: (\d+)/10000"
+)
 
 
 def run(smoke: bool = False) -> Report:
@@ -24,11 +28,14 @@ def run(smoke: bool = False) -> Report:
     return Report(rows)
 
 
-def _compare(rounds: int, repeats: int, module: str, name: str, limit: float | None, smoke: bool) -> list[Row]:
+def _compare(
+    rounds: int, repeats: int, module: str, name: str, limit: float | None, smoke: bool
+) -> list[Row]:
     """Return the rows of our job beside that of another module of the benchmarks."""
     outputs: dict[str, str] = {}
 
-    # Threads of a process that shares its cores wait for each other; a smoke test shares them with whatever runs.
+    # Threads of a process that shares its cores wait for each other; a smoke test shares them with
+    # whatever runs.
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if smoke else {})
     command = [sys.executable, "-m", f"benchmarks.{module}", "--training_rounds", str(rounds)]
 
@@ -40,7 +47,10 @@ def _compare(rounds: int, repeats: int, module: str, name: str, limit: float | N
 
     ours_seconds, other_seconds = in_turn(ours, other, repeats)
     what = f"the job of {rounds} rounds, start included, beside {name}"
-    correct = {which: [int(count) for count in _CORRECT.findall(output)] for which, output in outputs.items()}
+    correct = {
+        which: [int(count) for count in _CORRECT.findall(output)]
+        for which, output in outputs.items()
+    }
     assert len(correct["ours"]) == len(correct["other"]) > 0
     last, other_last = correct["ours"][-1], correct["other"][-1]
     note = f"of 10,000; {last / 100:.2f} % and {other_last / 100:.2f} % are right; {len(correct['ours'])} evaluations"
@@ -54,7 +64,14 @@ def _federated_command(rounds: int) -> list[str]:
     ports = [str(port) for port in free_ports(4)]
     names = ("alice", "bob", "charlie", "testing")
     addresses = [f"{name}=localhost:{port}" for name, port in zip(names, ports, strict=True)]
-    client = [sys.executable, "run_websocket_client.py", "--training_rounds", str(rounds), "--workers", *addresses]
+    client = [
+        sys.executable,
+        "run_websocket_client.py",
+        "--training_rounds",
+        str(rounds),
+        "--workers",
+        *addresses,
+    ]
     return [sys.executable, "start_websocket_servers.py", "--ports", *ports, "--", *client]
 
 

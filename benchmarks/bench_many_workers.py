@@ -1,4 +1,6 @@
-"""Goal 6: what a coordinator of many workers spends on each of them, and the memory that averaging needs."""
+"""Goal 6: what a coordinator of many workers spends on each of them, and the memory that averaging
+needs.
+"""
 
 from __future__ import annotations
 
@@ -33,17 +35,33 @@ def run(smoke: bool = False) -> Report:
 
 def _virtual(count: int, rounds: int) -> Row:
     """Virtual workers: what they do themselves, in this process too, is not counted."""
-    workers: list[Any] = [sy.VirtualWorker(id=f"w{index}", auto_add=False) for index in range(count)]
+    workers: list[Any] = [
+        sy.VirtualWorker(id=f"w{index}", auto_add=False) for index in range(count)
+    ]
     for worker in workers:
         worker.add_dataset(_samples(), key="data")
     with _not_counting_workers() as theirs:
         milliseconds = asyncio.run(_milliseconds_a_worker(workers, rounds, theirs))
-    return Row(6, f"{count} virtual workers: coordinator", milliseconds, "ms", LIMIT_MILLISECONDS, _each(count))
+    return Row(
+        6,
+        f"{count} virtual workers: coordinator",
+        milliseconds,
+        "ms",
+        LIMIT_MILLISECONDS,
+        _each(count),
+    )
 
 
 def _growth(few: Row, many: Row, factor: float) -> Row:
     growth = many.median / few.median
-    return Row(6, f"the same, {factor:g} times as many workers: growth", [growth], "x", 1.5, "linear: 1 x a worker")
+    return Row(
+        6,
+        f"the same, {factor:g} times as many workers: growth",
+        [growth],
+        "x",
+        1.5,
+        "linear: 1 x a worker",
+    )
 
 
 def _processes(count: int, rounds: int) -> Row:
@@ -53,7 +71,14 @@ def _processes(count: int, rounds: int) -> Row:
         for worker in workers:
             worker.call("hold_samples", _samples().data, _samples().targets)
         milliseconds = asyncio.run(_milliseconds_a_worker(workers, rounds))
-    return Row(6, f"{count} worker processes: coordinator", milliseconds, "ms", LIMIT_MILLISECONDS, _each(count))
+    return Row(
+        6,
+        f"{count} worker processes: coordinator",
+        milliseconds,
+        "ms",
+        LIMIT_MILLISECONDS,
+        _each(count),
+    )
 
 
 def _memory(count: int, parameters: int) -> Row:
@@ -66,7 +91,9 @@ def _memory(count: int, parameters: int) -> Row:
     utils.federated_avg(models)
     used = (peak_memory() - before) / (4 * parameters)
     note = f"of {parameters / 1e6:g} million parameters each"
-    return Row(6, f"averaging {count} models: memory it needs", [used], "models", LIMIT_MODELS, note)
+    return Row(
+        6, f"averaging {count} models: memory it needs", [used], "models", LIMIT_MODELS, note
+    )
 
 
 def _model(parameters: int) -> nn.Module:
@@ -98,9 +125,15 @@ def _not_counting_workers() -> Iterator[list[float]]:
             setattr(Dispatcher, name, original)
 
 
-async def _milliseconds_a_worker(workers: list[Any], rounds: int, theirs: Sequence[float] = ()) -> list[float]:
-    """Return the processor time of a round for each worker, without the seconds that are `theirs`."""
-    model = torch.jit.script(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.LogSoftmax(dim=1)))
+async def _milliseconds_a_worker(
+    workers: list[Any], rounds: int, theirs: Sequence[float] = ()
+) -> list[float]:
+    """Return the processor time of a round for each worker, without the seconds that are
+    `theirs`.
+    """
+    model = torch.jit.script(
+        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.LogSoftmax(dim=1))
+    )
     loss_fn = torch.jit.script(_nll)
     model = await _round(workers, model, loss_fn)
     milliseconds = []

@@ -1,4 +1,6 @@
-"""Goal 2: a round, against the three fits alone in the same processes; and where a round's time goes."""
+"""Goal 2: a round, against the three fits alone in the same processes; and where a round's time
+goes.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def run(smoke: bool = False) -> Report:
             repeats,
         )
         spans = _recorded_round(workers, model)
-    row = ratio_row(2, f"{rounds} rounds of ten batches on three workers", ours, alone, LIMIT, "the fits alone")
+    row = ratio_row(
+        2, f"{rounds} rounds of ten batches on three workers", ours, alone, LIMIT, "the fits alone"
+    )
     return Report([row], spans)
 
 
@@ -45,20 +49,32 @@ async def run_rounds(workers: list[Any], model: Any, rounds: int = 1) -> Any:
     average = model
     for _ in range(rounds):
         fits = (rwc.fit_model_on_worker(worker, model, 32, 1, 10, 0.1) for worker in workers)
-        average = utils.federated_avg({name: trained for name, trained, _ in await asyncio.gather(*fits)})
+        average = utils.federated_avg(
+            {name: trained for name, trained, _ in await asyncio.gather(*fits)}
+        )
     return average
 
 
 async def _fits_alone(workers: list[Any], model: Any, times: int) -> None:
-    """Have every worker train `times` times over, all at once; only one request and one reply a worker travel."""
+    """Have every worker train `times` times over, all at once; only one request and one reply a
+    worker travel.
+    """
     for worker in workers:
         config(model).send(worker)
     await asyncio.gather(*(worker.async_call("fit_alone", "mnist", times) for worker in workers))
 
 
 def config(model: Any, batch_size: int = 32) -> sy.TrainConfig:
-    """Return the tutorial's settings of one fit: ten batches of 32. It evaluates in batches of 128."""
-    settings = {"batch_size": batch_size, "max_nr_batches": 10, "optimizer_args": {"lr": 0.1}, "seed": 1}
+    """Return the tutorial's settings of one fit: ten batches of 32.
+
+    It evaluates in batches of 128.
+    """
+    settings = {
+        "batch_size": batch_size,
+        "max_nr_batches": 10,
+        "optimizer_args": {"lr": 0.1},
+        "seed": 1,
+    }
     return sy.TrainConfig(model, rwc.loss_fn, **settings)
 
 
@@ -75,7 +91,9 @@ def _recorded_round(workers: list[Any], model: Any) -> list[Span]:
 
 
 def _transfers(spans: list[Span]) -> list[Span]:
-    """Return when a model was on its way: from the end of its encoding until its decoding; on the worker's row."""
+    """Return when a model was on its way: from the end of its encoding until its decoding; on the
+    worker's row.
+    """
     ways = []
     for encoded, decoded in itertools.permutations((span for span in spans if span.model), 2):
         if encoded.model == decoded.model and encoded.end <= decoded.start:

@@ -32,7 +32,9 @@ def run(smoke: bool = False) -> Report:
         first = _counted(delay, far, model)
         later = _counted(delay, far, model)
         delayed, direct = in_turn(
-            lambda: asyncio.run(run_rounds(far, model)), lambda: asyncio.run(run_rounds(near, model)), repeats
+            lambda: asyncio.run(run_rounds(far, model)),
+            lambda: asyncio.run(run_rounds(near, model)),
+            repeats,
         )
     extra = [a - b for a, b in zip(delayed, direct, strict=True)]
     parameters = sum(4 * p.numel() for p in model.parameters())
@@ -49,7 +51,9 @@ def run(smoke: bool = False) -> Report:
 def _bytes_row(which: str, traffic: Traffic, parameters: int) -> Row:
     extra = (traffic.up + traffic.down) / 2 - parameters
     note = f"{traffic.up:,} up, {traffic.down:,} down; the parameters: {parameters:,}"
-    return Row(4, f"{which}: bytes beside the parameters, each way", [extra / 1000], "kB", None, note)
+    return Row(
+        4, f"{which}: bytes beside the parameters, each way", [extra / 1000], "kB", None, note
+    )
 
 
 class Traffic:
@@ -104,7 +108,9 @@ class DelayingProxy:
         for ends in ((reader, target_writer, True), (target_reader, writer, False)):
             self._relays.append(asyncio.create_task(self._relay(*ends)))
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upwards: bool) -> None:
+    async def _relay(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upwards: bool
+    ) -> None:
         loop = asyncio.get_running_loop()
 
         def deliver(data: bytes) -> None:

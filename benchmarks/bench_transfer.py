@@ -1,4 +1,6 @@
-"""Goal 5: a model of 100 MB there and back, against a plain echo of as many bytes by `websockets`."""
+"""Goal 5: a model of 100 MB there and back, against a plain echo of as many bytes by
+`websockets`.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,15 @@ def _model_against_echo(megabytes: int, repeats: int, **settings: Any) -> list[R
     ):
         copies = _copies(worker, model, size)
         echo.exchange(payload)
-        ours, plain = in_turn(lambda: there_and_back(worker, model), lambda: echo.exchange(payload), repeats)
+        ours, plain = in_turn(
+            lambda: there_and_back(worker, model), lambda: echo.exchange(payload), repeats
+        )
     what = f"a model of {megabytes} MB there and back"
     rows = [ratio_row(5, what, ours, plain, LIMIT_TIME, "echo")]
     for party, count in copies.items():
-        rows.append(Row(5, f"{what}: memory of the {party}", [count], "copies", LIMIT_COPIES, "at its peak"))
+        rows.append(
+            Row(5, f"{what}: memory of the {party}", [count], "copies", LIMIT_COPIES, "at its peak")
+        )
     return rows
 
 
@@ -55,7 +61,8 @@ def there_and_back(worker: Any, model: Any) -> Any:
 
 
 def _copies(worker: Any, model: Any, size: int) -> dict[str, float]:
-    """Return by how many times the model's size the memory of each process rises, from before the first transfer.
+    """Return by how many times the model's size the memory of each process rises, from before the
+    first transfer.
 
     What the coordinator sends is not counted: it is there before.
     """
@@ -74,7 +81,9 @@ def _large_model(size: int) -> nn.Module:
 
 
 class _EchoServer:
-    """A process that sends back what it receives; and a connection to it, without compression, as ours is."""
+    """A process that sends back what it receives; and a connection to it, without compression, as
+    ours is.
+    """
 
     def __enter__(self) -> _EchoServer:
         context: Any = multiprocessing.get_context("spawn")
@@ -113,7 +122,9 @@ def _run_echo(pipe: Connection) -> None:
             async for message in connection:
                 await connection.send(message)
 
-        async with serve(echo, "127.0.0.1", 0, compression=None, max_size=None, ping_interval=None) as server:
+        async with serve(
+            echo, "127.0.0.1", 0, compression=None, max_size=None, ping_interval=None
+        ) as server:
             pipe.send(next(iter(server.sockets)).getsockname()[1])
             await asyncio.to_thread(_wait_for_end, pipe)
 

@@ -1,8 +1,11 @@
-"""The tutorial's job on Flower's simulation engine: same network, data, batches and evaluations. Needs flwr and ray.
+"""The tutorial's job on Flower's simulation engine: same network, data, batches and evaluations.
+
+Needs flwr and ray.
 
     python -m benchmarks.flower_job --training_rounds 40
 
-The engine runs clients in processes of its own, one on each core, and hands them arrays through shared memory.
+The engine runs clients in processes of its own, one on each core, and hands them arrays through
+shared memory.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from tutorial.mnist import unpack_mnist
 
 def main() -> None:
     """Train and evaluate, and print what run_websocket_client.py logs."""
-    parser = argparse.ArgumentParser(description="Run the tutorial's job on Flower's simulation engine.")
+    parser = argparse.ArgumentParser(
+        description="Run the tutorial's job on Flower's simulation engine."
+    )
     parser.add_argument("--training_rounds", type=int, default=40)
     rounds = parser.parse_args().training_rounds
     unpack_mnist()
@@ -35,7 +40,9 @@ def main() -> None:
     server = ServerApp()
     server.main()(functools.partial(coordinate, rounds=rounds))
     resources: Any = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    run_simulation(server_app=server, client_app=client, num_supernodes=len(DIGITS), backend_config=resources)
+    run_simulation(
+        server_app=server, client_app=client, num_supernodes=len(DIGITS), backend_config=resources
+    )
 
 
 def train(message: Message, context: Context) -> Message:
@@ -56,14 +63,18 @@ def coordinate(grid: Grid, context: Context, rounds: int) -> None:
     torch.manual_seed(1)
     strategy = Averaging(rounds)
     arrays, config = ArrayRecord(Net().state_dict()), ConfigRecord({"lr": LR})
-    strategy.start(grid, arrays, num_rounds=rounds, train_config=config, evaluate_fn=strategy.evaluate_average)
+    strategy.start(
+        grid, arrays, num_rounds=rounds, train_config=config, evaluate_fn=strategy.evaluate_average
+    )
 
 
 class Averaging(FedAvg):
     """Federated averaging that evaluates the clients' models too, every ten rounds."""
 
     def __init__(self, rounds: int) -> None:
-        super().__init__(fraction_evaluate=0.0, min_train_nodes=len(DIGITS), min_available_nodes=len(DIGITS))
+        super().__init__(
+            fraction_evaluate=0.0, min_train_nodes=len(DIGITS), min_available_nodes=len(DIGITS)
+        )
         self._rounds = rounds
         self._test = plain_loop.load(train=False)
 
@@ -107,6 +118,8 @@ def shard(partition: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    from benchmarks import flower_job  # its processes look for the functions in a module that they can import
+    from benchmarks import (
+        flower_job,
+    )  # its processes look for the functions in a module that they can import
 
     flower_job.main()

@@ -1,7 +1,8 @@
 """What the benchmarks share: timing two things in turn, and rows of a table.
 
-A shared machine is fast now and slow a minute later. So two things are never compared by times that were taken
-one after the other: they run in turn (A B, B A, A B, ...), and what counts is the ratio within each pair.
+A shared machine is fast now and slow a minute later. So two things are never compared by times that
+were taken one after the other: they run in turn (A B, B A, A B, ...), and what counts is the ratio
+within each pair.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time in which a party did something. Times in seconds of the machine's monotonic clock.
+    """A stretch of time in which a party did something.
+
+    Times in seconds of the machine's monotonic clock.
 
     Attributes:
         model: what tells the model that was encoded or decoded; 0: none was.
@@ -77,7 +80,9 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], repeats: int) -> tuple[list[float], list[float]]:
+def in_turn(
+    ours: Callable[[], Any], reference: Callable[[], Any], repeats: int
+) -> tuple[list[float], list[float]]:
     """Return the seconds that two things took, each `repeats` times, measured in turn."""
     seconds: dict[Callable[[], Any], list[float]] = {ours: [], reference: []}
     order = [ours, reference]
@@ -89,11 +94,18 @@ def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], repeats: int)
 
 
 def ratio_row(
-    goal: int, what: str, ours: Sequence[float], reference: Sequence[float], limit: float | None, against: str
+    goal: int,
+    what: str,
+    ours: Sequence[float],
+    reference: Sequence[float],
+    limit: float | None,
+    against: str,
 ) -> Row:
     """Return the row for the ratios of two things that were measured in turn."""
     ratios = [a / b for a, b in zip(ours, reference, strict=True)]
-    note = f"{_seconds(statistics.median(ours))}; {against} {_seconds(statistics.median(reference))}"
+    note = (
+        f"{_seconds(statistics.median(ours))}; {against} {_seconds(statistics.median(reference))}"
+    )
     return Row(goal, what, ratios, "x", limit, note)
 
 
@@ -107,4 +119,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+    return (
+        f"{value:.1f} s"
+        if value >= 10
+        else f"{value:.2f} s"
+        if value >= 1
+        else f"{1000 * value:.1f} ms"
+    )

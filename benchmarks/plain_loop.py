@@ -1,7 +1,8 @@
-"""The tutorial's job in one process, in plain torch: what federated training is measured against, and its oracle.
+"""The tutorial's job in one process, in plain torch: what federated training is measured against,
+and its oracle.
 
-It imports nothing of this project but the place of the data. It draws the same weights and the same samples, so its
-results are those of the federated job, but for rounding.
+It imports nothing of this project but the place of the data. It draws the same weights and the same
+samples, so its results are those of the federated job, but for rounding.
 
     python -m benchmarks.plain_loop --training_rounds 40
 """
@@ -42,7 +43,9 @@ class Net(nn.Module):
 
 def main() -> None:
     """Train and evaluate, and print what run_websocket_client.py logs."""
-    parser = argparse.ArgumentParser(description="Run the tutorial's job in one process, in plain torch.")
+    parser = argparse.ArgumentParser(
+        description="Run the tutorial's job in one process, in plain torch."
+    )
     parser.add_argument("--training_rounds", type=int, default=40)
     rounds = parser.parse_args().training_rounds
     unpack_mnist()
@@ -58,7 +61,8 @@ def main() -> None:
     lr = LR
     for current in range(1, rounds + 1):
         models = {
-            name: fit(model, *shard, lr, seed=shuffling_seed(draw_seed(), name)) for name, shard in shards.items()
+            name: fit(model, *shard, lr, seed=shuffling_seed(draw_seed(), name))
+            for name, shard in shards.items()
         }
         model = average(list(models.values()))
         if current % 10 == 1 or current == rounds:
@@ -85,7 +89,9 @@ def shuffling_seed(seed: int, worker: str, number: int = 0) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def fit(model: nn.Module, images: torch.Tensor, digits: torch.Tensor, lr: float, seed: int) -> nn.Module:
+def fit(
+    model: nn.Module, images: torch.Tensor, digits: torch.Tensor, lr: float, seed: int
+) -> nn.Module:
     """Return a copy of a model, trained on ten batches."""
     model = copy.deepcopy(model).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
@@ -101,7 +107,9 @@ def average(models: list[nn.Module]) -> nn.Module:
     """Return a model with the mean of the parameters."""
     result = copy.deepcopy(models[0])
     with torch.no_grad():
-        for target, *sources in zip(result.parameters(), *(each.parameters() for each in models), strict=True):
+        for target, *sources in zip(
+            result.parameters(), *(each.parameters() for each in models), strict=True
+        ):
             target.copy_(torch.stack(sources).mean(dim=0))
     return result
 

@@ -1,4 +1,6 @@
-"""Worker processes for the benchmarks, and what they can be asked for beside training and evaluation."""
+"""Worker processes for the benchmarks, and what they can be asked for beside training and
+evaluation.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class BenchmarkWorker(rws.MnistWorker):
     """A worker of the tutorial that also measures itself."""
 
     def fit_alone(self, dataset_key: str, times: int) -> float:
-        """Train the current config's model `times` times over, as fit() does; return the seconds it took."""
+        """Train the current config's model `times` times over, as fit() does; return the seconds it
+        took.
+        """
         wrapper = self._sent_model()
         untrained = wrapper.obj
         start = time.perf_counter()
@@ -48,7 +52,8 @@ class BenchmarkWorker(rws.MnistWorker):
         return time.perf_counter() - start
 
     def compare_fit(self, dataset_key: str, model: Any, repeats: int) -> dict[str, Any]:
-        """Train a model by fit() and by plain torch, in turn; return the seconds and the largest difference.
+        """Train a model by fit() and by plain torch, in turn; return the seconds and the largest
+        difference.
 
         The config's fits are those of this call and one before.
         """
@@ -75,7 +80,9 @@ class BenchmarkWorker(rws.MnistWorker):
         }
 
     def compare_evaluate(self, dataset_key: str, model: Any, repeats: int) -> dict[str, Any]:
-        """Evaluate a model by evaluate() and by a plain loop, in turn; return the seconds and both results."""
+        """Evaluate a model by evaluate() and by a plain loop, in turn; return the seconds and both
+        results.
+        """
         results: dict[str, Any] = {}
 
         def ours() -> None:
@@ -128,7 +135,9 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 def plain_fit(model: torch.nn.Module, dataset: Any, config: Any, seed: int) -> None:
     """Train as a TrainConfig says, in torch's own words: the oracle for fit()."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(dataset), generator=generator)[: config.max_nr_batches * config.batch_size]
+    order = torch.randperm(len(dataset), generator=generator)[
+        : config.max_nr_batches * config.batch_size
+    ]
     optimizer = torch.optim.SGD(model.parameters(), **config.optimizer_args)
     model.train()
     for batch in order.split(config.batch_size):
@@ -137,8 +146,12 @@ def plain_fit(model: torch.nn.Module, dataset: Any, config: Any, seed: int) -> N
         optimizer.step()
 
 
-def plain_evaluate(model: torch.nn.Module, images: torch.Tensor, digits: torch.Tensor) -> tuple[float, int]:
-    """Return mean loss and number of correct predictions, in batches of 128: the oracle for evaluate()."""
+def plain_evaluate(
+    model: torch.nn.Module, images: torch.Tensor, digits: torch.Tensor
+) -> tuple[float, int]:
+    """Return mean loss and number of correct predictions, in batches of 128: the oracle for
+    evaluate().
+    """
     loss, correct = 0.0, 0
     model.eval()
     with torch.no_grad():
@@ -150,13 +163,19 @@ def plain_evaluate(model: torch.nn.Module, images: torch.Tensor, digits: torch.T
 
 
 def reset_peak_memory() -> int:
-    """Forget the peak so far; return the memory that this process has now (resident set), in bytes. Linux only."""
+    """Forget the peak so far; return the memory that this process has now (resident set), in bytes.
+
+    Linux only.
+    """
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
 
 def peak_memory() -> int:
-    """Return the most memory this process has had since the last reset (resident set), in bytes. Linux only."""
+    """Return the most memory this process has had since the last reset (resident set), in bytes.
+
+    Linux only.
+    """
     return _status("VmHWM")
 
 
@@ -166,7 +185,9 @@ def _status(name: str) -> int:
 
 
 class Recorder:
-    """Records when this process serialises, computes and averages, by wrapping the functions that do."""
+    """Records when this process serialises, computes and averages, by wrapping the functions that
+    do.
+    """
 
     WATCHED: tuple[tuple[Any, str, str], ...] = (
         (wire, "encode", "serialise"),
@@ -218,8 +239,10 @@ def processes(ids: list[str], threads: int = 1, **settings: Any) -> Iterator[lis
     """Run worker processes while the context lasts; yield their ports, in the order of `ids`.
 
     Args:
-        ids: the workers' names. Those of the tutorial hold their digits, "testing" the test images, others nothing.
-        threads: threads that each evaluates with; each trains with one, as those of the launcher do on few cores.
+        ids: the workers' names. Those of the tutorial hold their digits, "testing" the test images,
+            others nothing.
+        threads: threads that each evaluates with; each trains with one, as those of the launcher do
+            on few cores.
         settings: further arguments of WebsocketServerWorker.
     """
     context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -229,7 +252,9 @@ def processes(ids: list[str], threads: int = 1, **settings: Any) -> Iterator[lis
     try:
         for worker_id in ids:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(worker_id, threads, settings, theirs), name=worker_id)
+            process = context.Process(
+                target=_serve, args=(worker_id, threads, settings, theirs), name=worker_id
+            )
             process.start()
             theirs.close()
             started.append((process, ours))
@@ -245,7 +270,9 @@ def processes(ids: list[str], threads: int = 1, **settings: Any) -> Iterator[lis
 
 
 @contextlib.contextmanager
-def proxies(ids: list[str], ports: list[int], **settings: Any) -> Iterator[list[sy.WebsocketClientWorker]]:
+def proxies(
+    ids: list[str], ports: list[int], **settings: Any
+) -> Iterator[list[sy.WebsocketClientWorker]]:
     """Connect to worker processes while the context lasts; yield a proxy of each."""
     found = [
         sy.WebsocketClientWorker(None, "127.0.0.1", port, id=worker_id, **settings)
@@ -266,14 +293,18 @@ def cores() -> int:
 
 def _port(process: Any, pipe: Connection) -> int:
     if not pipe.poll(START_TIMEOUT):
-        raise TimeoutError(f"worker process {process.name!r} was not ready within {START_TIMEOUT:g} s")
+        raise TimeoutError(
+            f"worker process {process.name!r} was not ready within {START_TIMEOUT:g} s"
+        )
     return pipe.recv()
 
 
 def _serve(worker_id: str, threads: int, settings: dict[str, Any], pipe: Connection) -> None:
     torch.set_num_threads(1)
     # Without a token: some are reached by way of a relay.
-    server = BenchmarkWorker(id=worker_id, host="127.0.0.1", port=0, hook=sy.TorchHook(torch), token="", **settings)
+    server = BenchmarkWorker(
+        id=worker_id, host="127.0.0.1", port=0, hook=sy.TorchHook(torch), token="", **settings
+    )
     if worker_id in rws.KEEP_LABELS_DICT:
         training = worker_id != "testing"
         mnist = rws.load_mnist(training)

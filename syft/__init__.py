@@ -1,7 +1,7 @@
 """The websocket workers of PySyft 0.2, on current Python, torch and websockets.
 
-An independent implementation of the part of PySyft 0.2's API that federated training with websocket workers uses,
-with the same import paths, names and arguments. It is not OpenMined's `syft`.
+An independent implementation of the part of PySyft 0.2's API that federated training with websocket
+workers uses, with the same import paths, names and arguments. It is not OpenMined's `syft`.
 """
 
 import logging
@@ -44,7 +44,9 @@ registry.local_worker = VirtualWorker(id="me")
 
 
 def __getattr__(name: str) -> Any:
-    """Return `hook`, the last TorchHook (None before the first), or `local_worker`, which stands for this process."""
+    """Return `hook`, the last TorchHook (None before the first), or `local_worker`, which stands
+    for this process.
+    """
     if name in ("hook", "local_worker"):
         return getattr(registry, name)
     raise AttributeError(f"module 'syft' has no attribute {name!r}")

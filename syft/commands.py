@@ -1,4 +1,6 @@
-"""The commands that a worker answers. What is not in this table is refused, before anything is done or stored.
+"""The commands that a worker answers.
+
+What is not in this table is refused, before anything is done or stored.
 
     command       argument     is                                            a server answers it in
     ------------  -----------  --------------------------------------------  ---------------------------------
@@ -60,7 +62,9 @@ class Kind:
 
 @dataclass(frozen=True)
 class Command:
-    """The arguments of a command, where a server answers it, and which of the arguments may be left out."""
+    """The arguments of a command, where a server answers it, and which of the arguments may be left
+    out.
+    """
 
     arguments: Mapping[str, Kind]
     place: Place
@@ -88,7 +92,12 @@ def _is_list(value: Any, holds: Callable[[Any], bool], most: int) -> bool:
 
 
 def _is_map(value: Any, holds: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and len(value) <= MAX_NAME and all(map(_is_name, value)) and _all(holds, value)
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_NAME
+        and all(map(_is_name, value))
+        and _all(holds, value)
+    )
 
 
 def _all(holds: Callable[[Any], bool], value: Mapping[Any, Any]) -> bool:
@@ -105,7 +114,9 @@ def _is_value(value: Any, levels: int = MAX_LEVELS) -> bool:
 
 
 def _is_setting(value: Any) -> bool:
-    """Return whether a value is one that optimizers take: it is kept as long as the config is, so it is small."""
+    """Return whether a value is one that optimizers take: it is kept as long as the config is, so
+    it is small.
+    """
     if isinstance(value, torch.Tensor):
         return value.numel() <= MAX_TAGS and _is_value(value)
     return _is_scalar(value) or _is_list(value, _is_scalar, MAX_TAGS)
@@ -123,7 +134,9 @@ _BOUNDS = f"at most {MAX_LEVELS} levels, with tensors of at most {MAX_DIMENSIONS
 
 ID = Kind(f"an integer of 64 bits or a string of at most {MAX_NAME} characters", _is_id)
 INT = Kind("an integer of 64 bits", _is_int)
-COUNT = Kind("an integer from 0 to 2**63 - 1", lambda value: type(value) is int and 0 <= value < 2**63)
+COUNT = Kind(
+    "an integer from 0 to 2**63 - 1", lambda value: type(value) is int and 0 <= value < 2**63
+)
 NUMBER = Kind("a finite number", _is_number)
 BOOL = Kind("True or False", lambda value: isinstance(value, bool))
 NAME = Kind(f"a string of at most {MAX_NAME} characters", _is_name)
@@ -135,7 +148,9 @@ TAGS = Kind(
     f"a list of at most {MAX_TAGS} strings of at most {MAX_NAME} characters",
     lambda value: isinstance(value, list) and _is_list(value, _is_name, MAX_TAGS),
 )
-QUERY = Kind(f"a list of at most {MAX_TAGS} ids or tags", lambda value: _is_list(value, _is_id, MAX_TAGS))
+QUERY = Kind(
+    f"a list of at most {MAX_TAGS} ids or tags", lambda value: _is_list(value, _is_id, MAX_TAGS)
+)
 IDS = Kind("a list of ids", lambda value: _is_list(value, _is_id, 2**32))
 VALUE = Kind(f"a value of {_BOUNDS}", _is_value)
 VALUES = Kind(
@@ -147,7 +162,8 @@ NAMED_VALUES = Kind(
     lambda value: _is_map(value, _is_value),
 )
 SETTINGS = Kind(
-    "a map of names to numbers, names, small tensors and short lists of them", lambda value: _is_map(value, _is_setting)
+    "a map of names to numbers, names, small tensors and short lists of them",
+    lambda value: _is_map(value, _is_setting),
 )
 MAP = Kind("a map of names", lambda value: _is_map(value, lambda item: True))
 
@@ -163,7 +179,8 @@ TRAIN_CONFIG: Mapping[str, Kind] = {
     "shuffle": BOOL,
     "seed": _optional(INT),
 }
-"""What the fields of a TrainConfig have to be; TrainConfig itself refuses those that it does not know."""
+"""What the fields of a TrainConfig have to be; TrainConfig itself refuses those that it does not
+know."""
 
 COMMANDS: Mapping[str, Command] = {
     "call": Command({"name": NAME, "args": VALUES, "kwargs": NAMED_VALUES}, "compute"),
@@ -171,7 +188,9 @@ COMMANDS: Mapping[str, Command] = {
     "delete": Command({"ids": IDS}, "loop"),
     "get": Command({"id": ID}, "thread"),
     "search": Command({"query": QUERY}, "thread"),
-    "set": Command({"id": ID, "obj": VALUE, "wrapped": BOOL, "tags": TAGS, "description": DESCRIPTION}, "loop"),
+    "set": Command(
+        {"id": ID, "obj": VALUE, "wrapped": BOOL, "tags": TAGS, "description": DESCRIPTION}, "loop"
+    ),
     "train_config": Command({"fields": MAP, "fits": COUNT}, "loop", frozenset({"fits"})),
 }
 
@@ -180,16 +199,21 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
     """Check the arguments of a command of the table.
 
     Raises:
-        MalformedMessage: one is missing, is one too many, or is not what it has to be; it names the argument.
+        MalformedMessage: one is missing, is one too many, or is not what it has to be; it names the
+            argument.
     """
     expected = COMMANDS[command].arguments
     if not expected.keys() - COMMANDS[command].optional <= arguments.keys() <= expected.keys():
         given = ", ".join(shortly(name) for name in arguments) or "none"
-        raise MalformedMessage(f"command {command!r} has the arguments {given[:MAX_NAME]}; expected {sorted(expected)}")
+        raise MalformedMessage(
+            f"command {command!r} has the arguments {given[:MAX_NAME]}; expected {sorted(expected)}"
+        )
     _check(command, arguments, expected)
     if command == "train_config":
         fields = arguments["fields"]
-        _check(command, fields, {name: kind for name, kind in TRAIN_CONFIG.items() if name in fields})
+        _check(
+            command, fields, {name: kind for name, kind in TRAIN_CONFIG.items() if name in fields}
+        )
 
 
 def _check(command: str, arguments: Mapping[str, Any], expected: Mapping[str, Kind]) -> None:
@@ -197,4 +221,6 @@ def _check(command: str, arguments: Mapping[str, Any], expected: Mapping[str, Ki
         kind = expected.get(name)
         if kind is not None and not kind.holds(value):
             observed = f"{shortly(value)} ({type(value).__name__})"
-            raise MalformedMessage(f"command {command!r}: argument {name!r} is {observed}; expected {kind.text}")
+            raise MalformedMessage(
+                f"command {command!r}: argument {name!r} is {observed}; expected {kind.text}"
+            )

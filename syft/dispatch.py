@@ -2,8 +2,9 @@
 
     request bytes -> Dispatcher.accept -> Job -> Dispatcher.run -> reply bytes
 
-`VirtualWorker` runs the jobs where they arrive; `WebsocketServerWorker` runs the long ones in a compute thread.
-Nothing here opens a socket or knows asyncio, so both behave the same and tests need no network.
+`VirtualWorker` runs the jobs where they arrive; `WebsocketServerWorker` runs the long ones in a
+compute thread. Nothing here opens a socket or knows asyncio, so both behave the same and tests need
+no network.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class Dispatcher:
         max_message_bytes: a reply of more bytes becomes an error that says so.
         allow_operators: operators that models may use beside those of syft/graph/operators.py.
         allow_torchscript: take models as TorchScript archives too, which trusts all coordinators.
-        guard: what coordinators may use and ask for; None: as Limits says, and everything that the worker offers.
+        guard: what coordinators may use and ask for; None: as Limits says, and everything that the
+            worker offers.
     """
 
     def __init__(
@@ -111,7 +113,9 @@ class Dispatcher:
         }
 
     def job(self, request: wire.Request, session: Session) -> Job:
-        """Return the job for a request. Requests of one session must be turned into jobs in their order.
+        """Return the job for a request.
+
+        Requests of one session must be turned into jobs in their order.
 
         Raises:
             UnknownCommand: there is no such command, or the worker offers no such method.
@@ -121,24 +125,36 @@ class Dispatcher:
         if request.command not in COMMANDS:
             raise UnknownCommand(str(self.worker.id), request.command[:MAX_NAME], sorted(COMMANDS))
         check_arguments(request.command, request.arguments)
-        return self._call(request, session) if request.command == "call" else self._command(request, session)
+        return (
+            self._call(request, session)
+            if request.command == "call"
+            else self._command(request, session)
+        )
 
     def _command(self, request: wire.Request, session: Session) -> Job:
         command = self._commands[request.command]
         call = describe_request(request.command, request.arguments)
         run, delivered = partial(self._within, session, command, session, **request.arguments), None
         if request.command == "get":  # an object that cannot be delivered stays
-            delivered = partial(self._within, session, self._delivered, session, request.arguments["id"])
-        return Job(request.id, call, session, run, COMMANDS[request.command].place, delivered=delivered)
+            delivered = partial(
+                self._within, session, self._delivered, session, request.arguments["id"]
+            )
+        return Job(
+            request.id, call, session, run, COMMANDS[request.command].place, delivered=delivered
+        )
 
     def run(self, job: Job) -> bytes:
-        """Run a job and return its reply, or its failure, as bytes: not before that is in the audit log."""
+        """Run a job and return its reply, or its failure, as bytes: not before that is in the audit
+        log.
+        """
         started = time.perf_counter()
         frame, outcome = self._frame_and_outcome(job)
         seconds = time.perf_counter() - started
         samples = job.budget.samples if job.budget is not None else None
         try:
-            self.guard.record(job.session.caller, job.call, outcome, seconds, job.model_digest, samples)
+            self.guard.record(
+                job.session.caller, job.call, outcome, seconds, job.model_digest, samples
+            )
             if job.delivered is not None and outcome == "done":
                 job.delivered()
         except AuditLogUnavailable as error:
@@ -158,7 +174,9 @@ class Dispatcher:
             frame = wire.encode(wire.Reply(job.request_id, job.run()))
             limit = min(self.max_message_bytes, job.session.max_message_bytes)
             if len(frame) > limit:
-                raise MessageTooLarge(str(self.worker.id), f"the reply to {job.call} of", len(frame), limit)
+                raise MessageTooLarge(
+                    str(self.worker.id), f"the reply to {job.call} of", len(frame), limit
+                )
             return frame, "done"
         except (Exception, SystemExit) as error:
             return failure(job.request_id, job.call, error), type(error).__name__
@@ -177,7 +195,8 @@ class Dispatcher:
         return request
 
     def accept(self, frame: bytes, session: Session) -> Job:
-        """Return the job for the request that `frame` holds; a job that raises the reason, if it is refused.
+        """Return the job for the request that `frame` holds; a job that raises the reason, if it is
+        refused.
 
         Raises:
             MalformedMessage: `frame` has no readable header, so there is no request to reply to.
@@ -211,8 +230,12 @@ class Dispatcher:
                 self.end_session(idle[0])
             if len(self.sessions) >= limit:
                 what = "the coordinators that are connected"
-                raise LimitExceeded(str(self.worker.id), what, len(self.sessions) + 1, limit, "sessions")
-            self.sessions[name] = Session(name, objects=SessionObjects(self.worker.id, self.worker.offered_objects))
+                raise LimitExceeded(
+                    str(self.worker.id), what, len(self.sessions) + 1, limit, "sessions"
+                )
+            self.sessions[name] = Session(
+                name, objects=SessionObjects(self.worker.id, self.worker.offered_objects)
+            )
         return self.sessions[name]
 
     def end_session(self, session: Session) -> None:
@@ -221,10 +244,12 @@ class Dispatcher:
         self._within(session, self._clear, session)
 
     def callable_methods(self) -> list[str]:
-        """Return the names of the methods that may be called from afar: those above and the owner's own.
+        """Return the names of the methods that may be called from afar: those above and the owner's
+        own.
 
-        The owner's own are the public methods that a subclass of this package's workers defines. Overriding a
-        method of this package, add_dataset for example, does not open it to the network.
+        The owner's own are the public methods that a subclass of this package's workers defines.
+        Overriding a method of this package, add_dataset for example, does not open it to the
+        network.
         """
         own_classes = [cls for cls in type(self.worker).__mro__ if not _is_ours(cls)]
         own = {
@@ -233,7 +258,9 @@ class Dispatcher:
             for name, value in vars(cls).items()
             if isinstance(value, (staticmethod, classmethod)) or inspect.isfunction(value)
         }
-        reserved = {name for cls in type(self.worker).__mro__ if cls not in own_classes for name in dir(cls)}
+        reserved = {
+            name for cls in type(self.worker).__mro__ if cls not in own_classes for name in dir(cls)
+        }
         public = {name for name in own if not name.startswith("_")} - reserved
         return sorted(public | BACKGROUND_METHODS | QUICK_METHODS)
 
@@ -243,31 +270,43 @@ class Dispatcher:
         if name not in self.callable_methods():
             raise UnknownCommand(str(self.worker.id), name, self.callable_methods())
         training = session.training  # as of now: a later TrainConfig is for later calls
-        method = partial(self._clear, session) if name == "clear_objects" else getattr(self.worker, name)
+        method = (
+            partial(self._clear, session) if name == "clear_objects" else getattr(self.worker, name)
+        )
         abandoned = threading.Event()
         # Counted before it may be refused or abandoned, as on the coordinator's side.
-        fit_number = session.count_fit(training) if name == "fit" and training.config is not None else None
+        fit_number = (
+            session.count_fit(training) if name == "fit" and training.config is not None else None
+        )
         budget = self.guard.permit(name, method, args, kwargs)
 
         def run() -> Any:
             budget.begin()
             budget.abandoned = abandoned
-            with running(RunningCall(self.worker, session, training, abandoned, budget, fit_number)):
+            with running(
+                RunningCall(self.worker, session, training, abandoned, budget, fit_number)
+            ):
                 return method(*args, **kwargs)
 
         digest = training.model_digest if name in BACKGROUND_METHODS else None
         place = "thread" if name in QUICK_METHODS else COMMANDS["call"].place
-        job = Job(request.id, call, session, run, place, abandoned, budget=budget, model_digest=digest)
+        job = Job(
+            request.id, call, session, run, place, abandoned, budget=budget, model_digest=digest
+        )
         session.calls[request.id] = job
         return job
 
-    def _within(self, session: Session, command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _within(
+        self, session: Session, command: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Carry out a command while the worker's methods are about this session's objects.
 
         So methods that a subclass overrides, set_obj() for example, see what coordinators send.
         """
         budget = Budget(self.guard.worker, self.guard.limits.call_seconds)
-        with running(RunningCall(self.worker, session, session.training, threading.Event(), budget)):
+        with running(
+            RunningCall(self.worker, session, session.training, threading.Event(), budget)
+        ):
             return command(*args, **kwargs)
 
     def _cancel(self, session: Session, request_id: int) -> None:
@@ -277,7 +316,13 @@ class Dispatcher:
             job.abandon()
 
     def _set(
-        self, session: Session, id: ObjectId, obj: Any, wrapped: bool, tags: list[str], description: str | None
+        self,
+        session: Session,
+        id: ObjectId,
+        obj: Any,
+        wrapped: bool,
+        tags: list[str],
+        description: str | None,
     ) -> None:
         packed = {"obj": obj, "wrapped": wrapped, "tags": tags, "description": description}
         stored = unpack_object(id, packed)
@@ -327,7 +372,10 @@ class Dispatcher:
         stored = self.worker.current_objects()
         kept = {key: stored[key] for key in (config._model_id, config._loss_fn_id) if key in stored}
         for key in kept:
-            if session.objects is not None and (copied := session.objects.copy_of_offered(key)) is not None:
+            if (
+                session.objects is not None
+                and (copied := session.objects.copy_of_offered(key)) is not None
+            ):
                 self.guard.admit(session.caller, copied)
                 copied.digests = self.guard.digest(copied)
                 kept[key] = copied
@@ -336,7 +384,9 @@ class Dispatcher:
 
 
 def _state(obj: Any) -> dict[str, torch.Tensor] | None:
-    """Return what of a model or function travels back: its tensors by name, never its code; None for anything else."""
+    """Return what of a model or function travels back: its tensors by name, never its code; None
+    for anything else.
+    """
     if isinstance(obj, GraphModule):
         return obj.graph_state()
     if isinstance(obj, nn.Module):
@@ -350,4 +400,9 @@ def _refuse(error: Exception) -> NoReturn:
 
 
 def _is_ours(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] in (__name__.partition(".")[0], "builtins", "abc", "typing")
+    return cls.__module__.partition(".")[0] in (
+        __name__.partition(".")[0],
+        "builtins",
+        "abc",
+        "typing",
+    )

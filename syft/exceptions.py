@@ -42,9 +42,9 @@ SyftError
 └── RemoteError                 anything else that was raised on a worker; also of the built-in
                                 type that was raised there, so `except ValueError` still works
 
-An error holds its facts as attributes and builds its text from them. The built-in bases are those that
-programs written for PySyft 0.2 catch. What another process says of an error is fit for a terminal once it has
-passed `printable` or `from_fields`.
+An error holds its facts as attributes and builds its text from them. The built-in bases are those
+that programs written for PySyft 0.2 catch. What another process says of an error is fit for a
+terminal once it has passed `printable` or `from_fields`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ class SyftError(Exception):
     remote_traceback: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self).__name__, to_fields(self)), {"remote_traceback": self.remote_traceback}
+        return (
+            _rebuild,
+            (type(self).__name__, to_fields(self)),
+            {"remote_traceback": self.remote_traceback},
+        )
 
 
 class ConnectionFailed(SyftError, ConnectionError):
@@ -86,9 +90,10 @@ class WorkerUnreachable(ConnectionFailed, ConnectionRefusedError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} did not accept a connection at {self.url} within {self.seconds:g} s "
-            f"({self.attempts} attempts; the last one: {self.cause}). "
-            f"Is the server running at {self.url}? Start the workers first: python start_websocket_servers.py"
+            f"worker {self.worker!r} did not accept a connection at {self.url} within "
+            f"{self.seconds:g} s ({self.attempts} attempts; the last one: {self.cause}). Is the "
+            f"server running at {self.url}? Start the workers first: python "
+            "start_websocket_servers.py"
         )
 
 
@@ -103,16 +108,18 @@ class ConnectionLost(ConnectionFailed):
 
     def __str__(self) -> str:
         return (
-            f"the connection to worker {self.worker!r} at {self.url} was lost during {self.call}: {self.cause}. "
-            "The next call connects again; whether this one took effect is unknown."
+            f"the connection to worker {self.worker!r} at {self.url} was lost during {self.call}: "
+            f"{self.cause}. The next call connects again; whether this one took effect is unknown."
         )
 
 
 @dataclass(eq=False)
 class AccessDenied(ConnectionFailed, PermissionError):
-    """A worker refused the connection: the token or the client certificate is missing or not the right one.
+    """A worker refused the connection: the token or the client certificate is missing or not the
+    right one.
 
-    Or the request came from a web page, or asked for another host (see syft/workers/websocket_access.py).
+    Or the request came from a web page, or asked for another host (see
+    syft/workers/websocket_access.py).
 
     Attributes:
         cause: what the worker saw.
@@ -123,8 +130,8 @@ class AccessDenied(ConnectionFailed, PermissionError):
     url: str
     cause: str
     remedy: str = (
-        "Use the worker's token (SYFT_TOKEN, --token_file or token=) and, if it asks for one, a client certificate "
-        "that it trusts (cert_path=, key_path=)."
+        "Use the worker's token (SYFT_TOKEN, --token_file or token=) and, if it asks for one, a "
+        "client certificate that it trusts (cert_path=, key_path=)."
     )
 
     def __str__(self) -> str:
@@ -141,9 +148,9 @@ class HandshakeFailed(ConnectionFailed):
 
     def __str__(self) -> str:
         return (
-            f"no worker answers at {self.url} (expected {self.worker!r}): {self.cause}. "
-            "Check the port, and that both sides use TLS or neither does (secure=); a certificate that the system does "
-            "not know is trusted with ca_path=."
+            f"no worker answers at {self.url} (expected {self.worker!r}): {self.cause}. Check the "
+            "port, and that both sides use TLS or neither does (secure=); a certificate that the "
+            "system does not know is trusted with ca_path=."
         )
 
 
@@ -159,8 +166,9 @@ class VersionMismatch(HandshakeFailed):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} at {self.url} speaks protocol version {self.theirs}; this side speaks version "
-            f"{self.ours}. Run the same version of this package on both machines."
+            f"worker {self.worker!r} at {self.url} speaks protocol version {self.theirs}; this "
+            f"side speaks version {self.ours}. Run the same version of this package on both "
+            "machines."
         )
 
 
@@ -172,8 +180,8 @@ class CallAbandoned(SyftError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} stopped training: its coordinator has disconnected or no longer waits for the "
-            "result, or the worker is shutting down."
+            f"worker {self.worker!r} stopped training: its coordinator has disconnected or no "
+            "longer waits for the result, or the worker is shutting down."
         )
 
 
@@ -187,8 +195,8 @@ class CallTimeout(SyftError, TimeoutError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} did not answer {self.call} within {self.seconds:g} s (timeout=). "
-            "The worker is told to stop; a late reply is dropped."
+            f"worker {self.worker!r} did not answer {self.call} within {self.seconds:g} s "
+            "(timeout=). The worker is told to stop; a late reply is dropped."
         )
 
 
@@ -209,7 +217,9 @@ class AddressInUse(SyftError, OSError):
 
 @dataclass(eq=False)
 class TokenNotKept(SyftError, OSError):
-    """A server worker was given no token, and cannot store the one it made where its user's programs would find it."""
+    """A server worker was given no token, and cannot store the one it made where its user's
+    programs would find it.
+    """
 
     worker: str
     url: str
@@ -217,9 +227,9 @@ class TokenNotKept(SyftError, OSError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} at {self.url} has no token, and cannot store one of its own: {self.cause}. "
-            "Give the worker and its coordinators a token (SYFT_TOKEN or token=), or pass token='' to let in every "
-            "user of this machine."
+            f"worker {self.worker!r} at {self.url} has no token, and cannot store one of its own: "
+            f"{self.cause}. Give the worker and its coordinators a token (SYFT_TOKEN or token=), "
+            "or pass token='' to let in every user of this machine."
         )
 
 
@@ -248,8 +258,8 @@ class MessageTooLarge(ProtocolError):
 
     def __str__(self) -> str:
         return (
-            f"message too large: {self.what} {self.worker!r} is {self.size} bytes; the limit is {self.limit} bytes. "
-            "Raise max_message_bytes on the client and on the server."
+            f"message too large: {self.what} {self.worker!r} is {self.size} bytes; the limit is "
+            f"{self.limit} bytes. Raise max_message_bytes on the client and on the server."
         )
 
 
@@ -262,10 +272,12 @@ class OperatorNotAllowed(ProtocolError):
     advice: str = ""
 
     def __str__(self) -> str:
-        advice = self.advice or "Write it without, or have the receiver allow it (allow_operators=)."
+        advice = (
+            self.advice or "Write it without, or have the receiver allow it (allow_operators=)."
+        )
         return (
-            f"this model or function is refused: {self.where} uses {self.operator}, which is not on the list of "
-            f"allowed operators (syft/graph/operators.py). {advice}"
+            f"this model or function is refused: {self.where} uses {self.operator}, which is not "
+            f"on the list of allowed operators (syft/graph/operators.py). {advice}"
         )
 
 
@@ -280,8 +292,8 @@ class InvalidReply(ProtocolError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} sent an invalid reply: {self.what}: {self.observed}; expected {self.expected}. "
-            "The whole reply is discarded."
+            f"worker {self.worker!r} sent an invalid reply: {self.what}: {self.observed}; "
+            f"expected {self.expected}. The whole reply is discarded."
         )
 
 
@@ -295,8 +307,9 @@ class UnknownCommand(ProtocolError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} offers no remote method {self.command!r}; it offers: {_listed(self.available)}. "
-            "To offer methods of your own, define them as public methods of a subclass of the server worker."
+            f"worker {self.worker!r} offers no remote method {self.command!r}; it offers: "
+            f"{_listed(self.available)}. To offer methods of your own, define them as public "
+            "methods of a subclass of the server worker."
         )
 
 
@@ -309,9 +322,9 @@ class NotSerializable(SyftError, TypeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.what} cannot be sent: {self.reason}. "
-            "What can be sent: tensors, numpy arrays, models, loss functions, numbers, strings, bytes, None, and "
-            "lists, tuples and dicts of these."
+            f"{self.what} cannot be sent: {self.reason}. What can be sent: tensors, numpy arrays, "
+            "models, loss functions, numbers, strings, bytes, None, and lists, tuples and dicts "
+            "of these."
         )
 
 
@@ -321,8 +334,9 @@ class NotConvertible(NotSerializable):
 
     def __str__(self) -> str:
         return (
-            f"{self.what} cannot be sent: it uses {self.reason}, which a plain graph cannot express. "
-            "Rewrite it without that, or trace it with torch.jit.trace(model, example_input)."
+            f"{self.what} cannot be sent: it uses {self.reason}, which a plain graph cannot "
+            "express. Rewrite it without that, or trace it with torch.jit.trace(model, "
+            "example_input)."
         )
 
 
@@ -332,8 +346,9 @@ class NotScriptable(NotSerializable):
 
     def __str__(self) -> str:
         return (
-            f"{self.what} cannot be sent: torch.jit.script refused it ({self.reason}). "
-            "Trace it with torch.jit.trace(model, example_input), or rewrite it so that torch.jit.script compiles it."
+            f"{self.what} cannot be sent: torch.jit.script refused it ({self.reason}). Trace it "
+            "with torch.jit.trace(model, example_input), or rewrite it so that torch.jit.script "
+            "compiles it."
         )
 
 
@@ -360,8 +375,8 @@ class ObjectNotFoundError(SyftError, KeyError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} has no object with id {self.obj_id!r}. It was fetched with get() or deleted, "
-            "or the worker was restarted; send it again."
+            f"worker {self.worker!r} has no object with id {self.obj_id!r}. It was fetched with "
+            "get() or deleted, or the worker was restarted; send it again."
         )
 
 
@@ -461,8 +476,9 @@ class LimitExceeded(SyftError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} refused the request: {self.what} ({self.observed:,.10g}) would exceed the limit "
-            f"of {self.limit:,.10g} ({self.setting}, set by the worker's owner)."
+            f"worker {self.worker!r} refused the request: {self.what} ({self.observed:,.10g}) "
+            f"would exceed the limit of {self.limit:,.10g} ({self.setting}, set by the worker's "
+            "owner)."
         )
 
 
@@ -477,8 +493,8 @@ class NotPermitted(SyftError, PermissionError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} does not permit {self.asked!r}; its owner allows these {self.setting}: "
-            f"{_listed(self.allowed)}."
+            f"worker {self.worker!r} does not permit {self.asked!r}; its owner allows these "
+            f"{self.setting}: {_listed(self.allowed)}."
         )
 
 
@@ -491,9 +507,9 @@ class AuditLogUnavailable(SyftError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"worker {self.worker!r} refused the request: its audit log cannot be written ({self.cause}), and it does "
-            "and returns nothing that it cannot record. The worker's owner has to make the file writable or free some "
-            "space."
+            f"worker {self.worker!r} refused the request: its audit log cannot be written "
+            f"({self.cause}), and it does and returns nothing that it cannot record. The worker's "
+            "owner has to make the file writable or free some space."
         )
 
 
@@ -516,7 +532,8 @@ class ModelMismatchError(SyftError, ValueError):
     def __str__(self) -> str:
         return (
             f"models differ: parameter {self.name!r} of model {self.model!r} is {self.observed}; "
-            f"expected {self.expected}, as in the first model. All models of a round must have the same structure."
+            f"expected {self.expected}, as in the first model. All models of a round must have "
+            "the same structure."
         )
 
 
@@ -537,7 +554,9 @@ class QuorumNotReached(SyftError, RuntimeError):
     def __str__(self) -> str:
         reasons = "; ".join(f"{worker}: {reason}" for worker, reason in self.failures.items())
         models = "1 model" if self.received == 1 else f"{self.received} models"
-        return f"received {models}; the round needs {self.needed} (min_workers). Failures: {reasons}."
+        return (
+            f"received {models}; the round needs {self.needed} (min_workers). Failures: {reasons}."
+        )
 
 
 class CheckpointError(SyftError, ValueError):
@@ -580,8 +599,8 @@ class HistoryDamaged(SyftError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"history {self.path!r} cannot be continued: the line {self.line!r} does not describe a round. "
-            "Name another file."
+            f"history {self.path!r} cannot be continued: the line {self.line!r} does not describe "
+            "a round. Name another file."
         )
 
 
@@ -628,7 +647,9 @@ def _rebuild(type_name: str, fields: dict[str, Any]) -> SyftError:
 
 def _remote_error_class(type_name: str) -> type[RemoteError]:
     base = vars(builtins).get(type_name)
-    if not (isinstance(base, type) and issubclass(base, Exception)) or issubclass(RemoteError, base):
+    if not (isinstance(base, type) and issubclass(base, Exception)) or issubclass(
+        RemoteError, base
+    ):
         return RemoteError
     return _remote_error_of(type_name)
 
@@ -657,7 +678,8 @@ def from_fields(type_name: str, fields: Any) -> SyftError | None:
         fields: its facts. Texts in it are made printable.
 
     Returns:
-        The error; None if there is no error of this name, or if it has other facts, or facts of other types.
+        The error; None if there is no error of this name, or if it has other facts, or facts of
+        other types.
     """
     cls = _own_class(type_name)
     facts = _facts(cls) if cls is not None else {}
@@ -669,15 +691,19 @@ def from_fields(type_name: str, fields: Any) -> SyftError | None:
             return None
         error = cls(**fields)
         str(error)
-    except Exception:  # it is nested too deep, or has a number that its text cannot hold, for example
+    except (
+        Exception
+    ):  # it is nested too deep, or has a number that its text cannot hold, for example
         return None
     return error
 
 
 def printable(text: str, most: int = 20_000) -> str:
-    """Return a text from elsewhere as one that does nothing to a terminal but fill it, and that UTF-8 can hold.
+    """Return a text from elsewhere as one that does nothing to a terminal but fill it, and that
+    UTF-8 can hold.
 
-    Control characters other than newlines and tabs, and those that turn the direction of text, become escapes.
+    Control characters other than newlines and tabs, and those that turn the direction of text,
+    become escapes.
 
     Args:
         text: the text.
@@ -687,7 +713,9 @@ def printable(text: str, most: int = 20_000) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a fact of an error as a value that can travel and be shown; what is nothing of that kind, as text."""
+    """Return a fact of an error as a value that can travel and be shown; what is nothing of that
+    kind, as text.
+    """
     if isinstance(value, str):
         return printable(value)
     if value is None or isinstance(value, (bool, float)):
@@ -699,13 +727,24 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in list(value)[:_MOST_ITEMS]]
     if isinstance(value, dict):
-        return {printable(str(name), 256): plain(item) for name, item in list(value.items())[:_MOST_ITEMS]}
+        return {
+            printable(str(name), 256): plain(item)
+            for name, item in list(value.items())[:_MOST_ITEMS]
+        }
     return f"<{type(value).__name__}>"
 
 
 _MOST_ITEMS = 1000
-_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))  # and separators of lines
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_TURNING = (
+    0x061C,
+    0x200E,
+    0x200F,
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+)  # and separators of lines
+_ESCAPES = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
 _ESCAPES |= {code: f"\\u{code:04x}" for code in _TURNING}
 
 
@@ -726,12 +765,20 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
 
 def _own_class(type_name: Any) -> type[SyftError] | None:
     cls = globals().get(type_name) if isinstance(type_name, str) else None
-    return cls if isinstance(cls, type) and issubclass(cls, SyftError) and cls is not RemoteError else None
+    return (
+        cls
+        if isinstance(cls, type) and issubclass(cls, SyftError) and cls is not RemoteError
+        else None
+    )
 
 
 def _facts(cls: type[SyftError]) -> dict[str, str]:
     """Return the names of an error's facts, and their annotations."""
-    return {each.name: str(each.type) for each in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+    return (
+        {each.name: str(each.type) for each in dataclasses.fields(cls)}
+        if dataclasses.is_dataclass(cls)
+        else {}
+    )
 
 
 def _listed(names: list[str]) -> str:

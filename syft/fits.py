@@ -8,9 +8,10 @@
     train_config(seed 7, fits=2)  ---->  starts at 2
     fit                           ---->  fit 2
 
-Both ends count, each fit when it is asked for, so one that fails or is abandoned counts as well. The coordinator sends
-its number with each config. A fit under another seed starts the count anew; configs that are never fitted, those of
-evaluations for example, do not. syft/federated/seeding.py derives the seeds of a fit from its number.
+Both ends count, each fit when it is asked for, so one that fails or is abandoned counts as well.
+The coordinator sends its number with each config. A fit under another seed starts the count anew;
+configs that are never fitted, those of evaluations for example, do not. syft/federated/seeding.py
+derives the seeds of a fit from its number.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ import threading
 
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # no thread of the parent holds it in the child
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 class FitCounter:
-    """Counts the fits of one coordinator on one worker, at either end. It may be used from several threads."""
+    """Counts the fits of one coordinator on one worker, at either end.
+
+    It may be used from several threads.
+    """
 
     def __init__(self) -> None:
         self._seed: int | None = None

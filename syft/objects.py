@@ -3,8 +3,9 @@
     coordinator                      worker
     ObjectPointer(id_at_location) -> ObjectStorage: id -> ObjectWrapper(model), ObjectWrapper(loss), tensor, ...
 
-An object is fetched with `pointer.get()`, which takes it off the worker, and is deleted when its pointer goes.
-Operations on remote tensors are a later addition: they will add commands that refer to stored objects by id.
+An object is fetched with `pointer.get()`, which takes it off the worker, and is deleted when its
+pointer goes. Operations on remote tensors are a later addition: they will add commands that refer
+to stored objects by id.
 """
 
 from __future__ import annotations
@@ -35,11 +36,16 @@ class IdProvider:
         self._random = random.SystemRandom()
 
     def pop(self, *args: Any) -> ObjectId:
-        """Return a new id: one of `given_ids` while there are some, else a random 62-bit integer."""
+        """Return a new id: one of `given_ids` while there are some, else a random 62-bit
+        integer.
+        """
         return self.given_ids.pop() if self.given_ids else self._random.getrandbits(62)
 
     def set_next_ids(self, given_ids: Iterable[ObjectId], check_ids: bool = True) -> None:
-        """Set the ids that the next calls of pop() return, in reverse order. `check_ids` is accepted and ignored."""
+        """Set the ids that the next calls of pop() return, in reverse order.
+
+        `check_ids` is accepted and ignored.
+        """
         self.given_ids += list(given_ids)
 
 
@@ -62,7 +68,11 @@ class ObjectWrapper:
     digests: dict[str, str] | None = None
 
     def __init__(
-        self, obj: Any, id: ObjectId, tags: Iterable[str] | None = None, description: str | None = None
+        self,
+        obj: Any,
+        id: ObjectId,
+        tags: Iterable[str] | None = None,
+        description: str | None = None,
     ) -> None:
         self.obj = obj
         self.id = id
@@ -101,17 +111,27 @@ def unpack_object(obj_id: ObjectId, packed: Mapping[str, Any]) -> Any:
         MalformedMessage: `packed` is nothing of that kind.
     """
     try:
-        obj, wrapped, tags, description = (packed[name] for name in ("obj", "wrapped", "tags", "description"))
+        obj, wrapped, tags, description = (
+            packed[name] for name in ("obj", "wrapped", "tags", "description")
+        )
     except (KeyError, TypeError, IndexError) as reason:
-        raise MalformedMessage(f"no object: {reason!r}; expected obj, wrapped, tags and description") from None
+        raise MalformedMessage(
+            f"no object: {reason!r}; expected obj, wrapped, tags and description"
+        ) from None
     if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
-        raise MalformedMessage(f"the tags of an object are of type {type(tags).__name__}; expected a list of strings")
+        raise MalformedMessage(
+            f"the tags of an object are of type {type(tags).__name__}; expected a list of strings"
+        )
     if not isinstance(description, str | None):
-        raise MalformedMessage(f"the description of an object is of type {type(description).__name__}; not a string")
+        raise MalformedMessage(
+            f"the description of an object is of type {type(description).__name__}; not a string"
+        )
     if wrapped is True:
         return ObjectWrapper(obj, obj_id, tags, description)
     if not isinstance(obj, torch.Tensor):
-        raise MalformedMessage(f"an object that is not wrapped is of type {type(obj).__name__}; expected a tensor")
+        raise MalformedMessage(
+            f"an object that is not wrapped is of type {type(obj).__name__}; expected a tensor"
+        )
     obj.id = obj_id  # type: ignore[attr-defined]
     if tags:
         obj.tags = set(tags)  # type: ignore[attr-defined]
@@ -154,7 +174,10 @@ class ObjectStorage:
             return self._objects[obj_id]
 
     def rm_obj(self, obj_id: ObjectId | None, force: bool = False) -> None:
-        """Remove the object with this id, if there is one. `force` is accepted and makes no difference."""
+        """Remove the object with this id, if there is one.
+
+        `force` is accepted and makes no difference.
+        """
         with self._objects_lock:
             self._objects.pop(obj_id, None)  # type: ignore[arg-type]
 
@@ -170,10 +193,16 @@ class ObjectStorage:
             return dict(self._objects)
 
     def offered_objects(self) -> dict[ObjectId, Any]:
-        """Return what the owner of this store offers to others: the objects with tags that are not private."""
+        """Return what the owner of this store offers to others: the objects with tags that are not
+        private.
+        """
         with self._objects_lock:
             own = dict(self._objects)
-        return {key: obj for key, obj in own.items() if getattr(obj, "tags", None) and not is_private(obj)}
+        return {
+            key: obj
+            for key, obj in own.items()
+            if getattr(obj, "tags", None) and not is_private(obj)
+        }
 
     def find_by_id(self, obj_id: ObjectId) -> Any:
         """Return the object with this id, or None."""
@@ -181,10 +210,16 @@ class ObjectStorage:
 
     def find_by_tag(self, tag: ObjectId) -> list[Any]:
         """Return the objects that carry a tag, in the order in which they were stored."""
-        return [obj for obj in self.current_objects().values() if tag in (getattr(obj, "tags", None) or ())]
+        return [
+            obj
+            for obj in self.current_objects().values()
+            if tag in (getattr(obj, "tags", None) or ())
+        ]
 
     def search_objects(self, query: ObjectId | Iterable[ObjectId]) -> list[Any]:
-        """Return the objects that carry all tags of `query`, or the one whose id is in it; all tagged ones if empty."""
+        """Return the objects that carry all tags of `query`, or the one whose id is in it; all
+        tagged ones if empty.
+        """
         terms = [query] if isinstance(query, (str, int)) else list(query)
         for term in terms:
             if (found := self.find_by_id(term)) is not None:
@@ -194,7 +229,12 @@ class ObjectStorage:
 
     def list_objects(self, *args: Any) -> str:
         """Return the mapping from id to object, as text; of private objects the kind only."""
-        return str({key: _Hidden(obj) if is_private(obj) else obj for key, obj in self.current_objects().items()})
+        return str(
+            {
+                key: _Hidden(obj) if is_private(obj) else obj
+                for key, obj in self.current_objects().items()
+            }
+        )
 
     def objects_count(self, *args: Any) -> int:
         """Return the number of objects."""
@@ -270,7 +310,9 @@ class ObjectPointer:
         self._process = os.getpid()
 
     def get(self, user: Any = None, reason: str = "", deregister_ptr: bool = True) -> Any:
-        """Fetch the object; the worker keeps no copy. The arguments of PySyft 0.2 are accepted and ignored.
+        """Fetch the object; the worker keeps no copy.
+
+        The arguments of PySyft 0.2 are accepted and ignored.
 
         Raises:
             ObjectNotFoundError: it was fetched or deleted before.
@@ -321,7 +363,9 @@ class PointerTensor(ObjectPointer):
 
 
 class LocalRegistry:
-    """What this process knows: its local worker ("me"), the workers created in it, and the last hook."""
+    """What this process knows: its local worker ("me"), the workers created in it, and the last
+    hook.
+    """
 
     def __init__(self) -> None:
         self.local_worker: Any = None

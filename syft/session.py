@@ -48,7 +48,8 @@ class SessionObjects(ObjectStorage):
         """Return the object with this id.
 
         Raises:
-            ObjectNotFoundError: the coordinator has none, and the owner offers none (also a KeyError).
+            ObjectNotFoundError: the coordinator has none, and the owner offers none (also a
+                KeyError).
         """
         objects = self.current_objects()
         return objects[obj_id] if obj_id in objects else super().get_obj(obj_id)
@@ -58,9 +59,15 @@ class SessionObjects(ObjectStorage):
         return {**self._offered(), **super().current_objects()}
 
     def copy_of_offered(self, obj_id: ObjectId) -> ObjectWrapper | None:
-        """Return a copy of a model that the owner offers, for training; None if it is nothing of that kind."""
+        """Return a copy of a model that the owner offers, for training; None if it is nothing of
+        that kind.
+        """
         own, obj = super().current_objects(), self.get_obj(obj_id)
-        if obj_id in own or not isinstance(obj, ObjectWrapper) or not isinstance(obj.obj, nn.Module):
+        if (
+            obj_id in own
+            or not isinstance(obj, ObjectWrapper)
+            or not isinstance(obj.obj, nn.Module)
+        ):
             return None
         return ObjectWrapper(clone(obj.obj), obj_id, obj.tags, obj.description)
 
@@ -71,11 +78,14 @@ class TrainingState:
 
     Attributes:
         config: the TrainConfig, or None.
-        optimizer: the optimizer, built by the first fit() and kept (with its momentum) until the config changes.
-        kept: the config's model and loss function. They stay usable when the coordinator drops its pointers to
-            them, and go with the config, so that at most one model for each coordinator stays behind.
+        optimizer: the optimizer, built by the first fit() and kept (with its momentum) until the
+            config changes.
+        kept: the config's model and loss function. They stay usable when the coordinator drops its
+            pointers to them, and go with the config, so that at most one model for each coordinator
+            stays behind.
         model_digest: digests of the config's model as it was sent, for the audit log.
-        fits_before: fits under the config's seed that the coordinator had asked for when it sent the config.
+        fits_before: fits under the config's seed that the coordinator had asked for when it sent
+            the config.
     """
 
     config: Any = None
@@ -87,7 +97,9 @@ class TrainingState:
 
 @dataclass
 class Session:
-    """One coordinator, as a worker sees it. It outlives a connection that breaks or is closed for a while.
+    """One coordinator, as a worker sees it.
+
+    It outlives a connection that breaks or is closed for a while.
 
     Attributes:
         name: the session's id, 128 random bits chosen by the coordinator. It is a secret: who knows it is taken for the
@@ -138,8 +150,10 @@ class Job:
         call: the request as text, for logs and errors.
         session: who asks.
         run: does the work and returns the result.
-        place: where a server runs it: in the event loop, in any thread, or in the compute thread when its turn comes.
-        abandoned: set when nobody waits for the result any more; training then ends before its next batch.
+        place: where a server runs it: in the event loop, in any thread, or in the compute thread
+            when its turn comes.
+        abandoned: set when nobody waits for the result any more; training then ends before its next
+            batch.
         delivered: called when the reply is ready to be sent.
         budget: what the call of a method may use.
         model_digest: digests of the model that it is about.
@@ -156,7 +170,9 @@ class Job:
     model_digest: dict[str, str] | None = None
 
     def abandon(self) -> None:
-        """End it before its next batch; if it has not begun, it never will, and lets go of its model now."""
+        """End it before its next batch; if it has not begun, it never will, and lets go of its
+        model now.
+        """
         self.abandoned.set()
         self.run = _nothing
 
@@ -187,7 +203,9 @@ running_call: ContextVar[RunningCall | None] = ContextVar("running_call", defaul
 
 @contextmanager
 def running(call: RunningCall) -> Iterator[None]:
-    """Have `running_call` tell this call while the context lasts, and its budget bound the models that run."""
+    """Have `running_call` tell this call while the context lasts, and its budget bound the models
+    that run.
+    """
     token, bound = running_call.set(call), meter.set(call.budget)
     try:
         yield

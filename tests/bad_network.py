@@ -20,7 +20,8 @@ class TcpProxy:
 
     Attributes:
         port: where it listens.
-        cut_after: bytes towards the worker after which a connection is reset; None: never. It holds once.
+        cut_after: bytes towards the worker after which a connection is reset; None: never. It holds
+            once.
         cut_reply_after: the same towards the coordinator.
         bytes_per_second: how fast it relays in each direction; None: at once.
     """
@@ -31,7 +32,9 @@ class TcpProxy:
         self.bytes_per_second: float | None = None
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)  # what is slow shall look slow
+        self._listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536
+        )  # what is slow shall look slow
         self.port = self._listener.getsockname()[1]
         self._ended = threading.Event()
         self._sockets: list[socket.socket] = []
@@ -94,10 +97,11 @@ def tcp_proxy(target: int) -> Iterator[TcpProxy]:
 
 
 class Cable:
-    """Two network namespaces, this one and another, joined by a cable of which each packet passes through here.
+    """Two network namespaces, this one and another, joined by a cable of which each packet passes
+    through here.
 
-    Each end is a TUN device; a thread carries packets from one to the other. (`tc netem` does the same inside the
-    kernel, where that has it.)
+    Each end is a TUN device; a thread carries packets from one to the other. (`tc netem` does the
+    same inside the kernel, where that has it.)
 
     Attributes:
         plugged: whether packets pass.
@@ -159,7 +163,9 @@ def why_no_cable() -> str:
         return "no `ip` (Debian's iproute2)"
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "no /dev/net/tun, or not ours to open"
-    tried = subprocess.run(["ip", "netns", "add", f"syft-try-{os.getpid()}"], capture_output=True, text=True)
+    tried = subprocess.run(
+        ["ip", "netns", "add", f"syft-try-{os.getpid()}"], capture_output=True, text=True
+    )
     if tried.returncode:
         return f"no network namespaces: {tried.stderr.strip()}"
     _run("ip", "netns", "del", f"syft-try-{os.getpid()}")
@@ -171,7 +177,8 @@ def why_no_cable() -> str:
 
 
 def _tun(name: str) -> int:
-    """Return the open end of a new TUN device: packets that the kernel sends there are read here."""
+    """Return the open end of a new TUN device: packets that the kernel sends there are read
+    here."""
     TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
     number = os.open("/dev/net/tun", os.O_RDWR)
     try:

@@ -15,9 +15,12 @@ torch.set_num_threads(1)  # the models are tiny; threads only slow them down
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave out a warning of Python 3.10: its asyncio marks no TLS transport as closed that the other side ended."""
+    """Leave out a warning of Python 3.10: its asyncio marks no TLS transport as closed that the
+    other side ended."""
     if sys.version_info < (3, 11):
-        config.addinivalue_line("filterwarnings", "ignore:unclosed transport <asyncio.sslproto:ResourceWarning")
+        config.addinivalue_line(
+            "filterwarnings", "ignore:unclosed transport <asyncio.sslproto:ResourceWarning"
+        )
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -49,7 +49,10 @@ def mse(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def classifier(seed: int = 0, dropout: float = 0.0) -> torch.jit.ScriptModule:
-    """Return a scripted Classifier; the same seed gives the same weights. torch's generator stays as it is."""
+    """Return a scripted Classifier; the same seed gives the same weights.
+
+    torch's generator stays as it is.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return torch.jit.script(Classifier(dropout))
@@ -64,23 +67,39 @@ def blobs(samples: int = 20, seed: int = 0) -> sy.BaseDataset:
 
 
 def make_config(model: Any = None, loss_fn: Any = nll, **settings: Any) -> sy.TrainConfig:
-    """Return a TrainConfig with a seed and small batches; `settings` are further arguments of TrainConfig."""
-    return sy.TrainConfig(classifier() if model is None else model, loss_fn, **{"batch_size": 8, "seed": 7, **settings})
+    """Return a TrainConfig with a seed and small batches; `settings` are further arguments of
+    TrainConfig."""
+    return sy.TrainConfig(
+        classifier() if model is None else model,
+        loss_fn,
+        **{"batch_size": 8, "seed": 7, **settings},
+    )
 
 
 def train_locally(
-    model: nn.Module, loss_fn: Any, dataset: Any, config: sy.TrainConfig, worker: str, fits: Iterable[int] = (0,)
+    model: nn.Module,
+    loss_fn: Any,
+    dataset: Any,
+    config: sy.TrainConfig,
+    worker: str,
+    fits: Iterable[int] = (0,),
 ) -> torch.Tensor:
-    """Train `model` on all samples of `dataset` in plain torch, as `worker` does in fits of these numbers.
+    """Train `model` on all samples of `dataset` in plain torch, as `worker` does in fits of these
+    numbers.
 
     Return the loss on the last batch.
     """
-    optimizer = getattr(torch.optim, config.optimizer)(model.parameters(), **(config.optimizer_args or {}))
+    optimizer = getattr(torch.optim, config.optimizer)(
+        model.parameters(), **(config.optimizer_args or {})
+    )
     loss = None
     for number in fits:
         generator = torch.Generator().manual_seed(fit_seeds(config.seed, worker, number).shuffling)
         sampler = RandomSampler(dataset, generator=generator)
-        epochs = [torch.tensor(list(sampler if config.shuffle else range(len(dataset)))) for _ in range(config.epochs)]
+        epochs = [
+            torch.tensor(list(sampler if config.shuffle else range(len(dataset))))
+            for _ in range(config.epochs)
+        ]
         batches = [batch for order in epochs for batch in order.split(config.batch_size)]
         for batch in batches if config.max_nr_batches < 0 else batches[: config.max_nr_batches]:
 

@@ -1,4 +1,5 @@
-"""Servers, proxies and false peers on free ports of this machine, for the tests of the socket layer."""
+"""Servers, proxies and false peers on free ports of this machine, for the tests of the socket
+layer."""
 
 import asyncio
 import contextlib
@@ -46,15 +47,21 @@ class RemoteMethods:
         return object()
 
     def fail(self, kind: str, text: str) -> None:
-        raise {error.__name__: error for error in (ValueError, RuntimeError, KeyError, SystemExit, OwnError)}[kind](
-            text
-        )
+        raise {
+            error.__name__: error
+            for error in (ValueError, RuntimeError, KeyError, SystemExit, OwnError)
+        }[kind](text)
 
 
 class Server(RemoteMethods, sy.WebsocketServerWorker):
-    """A worker with the dataset "blobs" and remote methods. It needs no token, unless one is given."""
+    """A worker with the dataset "blobs" and remote methods.
 
-    def __init__(self, id: str = "alice", host: str = "127.0.0.1", port: int | str = 0, **settings: Any) -> None:
+    It needs no token, unless one is given.
+    """
+
+    def __init__(
+        self, id: str = "alice", host: str = "127.0.0.1", port: int | str = 0, **settings: Any
+    ) -> None:
         super().__init__(None, host, port, id=id, **{"token": "", **settings})
         self.add_dataset(blobs(), key="blobs")
         self.entered, self.release, self.order = threading.Semaphore(0), threading.Event(), []
@@ -83,7 +90,9 @@ def serving(server: sy.WebsocketServerWorker) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def proxy_of(
-    server: sy.WebsocketServerWorker, cls: type[sy.WebsocketClientWorker] = sy.WebsocketClientWorker, **settings: Any
+    server: sy.WebsocketServerWorker,
+    cls: type[sy.WebsocketClientWorker] = sy.WebsocketClientWorker,
+    **settings: Any,
 ) -> Iterator[Any]:
     """A proxy of `server` that waits DEADLINE at most for anything, closed at the end."""
     with proxy_at(server.host, server.port, cls, **{"id": server.id, **settings}) as proxy:
@@ -92,10 +101,15 @@ def proxy_of(
 
 @contextlib.contextmanager
 def proxy_at(
-    host: str, port: int | str, cls: type[sy.WebsocketClientWorker] = sy.WebsocketClientWorker, **settings: Any
+    host: str,
+    port: int | str,
+    cls: type[sy.WebsocketClientWorker] = sy.WebsocketClientWorker,
+    **settings: Any,
 ) -> Iterator[Any]:
     """A proxy of what listens at an address, closed at the end."""
-    proxy = cls(None, host, port, **{"id": "alice", "timeout": DEADLINE, "connect_timeout": 5.0, **settings})
+    proxy = cls(
+        None, host, port, **{"id": "alice", "timeout": DEADLINE, "connect_timeout": 5.0, **settings}
+    )
     try:
         yield proxy
     finally:
@@ -104,9 +118,13 @@ def proxy_at(
 
 
 @contextlib.contextmanager
-def raw(server: sy.WebsocketServerWorker, session: str | None = "raw") -> Iterator[ClientConnection]:
+def raw(
+    server: sy.WebsocketServerWorker, session: str | None = "raw"
+) -> Iterator[ClientConnection]:
     """A bare WebSocket connection to a worker, greeted as `session` unless that is None."""
-    with raw_connect(f"ws://{server.host}:{server.port}", compression=None, proxy=None) as connection:
+    with raw_connect(
+        f"ws://{server.host}:{server.port}", compression=None, proxy=None
+    ) as connection:
         if session is not None:
             exchange(connection, wire.Request(0, "hello", {"session": session}))
         yield connection
@@ -138,7 +156,10 @@ def false_worker(handler: Callable[[ServerConnection], None]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def listener(handler: Callable[[socket.socket], None] | None = None) -> Iterator[int]:
-    """A TCP listener; `handler` gets each connection, None leaves them unanswered. Yields its port."""
+    """A TCP listener; `handler` gets each connection, None leaves them unanswered.
+
+    Yields its port.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept() -> None:

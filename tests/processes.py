@@ -30,7 +30,10 @@ class Worker(sy.WebsocketServerWorker):
         self.add_dataset(sy.BaseDataset(images, digits), key="mnist_testing")
 
     def process(self) -> int:
-        """Return the process's id. Like fit(), it waits for its turn: an answer tells that nothing trains."""
+        """Return the process's id.
+
+        Like fit(), it waits for its turn: an answer tells that nothing trains.
+        """
         return os.getpid()
 
 
@@ -68,7 +71,9 @@ class WorkerProcess:
     def start(self) -> None:
         """Start it (again), and wait until it listens."""
         self._pipe, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=serve, args=(self.host, self.port, self.id, self._namespace, theirs))
+        self._process = CONTEXT.Process(
+            target=serve, args=(self.host, self.port, self.id, self._namespace, theirs)
+        )
         self._process.start()
         theirs.close()
         assert self._pipe.poll(3 * DEADLINE), f"worker {self.id} did not start"
@@ -109,7 +114,9 @@ def worker_processes(*ids: str) -> Iterator[list[WorkerProcess]]:
 
 
 @contextlib.contextmanager
-def proxies_of(*workers: WorkerProcess, **settings: Any) -> Iterator[list[sy.WebsocketClientWorker]]:
+def proxies_of(
+    *workers: WorkerProcess, **settings: Any
+) -> Iterator[list[sy.WebsocketClientWorker]]:
     """Proxies of the workers, closed at the end."""
     proxies = [worker.proxy(**settings) for worker in workers]
     try:

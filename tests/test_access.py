@@ -35,7 +35,9 @@ def serve():
     servers = []
 
     def start(host="127.0.0.1", **options):
-        server = sy.WebsocketServerWorker(None, host, 0, id="alice", data=[torch.ones(2)], **options)
+        server = sy.WebsocketServerWorker(
+            None, host, 0, id="alice", data=[torch.ones(2)], **options
+        )
         server.start(block=False)
         servers.append(server)
         return server
@@ -49,7 +51,9 @@ def connect(server, host="127.0.0.1", **options):
     """Make a proxy, use it and close it. A refusal must come at once, not after connect_timeout."""
     started = time.monotonic()
     try:
-        proxy = sy.WebsocketClientWorker(None, host, server.port, id="alice", connect_timeout=30, **options)
+        proxy = sy.WebsocketClientWorker(
+            None, host, server.port, id="alice", connect_timeout=30, **options
+        )
         assert proxy.objects_count_remote() == 0  # what is there has no tags: it is the owner's
         proxy.close()
     finally:
@@ -58,7 +62,11 @@ def connect(server, host="127.0.0.1", **options):
 
 def handshake(server, *headers):
     """Send a WebSocket handshake with these headers besides the usual ones; return the answer."""
-    usual = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+    usual = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ]
     lines = ["GET / HTTP/1.1", *headers, *usual, "Sec-WebSocket-Version: 13", "", ""]
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         raw.sendall("\r\n".join(lines).encode())
@@ -121,8 +129,12 @@ class TestToken:
             connect(server, token=token)
         assert caught.value.cause == cause
         assert caught.value.url == f"ws://127.0.0.1:{server.port}"
-        assert isinstance(caught.value, PermissionError) and isinstance(caught.value, ConnectionFailed)
-        assert "worker alice: access denied to ('127.0.0.1', " in caplog.text and cause in caplog.text
+        assert isinstance(caught.value, PermissionError) and isinstance(
+            caught.value, ConnectionFailed
+        )
+        assert (
+            "worker alice: access denied to ('127.0.0.1', " in caplog.text and cause in caplog.text
+        )
         assert TOKEN not in caplog.text + str(caught.value)
 
     def test_a_worker_without_token_takes_any(self, serve):
@@ -131,7 +143,10 @@ class TestToken:
     def test_refused_before_any_message_is_read(self, serve):
         server = serve(token=TOKEN)
         answer = handshake(server, "Host: localhost")
-        assert answer.startswith("HTTP/1.1 401 Unauthorized\r\n") and "WWW-Authenticate: Bearer" in answer
+        assert (
+            answer.startswith("HTTP/1.1 401 Unauthorized\r\n")
+            and "WWW-Authenticate: Bearer" in answer
+        )
         assert server._dispatcher.sessions == {}
 
     def test_two_tokens_are_not_one_of_them(self, serve):
@@ -165,11 +180,21 @@ class TestPages:
 
     @pytest.mark.parametrize("token", [None, TOKEN])
     @pytest.mark.parametrize(
-        "origin", ["http://evil.example", "null", "http://localhost:8777", "https://localhost:3000", "file://", ""]
+        "origin",
+        [
+            "http://evil.example",
+            "null",
+            "http://localhost:8777",
+            "https://localhost:3000",
+            "file://",
+            "",
+        ],
     )
     def test_a_page_is_refused(self, serve, origin, token):
         server = serve(token=token, allow_origins=["http://localhost:3000"])
-        answer = handshake(server, self.GOOD_HOST, f"Origin: {origin}", f"Authorization: Bearer {token}")
+        answer = handshake(
+            server, self.GOOD_HOST, f"Origin: {origin}", f"Authorization: Bearer {token}"
+        )
         assert answer.startswith("HTTP/1.1 403 Forbidden\r\n")
         told = json.loads(answer.partition("\r\n\r\n")[2])
         assert told["type"] == "AccessDenied"
@@ -180,14 +205,20 @@ class TestPages:
         server = serve(token="", allow_origins=["https://app.example", "http://localhost:3000"])
         page = "Origin: http://localhost:3000"
         assert handshake(server, self.GOOD_HOST, page).startswith("HTTP/1.1 101 ")
-        assert handshake(server, self.GOOD_HOST).startswith("HTTP/1.1 101 ")  # and who is no page still may
+        assert handshake(server, self.GOOD_HOST).startswith(
+            "HTTP/1.1 101 "
+        )  # and who is no page still may
         assert handshake(server, self.GOOD_HOST, page, page).startswith("HTTP/1.1 403 ")
 
     def test_a_listed_page_still_needs_the_token(self, serve):
         server = serve(token=TOKEN, allow_origins=["http://localhost:3000"])
-        assert handshake(server, self.GOOD_HOST, "Origin: http://localhost:3000").startswith("HTTP/1.1 401 ")
+        assert handshake(server, self.GOOD_HOST, "Origin: http://localhost:3000").startswith(
+            "HTTP/1.1 401 "
+        )
 
-    @pytest.mark.parametrize("origin", ["null", "*", "localhost", "http://localhost:3000/", "http://Localhost", ""])
+    @pytest.mark.parametrize(
+        "origin", ["null", "*", "localhost", "http://localhost:3000/", "http://Localhost", ""]
+    )
     def test_an_origin_that_no_browser_sends(self, origin):
         with pytest.raises(ValueError, match="not an origin"):
             sy.WebsocketServerWorker(None, "localhost", 0, allow_origins=[origin])
@@ -197,7 +228,16 @@ class TestPages:
         assert str(error) == "worker 'alice' at ws://localhost:8777 denied access: seen. Do this."
 
     @pytest.mark.parametrize(
-        "host", ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:8777", "127.1.2.3", "[::1]", "[::1]:8777"]
+        "host",
+        [
+            "localhost",
+            "LocalHost:1",
+            "127.0.0.1",
+            "127.0.0.1:8777",
+            "127.1.2.3",
+            "[::1]",
+            "[::1]:8777",
+        ],
     )
     def test_names_of_a_worker_on_loopback(self, serve, host):
         assert handshake(serve(token=""), f"Host: {host}").startswith("HTTP/1.1 101 ")
@@ -224,33 +264,49 @@ class TestPages:
         assert answer.startswith("HTTP/1.1 403 Forbidden\r\n")
         assert json.loads(answer.partition("\r\n\r\n")[2])["type"] == "AccessDenied"
 
-    @pytest.mark.parametrize("host", ["alice.example:8777", "192.0.2.11", "worker_1:8777", "localhost", "[fe80::1]:1"])
+    @pytest.mark.parametrize(
+        "host", ["alice.example:8777", "192.0.2.11", "worker_1:8777", "localhost", "[fe80::1]:1"]
+    )
     def test_any_name_of_a_worker_that_listens_beyond_this_machine(self, serve, host):
         server = serve("0.0.0.0", token=TOKEN)
-        assert handshake(server, f"Host: {host}", f"Authorization: Bearer {TOKEN}").startswith("HTTP/1.1 101 ")
+        assert handshake(server, f"Host: {host}", f"Authorization: Bearer {TOKEN}").startswith(
+            "HTTP/1.1 101 "
+        )
         assert handshake(server, f"Authorization: Bearer {TOKEN}").startswith("HTTP/1.1 403 ")
         page = f"Origin: http://{host}"
-        assert handshake(server, f"Host: {host}", page, f"Authorization: Bearer {TOKEN}").startswith("HTTP/1.1 403 ")
+        assert handshake(
+            server, f"Host: {host}", page, f"Authorization: Bearer {TOKEN}"
+        ).startswith("HTTP/1.1 403 ")
 
     def test_who_was_sent_away_is_written_down(self, serve, tmp_path, caplog):
         server = serve(audit_path=tmp_path / "audit")
         with caplog.at_level(logging.WARNING, "syft"):
             handshake(server, self.GOOD_HOST, "Origin: http://evil.example/" + 1000 * "x")
             handshake(server, "Host: rebound.example")
-        assert "Origin: http://evil.example/xxx" in caplog.text and "Host: rebound.example" in caplog.text
+        assert (
+            "Origin: http://evil.example/xxx" in caplog.text
+            and "Host: rebound.example" in caplog.text
+        )
         assert 200 * "x" not in caplog.text
         lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
-        assert [(line["call"], line["outcome"]) for line in lines] == 2 * [("connect", "AccessDenied")]
+        assert [(line["call"], line["outcome"]) for line in lines] == 2 * [
+            ("connect", "AccessDenied")
+        ]
         assert all(line["who"]["address"].startswith("127.0.0.1:") for line in lines)
 
     def test_a_program_that_uses_another_name_is_told_what_to_do(self, serve, monkeypatch):
         look_up = socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args, **more: look_up("127.0.0.1", *args, **more))
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *args, **more: look_up("127.0.0.1", *args, **more)
+        )
         with pytest.raises(AccessDenied) as caught:
             connect(serve(), "alice.example")
-        assert caught.value.cause.startswith("the worker listens on 127.0.0.1, which has no such name: Host: alice.ex")
+        assert caught.value.cause.startswith(
+            "the worker listens on 127.0.0.1, which has no such name: Host: alice.ex"
+        )
         assert str(caught.value).endswith(
-            "Connect to localhost or 127.0.0.1, or have the worker listen at an address of that name (host=)."
+            "Connect to localhost or 127.0.0.1, or have the worker listen at an address of that "
+            "name (host=)."
         )
 
 
@@ -269,7 +325,9 @@ class TestTLS:
 
     def test_wrong_authority(self, serve, ours, theirs):
         with pytest.raises(HandshakeFailed, match="CERTIFICATE_VERIFY_FAILED"):
-            connect(serve(**ours.issue("localhost")), "localhost", secure=True, ca_path=theirs.ca_path)
+            connect(
+                serve(**ours.issue("localhost")), "localhost", secure=True, ca_path=theirs.ca_path
+            )
 
     def test_the_systems_authorities_do_not_know_ours(self, serve, ours):
         with pytest.raises(HandshakeFailed, match="CERTIFICATE_VERIFY_FAILED"):
@@ -279,12 +337,17 @@ class TestTLS:
         yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
         with pytest.raises(HandshakeFailed, match="certificate has expired"):
             connect(
-                serve(**ours.issue("localhost", not_after=yesterday)), "localhost", secure=True, ca_path=ours.ca_path
+                serve(**ours.issue("localhost", not_after=yesterday)),
+                "localhost",
+                secure=True,
+                ca_path=ours.ca_path,
             )
 
     def test_wrong_host_name(self, serve, ours):
         with pytest.raises(HandshakeFailed, match="Hostname mismatch"):
-            connect(serve(**ours.issue("alice.example")), "localhost", secure=True, ca_path=ours.ca_path)
+            connect(
+                serve(**ours.issue("alice.example")), "localhost", secure=True, ca_path=ours.ca_path
+            )
 
     def test_verification_turned_off(self, serve, ours):
         connect(serve(**ours.issue("alice.example")), "localhost", secure=True, verify=False)
@@ -311,13 +374,17 @@ class TestTLS:
         with pytest.raises(ValueError, match="give secure=True"):
             sy.WebsocketClientWorker(None, "localhost", 1, ca_path=ours.ca_path)
         with pytest.raises(ValueError, match="only key_path was given"):
-            sy.WebsocketClientWorker(None, "localhost", 1, secure=True, key_path=certificate["key_path"])
+            sy.WebsocketClientWorker(
+                None, "localhost", 1, secure=True, key_path=certificate["key_path"]
+            )
         with pytest.raises(ValueError, match="give cert_path and key_path"):
             sy.WebsocketServerWorker(None, "localhost", 0, client_ca_path=ours.ca_path)
 
     def test_a_missing_file_is_named(self, ours):
         with pytest.raises(FileNotFoundError):
-            sy.WebsocketServerWorker(None, "localhost", 0, cert_path="nowhere", key_path="nowhere").start(block=False)
+            sy.WebsocketServerWorker(
+                None, "localhost", 0, cert_path="nowhere", key_path="nowhere"
+            ).start(block=False)
 
 
 class TestAddress:
@@ -339,7 +406,8 @@ class TestAddress:
         assert access.is_loopback(host) is script_options.is_loopback(host) is loopback
 
     @pytest.mark.parametrize(
-        "host, token, warned", [("0.0.0.0", None, True), ("0.0.0.0", TOKEN, False), ("127.0.0.1", None, False)]
+        "host, token, warned",
+        [("0.0.0.0", None, True), ("0.0.0.0", TOKEN, False), ("127.0.0.1", None, False)],
     )
     def test_the_class_warns_of_an_open_door(self, serve, caplog, host, token, warned):
         with caplog.at_level(logging.WARNING, "syft"):
@@ -373,7 +441,10 @@ class TestScripts:
             (["--token_file", os.devnull], "is empty"),
             (["--cert_file", "README.md"], "needs both --cert_file and --key_file"),
             (["--cert_file", "nowhere", "--key_file", "nowhere"], "cannot read nowhere"),
-            (["--allow_origins", "http://localhost:3000/"], "'http://localhost:3000/' is no origin; expected http://"),
+            (
+                ["--allow_origins", "http://localhost:3000/"],
+                "'http://localhost:3000/' is no origin; expected http://",
+            ),
             (["--client_ca_file", "README.md"], "give --cert_file and --key_file too"),
         ],
     )

@@ -1,4 +1,5 @@
-"""The audit log: a line for everything that is asked, refused requests too, and nothing that is secret."""
+"""The audit log: a line for everything that is asked, refused requests too, and nothing that is
+secret."""
 
 import datetime
 import hashlib
@@ -43,7 +44,9 @@ def served(tmp_path, monkeypatch):
         )
         server.add_dataset(blobs(), "blobs")
         server.start(block=False)
-        proxy = sy.WebsocketClientWorker(None, "127.0.0.1", server.port, id="alice", token=TOKEN, **tls or {})
+        proxy = sy.WebsocketClientWorker(
+            None, "127.0.0.1", server.port, id="alice", token=TOKEN, **tls or {}
+        )
         started.extend([proxy.close, server.stop])
         return proxy
 
@@ -71,7 +74,10 @@ def test_a_round(served):
     assert set(fit) == {"time", "worker", "who", "call", "model", "samples", "outcome", "seconds"}
     assert fit["call"] == "fit(dataset_key='blobs')" and fit["worker"] == "alice"
     assert fit["outcome"] == "done" and fit["samples"] == 20 and 0 < fit["seconds"] < 60
-    assert [line["samples"] for line in written if line["call"].startswith("evaluate")] == [None, 20]
+    assert [line["samples"] for line in written if line["call"].startswith("evaluate")] == [
+        None,
+        20,
+    ]
     moment = datetime.datetime.fromisoformat(fit["time"])
     assert abs(moment - before) < datetime.timedelta(minutes=1)
 
@@ -91,7 +97,10 @@ def test_who(served):
 def test_the_subject_of_a_client_certificate(served, tmp_path):
     start, lines = served
     authority = trustme.CA()
-    server, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("coordinator.example", common_name="carol")
+    server, client = (
+        authority.issue_cert("127.0.0.1"),
+        authority.issue_cert("coordinator.example", common_name="carol"),
+    )
     authority.cert_pem.write_to_path(tmp_path / "ca")
     for name, leaf in (("server", server), ("client", client)):
         leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / name)
@@ -112,13 +121,17 @@ def test_the_models_digest(served):
     proxy.fit("blobs")
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} torch.float32 {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes())
+        digest.update(
+            f"{name} torch.float32 {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes()
+        )
     config.model_ptr.get()
     fit = next(line for line in lines() if line["call"].startswith("fit"))
     assert fit["model"] == {"structure": convert(model).digest, "values": digest.hexdigest()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool]
+)
 def test_values_of_every_kind(dtype):
     model = torch.nn.Module()
     model.register_buffer("scalar", torch.ones((), dtype=dtype))
@@ -167,8 +180,13 @@ def write_many(path, name):
 
 
 def test_several_processes_share_a_file(tmp_path):
-    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
-    processes = [context.Process(target=write_many, args=(tmp_path / "audit", name)) for name in ("alice", "bob")]
+    context = multiprocessing.get_context(
+        "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    )
+    processes = [
+        context.Process(target=write_many, args=(tmp_path / "audit", name))
+        for name in ("alice", "bob")
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -222,12 +240,14 @@ def test_nothing_is_computed_that_cannot_be_written_down(caplog):
             ask()
         assert isinstance(refused.value, RuntimeError)
         assert str(refused.value) == (
-            "worker 'alice' refused the request: its audit log cannot be written (No space left on device), and it "
-            "does and returns nothing that it cannot record. The worker's owner has to make the file writable or free "
-            "some space."
+            "worker 'alice' refused the request: its audit log cannot be written (No space left "
+            "on device), and it does and returns nothing that it cannot record. The worker's "
+            "owner has to make the file writable or free some space."
         )
     assert Counted.read == 0
-    assert "worker alice: its audit log cannot be written: No space left on device" in caplog.messages
+    assert (
+        "worker alice: its audit log cannot be written: No space left on device" in caplog.messages
+    )
 
 
 @needs_dev_full
@@ -254,7 +274,10 @@ def test_an_object_that_was_withheld_stays():
 
 @needs_dev_full
 async def test_a_fit_over_a_network_is_answered_although_the_disk_is_full(tmp_path):
-    with serving(Server(audit_path=tmp_path / "audit", token=TOKEN)) as server, proxy_of(server, token=TOKEN) as proxy:
+    with (
+        serving(Server(audit_path=tmp_path / "audit", token=TOKEN)) as server,
+        proxy_of(server, token=TOKEN) as proxy,
+    ):
         make_config().send(proxy)
         proxy.objects_count_remote()
         guard = server._dispatcher.guard
@@ -276,7 +299,11 @@ def test_a_line_that_was_cut_off_leaves_the_next_one_whole(tmp_path, monkeypatch
             log.write(call="second")
     log.write(call="third")
     lines = (tmp_path / "audit").read_text().splitlines()
-    assert (json.loads(lines[0])["call"], len(lines[1]), json.loads(lines[2])["call"]) == ("first", 10, "third")
+    assert (json.loads(lines[0])["call"], len(lines[1]), json.loads(lines[2])["call"]) == (
+        "first",
+        10,
+        "third",
+    )
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "\N{OLD ITALIC LETTER A}", "\x1b"])
@@ -292,9 +319,15 @@ def test_lines_are_bounded(tmp_path, letter):
 def test_names_of_arguments_are_shortened_too(served):
     start, lines = served
     with pytest.raises(SyftError):
-        start().call("list_objects", **{"x" * 200: 1, "\x1b[2J": "y" * 10**6}, **{f"a{i}": i for i in range(200)})
+        start().call(
+            "list_objects",
+            **{"x" * 200: 1, "\x1b[2J": "y" * 10**6},
+            **{f"a{i}": i for i in range(200)},
+        )
     (line,) = lines()
-    assert len(line["call"]) <= 1000 and line["call"].startswith(f"list_objects('{'x' * 56}...=1, '\\x1b[2J'='yyy")
+    assert len(line["call"]) <= 1000 and line["call"].startswith(
+        f"list_objects('{'x' * 56}...=1, '\\x1b[2J'='yyy"
+    )
 
 
 def test_a_file_that_cannot_be_written(tmp_path):

@@ -12,7 +12,18 @@ import syft as sy
 from syft import wire
 from syft.exceptions import CallTimeout, ConnectionFailed
 from tests.models import blobs, classifier, make_config
-from tests.network import DEADLINE, Server, call, eventually, exchange, free_port, in_time, proxy_of, raw, serving
+from tests.network import (
+    DEADLINE,
+    Server,
+    call,
+    eventually,
+    exchange,
+    free_port,
+    in_time,
+    proxy_of,
+    raw,
+    serving,
+)
 
 
 class Counting(sy.BaseDataset):
@@ -107,7 +118,11 @@ def test_a_call_that_waits_for_its_turn_never_runs(server):
         make_config().send(second)
         with pytest.raises(CallTimeout):
             second.fit("counting", timeout=0.1)
-        (session,) = (each for each in server._dispatcher.sessions.values() if each.training.config is not None)
+        (session,) = (
+            each
+            for each in server._dispatcher.sessions.values()
+            if each.training.config is not None
+        )
         assert eventually(lambda: all(job.abandoned.is_set() for job in session.calls.values()))
         server.release.set()
         holder.join(DEADLINE)
@@ -133,12 +148,15 @@ def test_nobody_cancels_the_calls_of_others(server):
 
 
 def test_what_was_posted_before_a_lost_call_fails_no_later_one(server, proxy, monkeypatch):
-    """The worker goes while it is sent a config; when it is back, a new config and fit are not told of the old."""
+    """The worker goes while it is sent a config; when it is back, a new config and fit are not told
+    of the old."""
     holding = threading.Thread(target=_ignore_lost, args=(proxy.call, "hold"))
     holding.start()
     assert server.entered.acquire(timeout=DEADLINE)
     link, gate = proxy._link, threading.Event()
-    monkeypatch.setattr(server._dispatcher, "_commands", {"set": lambda *_, **__: gate.wait(DEADLINE)})
+    monkeypatch.setattr(
+        server._dispatcher, "_commands", {"set": lambda *_, **__: gate.wait(DEADLINE)}
+    )
     make_config().send(proxy)
     link.io.run(_abort(link))
     holding.join(DEADLINE)
@@ -161,7 +179,9 @@ async def _abort(link):
 
 async def test_a_post_in_an_event_loop_never_waits_for_a_connection():
     """What cannot be sent is told by the next call, once, after one time-out for all of it."""
-    proxy = sy.WebsocketClientWorker(None, "127.0.0.1", free_port(), id="bob", connect=False, connect_timeout=0.3)
+    proxy = sy.WebsocketClientWorker(
+        None, "127.0.0.1", free_port(), id="bob", connect=False, connect_timeout=0.3
+    )
     ticks = itertools.count()
     ticking = asyncio.ensure_future(_tick(ticks))
     make_config(classifier()).send(proxy)
@@ -181,7 +201,9 @@ async def _tick(ticks):
 
 async def test_connecting_goes_on_after_a_wait_for_it_was_cancelled():
     server = Server(port=free_port())
-    proxy = sy.WebsocketClientWorker(None, "127.0.0.1", server.port, connect=False, connect_timeout=DEADLINE)
+    proxy = sy.WebsocketClientWorker(
+        None, "127.0.0.1", server.port, connect=False, connect_timeout=DEADLINE
+    )
     with pytest.raises((TimeoutError, asyncio.TimeoutError)):
         await asyncio.wait_for(proxy.async_connect(), 0.2)
     assert proxy.connection_attempts > 0
@@ -194,7 +216,9 @@ async def test_connecting_goes_on_after_a_wait_for_it_was_cancelled():
 
 
 def test_closing_ends_the_attempts_to_connect():
-    proxy = sy.WebsocketClientWorker(None, "127.0.0.1", free_port(), connect=False, connect_timeout=DEADLINE)
+    proxy = sy.WebsocketClientWorker(
+        None, "127.0.0.1", free_port(), connect=False, connect_timeout=DEADLINE
+    )
     with pytest.raises((TimeoutError, asyncio.TimeoutError)):
         asyncio.run(asyncio.wait_for(proxy.async_connect(), 0.05))
     proxy.close()

@@ -1,4 +1,5 @@
-"""Checkpoints and histories: whole or not at all, of this run or refused, and the same result to the bit."""
+"""Checkpoints and histories: whole or not at all, of this run or refused, and the same result to
+the bit."""
 
 import json
 import math
@@ -25,7 +26,9 @@ ARGUMENTS = {"lr": 0.1, "seed": 1, "batch_size": 32}
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "run.safetensors"
-    Checkpoint.of(classifier(), round=7, learning_rate=0.1 * 0.98**7, arguments=ARGUMENTS).save(path)
+    Checkpoint.of(classifier(), round=7, learning_rate=0.1 * 0.98**7, arguments=ARGUMENTS).save(
+        path
+    )
     return path
 
 
@@ -145,7 +148,9 @@ def test_every_flipped_bit_is_refused(tmp_path_factory, position, bit):
 def test_other_files_are_refused(tmp_path):
     assert "not a whole safetensors file" in str(refused(b"", tmp_path))
     assert "not a whole safetensors file" in str(refused(b"PK\3\4" * 100, tmp_path))
-    assert "but not a checkpoint" in str(refused(safetensors.torch.save({"x": torch.ones(1)}), tmp_path))
+    assert "but not a checkpoint" in str(
+        refused(safetensors.torch.save({"x": torch.ones(1)}), tmp_path)
+    )
     with pytest.raises(CheckpointDamaged, match="No such file"):
         Checkpoint.load(tmp_path / "none")
     with pytest.raises(CheckpointDamaged, match="Is a directory"):
@@ -180,9 +185,21 @@ def wider() -> nn.Module:
 @pytest.mark.parametrize(
     ("model", "arguments", "what"),
     [
-        (wider, ARGUMENTS, "its parameter 'output.weight' is (3, 5) torch.float32; expected (4, 5) torch.float32."),
-        (Regressor, ARGUMENTS, "its parameter 'linear.weight' is missing; expected (1, 4) torch.float32."),
-        (lambda: classifier().double(), ARGUMENTS, "is (5, 4) torch.float32; expected (5, 4) torch.float64."),
+        (
+            wider,
+            ARGUMENTS,
+            "its parameter 'output.weight' is (3, 5) torch.float32; expected (4, 5) torch.float32.",
+        ),
+        (
+            Regressor,
+            ARGUMENTS,
+            "its parameter 'linear.weight' is missing; expected (1, 4) torch.float32.",
+        ),
+        (
+            lambda: classifier().double(),
+            ARGUMENTS,
+            "is (5, 4) torch.float32; expected (5, 4) torch.float64.",
+        ),
         (lambda: torch.jit.script(Deeper()), ARGUMENTS, "its model's forward() is "),
         (classifier, ARGUMENTS | {"seed": 2}, "its argument 'seed' is 1; expected 2."),
         (classifier, {"seed": 1, "lr": 0.1}, "its argument 'batch_size' is 32; expected missing."),
@@ -203,7 +220,8 @@ def test_a_checkpoint_of_another_run_is_refused(path, model, arguments, what):
 
 
 async def train(workers, model, first, last, path=None):
-    """Train from round `first` to `last`, each round with seeds from torch's generator; return the model."""
+    """Train from round `first` to `last`, each round with seeds from torch's generator; return the
+    model."""
 
     async def fit(worker):
         config = make_config(model, seed=None)

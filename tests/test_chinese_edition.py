@@ -11,24 +11,33 @@ import nbformat
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-EDITIONS = [("README.md", "README.zh-CN.md"), ("federated_training.ipynb", "federated_training.zh-CN.ipynb")]
+EDITIONS = [
+    ("README.md", "README.zh-CN.md"),
+    ("federated_training.ipynb", "federated_training.zh-CN.ipynb"),
+]
 TO_AN_EDITION = {name for pair in EDITIONS for name in pair}
 
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`(?:[^`\n]|\n(?!\n))+`|\$[^$\n]+\$")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-NUMBER = re.compile(r"\d[\d.,]*\d")  # of two digits or more: smaller ones may be words in either language
+NUMBER = re.compile(
+    r"\d[\d.,]*\d"
+)  # of two digits or more: smaller ones may be words in either language
 
 
 def parts(name: str) -> list[Any]:
-    """Return the sections of a README, or the cells of a notebook, each as what a translation keeps."""
+    """Return the sections of a README, or the cells of a notebook, each as what a translation
+    keeps."""
     if name.endswith(".md"):
         text = (REPOSITORY / name).read_text(encoding="utf-8")
         code = iter(FENCED.findall(text))
         sections = re.split(r"^(?=#)", FENCED.sub("<code>", text), flags=re.MULTILINE)
         return [kept(re.sub("<code>", lambda _: next(code), section)) for section in sections]
     cells = nbformat.read(REPOSITORY / name, as_version=4).cells
-    return [kept(cell.source) if cell.cell_type == "markdown" else (cell.source, cell.outputs) for cell in cells]
+    return [
+        kept(cell.source) if cell.cell_type == "markdown" else (cell.source, cell.outputs)
+        for cell in cells
+    ]
 
 
 def kept(text: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The table of commands: whatever else a hostile coordinator sends is refused, by name, and changes nothing."""
+"""The table of commands: whatever else a hostile coordinator sends is refused, by name, and changes
+nothing."""
 
 import inspect
 import re
@@ -25,8 +26,14 @@ for _ in range(101):
 REFUSED = [
     *(("set", "obj", value) for value in (DEEP, (DEEP,), {"a": DEEP})),
     ("call", "args", [DEEP]),
-    *(("set", "id", value) for value in (torch.ones(1), [1], (1,), None, True, 1.5, b"x", 2**64, "x" * 257)),
-    *(("set", "tags", value) for value in (5, "#x", None, {}, ["x"] * 65, ["x" * 257], [5], [None], [["#x"]])),
+    *(
+        ("set", "id", value)
+        for value in (torch.ones(1), [1], (1,), None, True, 1.5, b"x", 2**64, "x" * 257)
+    ),
+    *(
+        ("set", "tags", value)
+        for value in (5, "#x", None, {}, ["x"] * 65, ["x" * 257], [5], [None], [["#x"]])
+    ),
     *(("set", "description", value) for value in (5, b"x", ["x"], "x" * 4097)),
     *(("set", "obj", value) for value in (FLAT, [FLAT], {"a": (1, [FLAT])})),
     *(("set", "wrapped", value) for value in (1, None)),
@@ -50,7 +57,15 @@ WRONG_FIELDS = [
     *(("optimizer", value) for value in (None, 5, "x" * 257)),
     *(
         ("optimizer_args", value)
-        for value in (5, [1], {1: 1}, {"lr": "x" * 257}, {"lr": torch.ones(65)}, {"lr": {}}, {"betas": [[0.9]]})
+        for value in (
+            5,
+            [1],
+            {1: 1},
+            {"lr": "x" * 257},
+            {"lr": torch.ones(65)},
+            {"lr": {}},
+            {"betas": [[0.9]]},
+        )
     ),
     ("shuffle", 1),
     ("seed", 1.5),
@@ -67,7 +82,9 @@ def pair():
 
 
 def ask(dispatcher, session, command, **arguments):
-    return unwrap(dispatcher.handle(wire.encode(wire.Request(9, command, arguments)), session), "alice")
+    return unwrap(
+        dispatcher.handle(wire.encode(wire.Request(9, command, arguments)), session), "alice"
+    )
 
 
 def call(dispatcher, session, name):
@@ -86,13 +103,20 @@ VALID = {
 }
 
 
-@pytest.mark.parametrize(("command", "argument", "value"), REFUSED, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(
+    ("command", "argument", "value"), REFUSED, ids=lambda value: repr(value)[:40]
+)
 def test_an_argument_of_another_kind_is_named_and_changes_nothing(command, argument, value, pair):
     with pytest.raises(MalformedMessage) as refused:
         check_arguments(command, {**VALID[command], argument: value})
     kind = COMMANDS[command].arguments[argument].text
-    assert str(refused.value).startswith(f"malformed message: command {command!r}: argument {argument!r} is ")
-    assert f" ({type(value).__name__}); expected {kind}." in str(refused.value) and len(str(refused.value)) < 400
+    assert str(refused.value).startswith(
+        f"malformed message: command {command!r}: argument {argument!r} is "
+    )
+    assert (
+        f" ({type(value).__name__}); expected {kind}." in str(refused.value)
+        and len(str(refused.value)) < 400
+    )
 
 
 @pytest.mark.parametrize(("field", "value"), WRONG_FIELDS, ids=lambda value: repr(value)[:40])
@@ -125,10 +149,14 @@ def test_bounds_are_inclusive(arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"id": 1, "more": 2}, {"ids": 1}, {1: 2}, {"x" * 10**6: 1}], ids=lambda x: str(x)[:20]
+    "arguments",
+    [{}, {"id": 1, "more": 2}, {"ids": 1}, {1: 2}, {"x" * 10**6: 1}],
+    ids=lambda x: str(x)[:20],
 )
 def test_arguments_of_other_names_are_refused(arguments):
-    with pytest.raises(MalformedMessage, match=r"command 'get' has the arguments .*; expected \['id'\]") as refused:
+    with pytest.raises(
+        MalformedMessage, match=r"command 'get' has the arguments .*; expected \['id'\]"
+    ) as refused:
         check_arguments("get", arguments)
     assert len(str(refused.value)) < 400
 
@@ -172,7 +200,9 @@ def test_every_command_has_a_handler_of_these_arguments():
 
 def test_the_table_in_the_text_is_the_table_in_the_code():
     rows = re.findall(
-        r"^    (\w*) +(\w+)  +\S.*$", commands.__doc__.split("---\n", 1)[1].split("\n\n")[0], re.MULTILINE
+        r"^    (\w*) +(\w+)  +\S.*$",
+        commands.__doc__.split("---\n", 1)[1].split("\n\n")[0],
+        re.MULTILINE,
     )
     named, command = {}, ""
     for first, argument in rows:

@@ -28,13 +28,17 @@ from tests.network import (
 
 def test_nobody_listens():
     port = free_port()
-    with pytest.raises(ConnectionRefusedError) as info, proxy_at("localhost", port, id="bob", connect_timeout=0.3):
+    with (
+        pytest.raises(ConnectionRefusedError) as info,
+        proxy_at("localhost", port, id="bob", connect_timeout=0.3),
+    ):
         pass
     error = info.value
     assert isinstance(error, WorkerUnreachable)
     assert error.attempts > 1
     assert str(error).startswith(
-        f"worker 'bob' did not accept a connection at ws://localhost:{port} within 0.3 s ({error.attempts} attempts; "
+        f"worker 'bob' did not accept a connection at ws://localhost:{port} within 0.3 s "
+        f"({error.attempts} attempts; "
     )
     assert "python start_websocket_servers.py" in str(error)
     assert "bob" not in sy.local_worker._known_workers
@@ -52,7 +56,9 @@ def test_the_environment_tells_how_long_to_wait(monkeypatch, text, seconds):
 
 def test_an_environment_without_a_number_is_refused(monkeypatch):
     monkeypatch.setenv("SYFT_CONNECT_TIMEOUT", "soon")
-    with pytest.raises(ValueError, match=r"^SYFT_CONNECT_TIMEOUT is 'soon'; expected a number of seconds\.$"):
+    with pytest.raises(
+        ValueError, match=r"^SYFT_CONNECT_TIMEOUT is 'soon'; expected a number of seconds\.$"
+    ):
         sy.WebsocketClientWorker(None, "localhost", free_port(), connect=False)
 
 
@@ -133,7 +139,10 @@ def test_a_web_server_listens():
     with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        with pytest.raises(HandshakeFailed, match="HTTP"), proxy_at("127.0.0.1", server.server_port):
+        with (
+            pytest.raises(HandshakeFailed, match="HTTP"),
+            proxy_at("127.0.0.1", server.server_port),
+        ):
             pass
         server.shutdown()
         thread.join(DEADLINE)
@@ -172,7 +181,11 @@ def answer_with(frame):
     ids=["text", "bytes", "no-limit", "no-map", "text-limit", "cut", "request"],
 )
 def test_a_websocket_server_that_is_no_worker(answer):
-    with false_worker(answer_with(answer)) as port, pytest.raises(HandshakeFailed), proxy_at("127.0.0.1", port):
+    with (
+        false_worker(answer_with(answer)) as port,
+        pytest.raises(HandshakeFailed),
+        proxy_at("127.0.0.1", port),
+    ):
         pass
 
 
@@ -181,7 +194,11 @@ def test_a_websocket_server_that_echoes():
         for message in connection:
             connection.send(message)
 
-    with false_worker(echo_messages) as port, pytest.raises(HandshakeFailed), proxy_at("127.0.0.1", port):
+    with (
+        false_worker(echo_messages) as port,
+        pytest.raises(HandshakeFailed),
+        proxy_at("127.0.0.1", port),
+    ):
         pass
 
 
@@ -207,11 +224,15 @@ def test_a_worker_of_another_version():
     ):
         pass
     assert (info.value.ours, info.value.theirs) == (wire.VERSION, wire.VERSION + 1)
-    assert f"speaks protocol version {wire.VERSION + 1}; this side speaks version {wire.VERSION}" in str(info.value)
+    assert (
+        f"speaks protocol version {wire.VERSION + 1}; this side speaks version {wire.VERSION}"
+        in str(info.value)
+    )
 
 
 def test_a_coordinator_of_another_version():
-    """It gets an answer in the worker's version, so that it can name both, and the connection is closed."""
+    """It gets an answer in the worker's version, so that it can name both, and the connection is
+    closed."""
     with serving(Server()) as server, raw(server, session=None) as connection:
         connection.send(other_version(wire.encode(wire.Request(0, "hello", {"session": "x"}))))
         answer = connection.recv(timeout=DEADLINE)
@@ -222,6 +243,9 @@ def test_a_coordinator_of_another_version():
 
 
 def test_the_greeting_tells_the_workers_id_and_limit():
-    with serving(Server(id="bob", max_message_bytes=54321)) as server, raw(server, session=None) as connection:
+    with (
+        serving(Server(id="bob", max_message_bytes=54321)) as server,
+        raw(server, session=None) as connection,
+    ):
         reply = exchange(connection, wire.Request(0, "hello", {"session": "x"}))
     assert reply.result == {"id": "bob", "max_message_bytes": 54321}

@@ -18,7 +18,9 @@ MNIST = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
 def test_samples_come_in_order_with_their_targets(to):
     dataset = sy.BaseDataset(to([[1.0], [2.0], [3.0]]), to([7, 8, 9]))
     assert len(dataset) == 3
-    assert [(float(data[0]), int(target)) for data, target in map(dataset.__getitem__, range(3))] == [
+    assert [
+        (float(data[0]), int(target)) for data, target in map(dataset.__getitem__, range(3))
+    ] == [
         (1.0, 7),
         (2.0, 8),
         (3.0, 9),
@@ -33,7 +35,9 @@ def test_tensors_of_different_sizes_can_be_in_a_list():
 
 def test_the_tutorials_transform_gets_the_image_that_it_expects():
     images = torch.arange(2 * 4 * 4, dtype=torch.uint8).view(2, 4, 4)
-    dataset = sy.BaseDataset(images, [0, 1], transform=Compose([ToTensor(), Normalize((0.5,), (0.5,))]))
+    dataset = sy.BaseDataset(
+        images, [0, 1], transform=Compose([ToTensor(), Normalize((0.5,), (0.5,))])
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image, target = dataset[1]
@@ -51,7 +55,14 @@ class Doubling(sy.BaseDataset):
 @pytest.mark.parametrize("cls", [sy.BaseDataset, Doubling])
 @pytest.mark.parametrize(
     "transform",
-    [ToTensor(), Compose([ToTensor()]), MNIST, Compose([MNIST]), Compose([ToTensor(), Grayscale()]), np.negative],
+    [
+        ToTensor(),
+        Compose([ToTensor()]),
+        MNIST,
+        Compose([MNIST]),
+        Compose([ToTensor(), Grayscale()]),
+        np.negative,
+    ],
     ids=["tensor", "one step", "mnist", "nested", "another", "numpy"],
 )
 def test_a_batch_is_the_same_as_its_samples_one_by_one_bit_for_bit(cls, transform):
@@ -64,9 +75,13 @@ def test_a_batch_is_the_same_as_its_samples_one_by_one_bit_for_bit(cls, transfor
     assert torch.equal(dataset.data, images)
 
 
-@pytest.mark.parametrize("transform", [lambda sample: sample * 2, lambda sample: torch.as_tensor(sample) * 2])
+@pytest.mark.parametrize(
+    "transform", [lambda sample: sample * 2, lambda sample: torch.as_tensor(sample) * 2]
+)
 def test_results_of_a_transform_become_tensors(transform):
-    dataset = sy.BaseDataset(torch.tensor([[1.0, 2.0]], requires_grad=True), [0], transform=transform)
+    dataset = sy.BaseDataset(
+        torch.tensor([[1.0, 2.0]], requires_grad=True), [0], transform=transform
+    )
     sample, _ = dataset[0]
     assert isinstance(sample, torch.Tensor) and sample.tolist() == [2, 4]
 
@@ -89,7 +104,9 @@ def test_every_sample_needs_a_target():
 
 
 def test_a_data_loader_makes_batches_of_it():
-    dataset = sy.BaseDataset(torch.arange(10.0).view(5, 2), torch.arange(5), owner="alice", more="ignored")
+    dataset = sy.BaseDataset(
+        torch.arange(10.0).view(5, 2), torch.arange(5), owner="alice", more="ignored"
+    )
     batches = list(DataLoader(dataset, batch_size=2))
     assert [target.tolist() for _, target in batches] == [[0, 1], [2, 3], [4]]
     assert torch.equal(torch.cat([data for data, _ in batches]), dataset.data)

@@ -63,7 +63,9 @@ class Own(Mixin, sy.WebsocketServerWorker):
         return f"own fit of {dataset_key}"
 
     def raise_error(self, what):
-        raise {"surrogate": ValueError("\udcff"), "wordless": Wordless(), "plain": KeyError("k")}[what]
+        raise {"surrogate": ValueError("\udcff"), "wordless": Wordless(), "plain": KeyError("k")}[
+            what
+        ]
 
     def return_set(self):
         return {1}
@@ -125,7 +127,9 @@ class Coordinator:
 
     def reply(self, command, **arguments):
         """Return the message that comes back."""
-        return wire.decode(self.dispatcher.handle(wire.encode(wire.Request(9, command, arguments)), self.session))
+        return wire.decode(
+            self.dispatcher.handle(wire.encode(wire.Request(9, command, arguments)), self.session)
+        )
 
     def ask(self, command, **arguments):
         """Return the result that comes back, or raise the error."""
@@ -142,7 +146,9 @@ class Coordinator:
         return set(self.session.objects.current_objects())
 
     def train_config(self, model_id, loss_id, **settings):
-        config = sy.TrainConfig(None, None, model_id=model_id, loss_fn_id=loss_id, seed=1, **settings)
+        config = sy.TrainConfig(
+            None, None, model_id=model_id, loss_fn_id=loss_id, seed=1, **settings
+        )
         self.ask("train_config", fields=config.to_fields())
 
     def prepare(self, **settings):
@@ -160,7 +166,15 @@ def pair(worker) -> tuple[Coordinator, Coordinator]:
 
 def test_only_training_and_counting_is_offered_by_default(worker, own):
     assert Dispatcher(worker).callable_methods() == DEFAULT
-    expected = ["from_mixin", "of_class", "own", "raise_error", "return_large", "return_set", "static"]
+    expected = [
+        "from_mixin",
+        "of_class",
+        "own",
+        "raise_error",
+        "return_large",
+        "return_set",
+        "static",
+    ]
     assert Dispatcher(own).callable_methods() == sorted([*DEFAULT, *expected])
 
 
@@ -183,7 +197,9 @@ REFUSED = [
 @pytest.mark.parametrize("name", REFUSED)
 def test_nothing_else_can_be_called(own, name):
     someone = Coordinator(Dispatcher(own), "someone")
-    with pytest.raises(UnknownCommand, match=f"worker 'own' offers no remote method '{name}'; it offers: ") as refused:
+    with pytest.raises(
+        UnknownCommand, match=f"worker 'own' offers no remote method '{name}'; it offers: "
+    ) as refused:
         someone.call(name)
     assert "own" in refused.value.available
 
@@ -192,7 +208,15 @@ def test_nothing_else_can_be_called(own, name):
 def test_unknown_commands_are_refused_with_the_known_ones(pair, command):
     with pytest.raises(UnknownCommand) as refused:
         pair[0].ask(command)
-    assert refused.value.available == ["call", "cancel", "delete", "get", "search", "set", "train_config"]
+    assert refused.value.available == [
+        "call",
+        "cancel",
+        "delete",
+        "get",
+        "search",
+        "set",
+        "train_config",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +241,9 @@ def test_commands_with_other_arguments_are_malformed(pair, command, arguments):
 @pytest.mark.parametrize("fits", [-1, 2**63, 1.0, True, "1", None, [1]], ids=str)
 def test_an_impossible_number_of_fits_is_refused(pair, fits):
     fields = sy.TrainConfig(None, None, model_id=1, loss_fn_id=2).to_fields()
-    with pytest.raises(MalformedMessage, match=r"argument 'fits' is .*; expected an integer from 0 to "):
+    with pytest.raises(
+        MalformedMessage, match=r"argument 'fits' is .*; expected an integer from 0 to "
+    ):
         pair[0].ask("train_config", fields=fields, fits=fits)
     assert pair[0].session.training.config is None
     pair[0].ask("train_config", fields=fields, fits=2**63 - 1)
@@ -229,7 +255,10 @@ def test_what_cannot_be_read_is_answered_if_it_has_a_header(pair):
     answer = wire.decode(pair[0].dispatcher.handle(frame[:-1], pair[0].session))
     assert isinstance(answer, wire.Failure) and (answer.id, answer.type) == (77, "MalformedMessage")
     answer = wire.decode(pair[0].dispatcher.handle(wire.encode(wire.Reply(78, 1)), pair[0].session))
-    assert (answer.id, answer.message) == (78, "malformed message: a Reply where a Request is expected.")
+    assert (answer.id, answer.message) == (
+        78,
+        "malformed message: a Reply where a Request is expected.",
+    )
     with pytest.raises(MalformedMessage):
         pair[0].dispatcher.handle(b"GET / HTTP/1.1\r\n", pair[0].session)
 
@@ -248,11 +277,17 @@ def test_the_failure_of_an_own_method_becomes_a_remote_error(own):
         Coordinator(Dispatcher(own), "someone").call("raise_error", "plain")
     error = failed.value
     assert isinstance(error, RemoteError)
-    assert (error.type_name, error.call, error.message) == ("KeyError", "raise_error('plain')", "'k'")
+    assert (error.type_name, error.call, error.message) == (
+        "KeyError",
+        "raise_error('plain')",
+        "'k'",
+    )
     assert "in raise_error" in error.traceback
 
 
-@pytest.mark.parametrize(("what", "text"), [("surrogate", r"ValueError: \\udcff"), ("wordless", "Wordless: ")])
+@pytest.mark.parametrize(
+    ("what", "text"), [("surrogate", r"ValueError: \\udcff"), ("wordless", "Wordless: ")]
+)
 def test_every_failure_is_answered_whatever_its_text(own, what, text):
     with pytest.raises(RemoteError, match=text):
         Coordinator(Dispatcher(own), "someone").call("raise_error", what)
@@ -272,7 +307,9 @@ def test_a_reply_over_the_limit_is_a_failure(own):
 
 
 @pytest.mark.parametrize(
-    ("value", "error"), [(torch.zeros(LIMIT), MessageTooLarge), ({1}, NotSerializable)], ids=["large", "set"]
+    ("value", "error"),
+    [(torch.zeros(LIMIT), MessageTooLarge), ({1}, NotSerializable)],
+    ids=["large", "set"],
 )
 def test_an_object_that_cannot_be_delivered_stays_on_the_worker(own, value, error):
     own.set_obj(sy.ObjectWrapper(value, 5, tags=["#offered"]))
@@ -320,7 +357,9 @@ def test_only_long_calls_run_in_the_background(own):
     dispatcher, session = Dispatcher(own), Session("someone")
 
     def job(name):
-        return dispatcher.job(wire.Request(1, "call", {"name": name, "args": [], "kwargs": {}}), session)
+        return dispatcher.job(
+            wire.Request(1, "call", {"name": name, "args": [], "kwargs": {}}), session
+        )
 
     assert {name for name in dispatcher.callable_methods() if job(name).place != "compute"} == {
         "clear_objects",
@@ -336,7 +375,9 @@ def test_a_model_outlives_its_pointer_until_the_next_config(pair):
     assert first.ids() == set()
     assert first.call("fit", "blobs") is not None
     fetched = first.ask("get", id="model")  # and it can still be fetched, once
-    assert fetched["wrapped"] and not torch.equal(fetched["state"]["output.weight"], classifier().output.weight)
+    assert fetched["wrapped"] and not torch.equal(
+        fetched["state"]["output.weight"], classifier().output.weight
+    )
     with pytest.raises(ObjectNotFoundError):
         first.call("fit", "blobs")
 
@@ -372,14 +413,20 @@ def test_the_end_of_a_session_takes_its_objects(pair, worker):
 
 
 def test_search_tells_ids_tags_and_shapes_but_no_data(pair):
-    pair[0].ask("set", id=1, obj=torch.ones(2, 3), wrapped=False, tags=["#b", "#a"], description="d")
-    assert pair[0].ask("search", query=["#a"]) == [{"id": 1, "tags": ["#a", "#b"], "description": "d", "shape": (2, 3)}]
+    pair[0].ask(
+        "set", id=1, obj=torch.ones(2, 3), wrapped=False, tags=["#b", "#a"], description="d"
+    )
+    assert pair[0].ask("search", query=["#a"]) == [
+        {"id": 1, "tags": ["#a", "#b"], "description": "d", "shape": (2, 3)}
+    ]
 
 
 def test_an_abandoned_job_stops_before_its_next_batch(pair):
     first, _ = pair
     first.prepare(batch_size=1, epochs=1000)
-    job = first.dispatcher.job(wire.Request(1, "call", {"name": "fit", "args": ["blobs"], "kwargs": {}}), first.session)
+    job = first.dispatcher.job(
+        wire.Request(1, "call", {"name": "fit", "args": ["blobs"], "kwargs": {}}), first.session
+    )
     job.abandoned.set()
     with pytest.raises(CallAbandoned, match="worker 'alice' stopped training"):
         unwrap(first.dispatcher.run(job), "alice")

@@ -16,9 +16,14 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 README = REPOSITORY / "README.md"
-ANSWERS = REPOSITORY / "docs" / "exercise_answers.md"  # tests/e2e/test_notebook.py runs its code after the notebook's
+ANSWERS = (
+    REPOSITORY / "docs" / "exercise_answers.md"
+)  # tests/e2e/test_notebook.py runs its code after the notebook's
 RUNNABLE = [README, *sorted(set((REPOSITORY / "docs").glob("*.md")) - {ANSWERS})]
-DOCUMENTS = [*RUNNABLE, *(REPOSITORY / name for name in ("README.zh-CN.md", "SECURITY.md", "benchmarks/README.md"))]
+DOCUMENTS = [
+    *RUNNABLE,
+    *(REPOSITORY / name for name in ("README.zh-CN.md", "SECURITY.md", "benchmarks/README.md")),
+]
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
@@ -29,7 +34,9 @@ each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    return [block for name, block in BLOCK.findall(path.read_text(encoding="utf-8")) if name == language]
+    return [
+        block for name, block in BLOCK.findall(path.read_text(encoding="utf-8")) if name == language
+    ]
 
 
 def prose(path: Path) -> str:
@@ -39,7 +46,9 @@ def prose(path: Path) -> str:
 def commands(path: Path) -> list[list[str]]:
     """Return the commands of a document's console blocks, as lists of words."""
     lines = "".join(blocks(path, "console")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if not line.startswith("(")]  # "(": shell, not ours
+    return [
+        shlex.split(line, comments=True) for line in lines if not line.startswith("(")
+    ]  # "(": shell, not ours
 
 
 @functools.cache
@@ -57,12 +66,16 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("path", [path for path in RUNNABLE if blocks(path, "python")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in RUNNABLE if blocks(path, "python")], ids=lambda path: path.name
+)
 async def test_the_python_blocks_of_a_document_run_one_after_the_other(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "document"}
     for number, block in enumerate(blocks(path, "python")):
-        code = compile(block, f"{path.name}, block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(
+            block, f"{path.name}, block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        )
         register_source(monkeypatch, code.co_filename, block)
         result = eval(code, namespace)
         if inspect.iscoroutine(result):
@@ -71,10 +84,14 @@ async def test_the_python_blocks_of_a_document_run_one_after_the_other(path, tmp
 
 def register_source(monkeypatch, filename, source):
     """Let torch.jit.script find the source of a plain model, as it does in a notebook."""
-    monkeypatch.setitem(linecache.cache, filename, (len(source), None, source.splitlines(keepends=True), filename))
+    monkeypatch.setitem(
+        linecache.cache, filename, (len(source), None, source.splitlines(keepends=True), filename)
+    )
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if blocks(path, "console")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if blocks(path, "console")], ids=lambda path: path.name
+)
 def test_the_commands_of_a_document_exist(path):
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for command in commands(path):
@@ -85,10 +102,16 @@ def test_the_commands_of_a_document_exist(path):
             assert options <= script_options(command[1]), command
 
 
-@pytest.mark.parametrize("path", [*RUNNABLE, REPOSITORY / "SECURITY.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*RUNNABLE, REPOSITORY / "SECURITY.md"], ids=lambda path: path.name
+)
 def test_the_options_that_a_document_mentions_exist(path):
     scripts = ("run_websocket_client.py", "run_websocket_server.py", "start_websocket_servers.py")
-    mentioned = {option for code in CODE.findall(prose(path)) for option in re.findall(r"(?<!\S)`?(--\w+)", code)}
+    mentioned = {
+        option
+        for code in CODE.findall(prose(path))
+        for option in re.findall(r"(?<!\S)`?(--\w+)", code)
+    }
     assert {option.strip("`") for option in mentioned} <= set().union(*map(script_options, scripts))
 
 

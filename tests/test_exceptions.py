@@ -11,7 +11,9 @@ from syft import exceptions
 from syft.exceptions import RemoteError, SyftError, from_fields, to_fields
 
 CLASSES = {
-    name: value for name, value in vars(exceptions).items() if isinstance(value, type) and issubclass(value, SyftError)
+    name: value
+    for name, value in vars(exceptions).items()
+    if isinstance(value, type) and issubclass(value, SyftError)
 }
 URL = "ws://127.0.0.1:8778"
 EXAMPLES = [
@@ -28,7 +30,9 @@ EXAMPLES = [
     exceptions.UnknownCommand("alice", "add_dataset", ["evaluate", "fit"]),
     exceptions.NotSerializable("a value of type builtins.set", "unknown type"),
     exceptions.NotConvertible("model 'Net'", "prim::CreateObject"),
-    exceptions.InvalidReply("bob", "parameter 'fc.weight'", "(2, 3) torch.float64", "(2, 3) torch.float32"),
+    exceptions.InvalidReply(
+        "bob", "parameter 'fc.weight'", "(2, 3) torch.float64", "(2, 3) torch.float32"
+    ),
     exceptions.NotScriptable("function 'loss_fn'", "RuntimeError: not supported"),
     exceptions.WorkerNotFoundException("dave", ["alice", "me"]),
     exceptions.ObjectNotFoundError("alice", 17),
@@ -63,16 +67,16 @@ examples = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(err
 
 TEXTS = {
     "WorkerUnreachable": "worker 'bob' did not accept a connection at ws://127.0.0.1:8778 within 10 s (4 attempts; the "
-    "last one: ConnectionRefusedError). Is the server running at ws://127.0.0.1:8778? Start the workers first: python "
-    "start_websocket_servers.py",
+    "last one: ConnectionRefusedError). Is the server running at ws://127.0.0.1:8778? Start the "
+    "workers first: python start_websocket_servers.py",
     "WorkerNotFoundException": "no worker 'dave' is known in this process; it knows: 'alice', 'me'. Create its "
     "proxy first, or register it with add_worker().",
     "DatasetNotFound": "worker 'alice' has no dataset 'mnist_testing' (unknown dataset); it has: 'mnist'.",
     "MessageTooLarge": "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
     "Raise max_message_bytes on the client and on the server.",
     "OperatorNotAllowed": "this model or function is refused: __torch__.Net.forward uses aten::save, which is not on "
-    "the list of allowed operators (syft/graph/operators.py). Write it without, or have the receiver allow it "
-    "(allow_operators=).",
+    "the list of allowed operators (syft/graph/operators.py). Write it without, or have the "
+    "receiver allow it (allow_operators=).",
     "QuorumNotReached": "received 1 model; the round needs 2 (min_workers). Failures: bob: no answer; charlie: it has "
     "gone.",
     "InvalidReply": "worker 'bob' sent an invalid reply: parameter 'fc.weight': (2, 3) torch.float64; expected (2, 3) "
@@ -124,7 +128,13 @@ def test_a_text_names_every_fact(error):
     if isinstance(error, exceptions.VersionMismatch):
         del facts["cause"]  # that is the two versions
     for value in facts.values():
-        parts = value if isinstance(value, list) else [*value, *value.values()] if isinstance(value, dict) else [value]
+        parts = (
+            value
+            if isinstance(value, list)
+            else [*value, *value.values()]
+            if isinstance(value, dict)
+            else [value]
+        )
         for part in parts:
             text = f"{part:g}" if isinstance(part, float) else str(part).strip()
             assert text in str(error).replace("\n  ", "\n")
@@ -135,7 +145,9 @@ def test_a_list_of_nothing_is_called_none():
 
 
 def test_the_text_of_a_key_error_is_not_quoted():
-    assert str(exceptions.ObjectNotFoundError("alice", 17)).startswith("worker 'alice' has no object with id 17.")
+    assert str(exceptions.ObjectNotFoundError("alice", 17)).startswith(
+        "worker 'alice' has no object with id 17."
+    )
 
 
 @pytest.mark.parametrize("error", EXAMPLES[:-1], ids=lambda error: type(error).__name__)
@@ -161,10 +173,16 @@ def test_no_error_is_made_of_a_foreign_name_or_of_other_fields(type_name, fields
 
 
 @examples
-@pytest.mark.parametrize("travel", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "travel", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"]
+)
 def test_an_error_survives_copies_and_pickle(error, travel):
     again = travel(error)
-    assert (type(again), to_fields(again), str(again)) == (type(error), to_fields(error), str(error))
+    assert (type(again), to_fields(again), str(again)) == (
+        type(error),
+        to_fields(error),
+        str(error),
+    )
 
 
 def test_a_copy_keeps_the_remote_traceback():
@@ -174,7 +192,9 @@ def test_a_copy_keeps_the_remote_traceback():
 
 
 BUILT_IN = sorted(
-    name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
+    name
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, Exception)
 )
 
 
@@ -189,7 +209,11 @@ def test_a_remote_error_is_of_the_built_in_type_that_was_raised(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["OutOfMemoryError", "SystemExit", "KeyboardInterrupt", "print", "__doc__", "RemoteError"]
+    "name",
+    ["OutOfMemoryError", "SystemExit", "KeyboardInterrupt", "print", "__doc__", "RemoteError"],
 )
 def test_a_remote_error_of_any_other_type_is_just_a_remote_error(name):
-    assert type(RemoteError.of(name, worker="alice", call="fit()", message="", traceback="")) is RemoteError
+    assert (
+        type(RemoteError.of(name, worker="alice", call="fit()", message="", traceback=""))
+        is RemoteError
+    )

@@ -1,4 +1,5 @@
-"""How failures are told: what is odd in them, on either side, reaches no terminal and raises nothing else."""
+"""How failures are told: what is odd in them, on either side, reaches no terminal and raises
+nothing else."""
 
 import logging
 import re
@@ -24,14 +25,21 @@ from syft.exceptions import (
 from syft.wire.failures import describe_call, describe_request, failure, unwrap
 
 ODD = "\x1b[2J\x1b]0;owned\x07\r\nfake: line\u202egnp.exe\x9b31m\x7f\u2028\u2066\ud800"
-SAFE = r"\x1b[2J\x1b]0;owned\x07\x0d" + "\n" + r"fake: line\u202egnp.exe\x9b31m\x7f\u2028\u2066\ud800"
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+SAFE = (
+    r"\x1b[2J\x1b]0;owned\x07\x0d" + "\n" + r"fake: line\u202egnp.exe\x9b31m\x7f\u2028\u2066\ud800"
+)
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def test_calls_are_described_shortly():
     arguments = {"key": "mnist", "data": torch.zeros(2, 3), "long": "x" * 100, "model": [1]}
     text = describe_call("fit", (1, None), arguments)
-    assert text == f"fit(1, None, key='mnist', data=<Tensor (2, 3)>, long='{'x' * 56}..., model=<list>)"
+    assert (
+        text
+        == f"fit(1, None, key='mnist', data=<Tensor (2, 3)>, long='{'x' * 56}..., model=<list>)"
+    )
 
 
 def test_descriptions_have_one_line_of_bounded_length_whatever_the_names():
@@ -41,7 +49,9 @@ def test_descriptions_have_one_line_of_bounded_length_whatever_the_names():
 
 
 def test_a_request_is_described_by_the_call_that_it_asks_for():
-    assert describe_request("call", {"name": "fit", "args": [1], "kwargs": {"a": 2}}) == "fit(1, a=2)"
+    assert (
+        describe_request("call", {"name": "fit", "args": [1], "kwargs": {"a": 2}}) == "fit(1, a=2)"
+    )
     assert describe_request("get", {"id": 5}) == "get(id=5)"
     assert describe_request("call", {"name": 5}) == "call(name=5)"
     assert describe_request("call", {1: 2}) == "call(1=2)"
@@ -53,7 +63,9 @@ def test_unwrap_takes_replies_and_failures_only():
         unwrap(wire.encode(wire.Request(1, "get")), "alice")
     with pytest.raises(exceptions.DatasetExists) as raised:
         fields = {"worker": "alice", "dataset_key": "mnist"}
-        unwrap(wire.encode(wire.Failure(1, "DatasetExists", "", fields, "call", "Traceback")), "alice")
+        unwrap(
+            wire.encode(wire.Failure(1, "DatasetExists", "", fields, "call", "Traceback")), "alice"
+        )
     assert raised.value.remote_traceback == "Traceback"
 
 
@@ -129,9 +141,20 @@ TRAVELS = ODD[:-1]
 def test_what_a_hostile_worker_says_is_made_printable():
     told = raised(hostile(TRAVELS, TRAVELS, {}, TRAVELS, TRAVELS))
     assert isinstance(told, RemoteError)
-    for text in (str(told), told.type_name, told.call, told.message, told.traceback, told.remote_traceback):
+    for text in (
+        str(told),
+        told.type_name,
+        told.call,
+        told.message,
+        told.traceback,
+        told.remote_traceback,
+    ):
         assert not CONTROL.search(text)
-    told = raised(hostile("DatasetExists", fields={"worker": TRAVELS, "dataset_key": TRAVELS}, traceback=TRAVELS))
+    told = raised(
+        hostile(
+            "DatasetExists", fields={"worker": TRAVELS, "dataset_key": TRAVELS}, traceback=TRAVELS
+        )
+    )
     assert isinstance(told, DatasetExists)
     assert not CONTROL.search(f"{told} {told.worker} {told.dataset_key} {told.remote_traceback}")
 
@@ -148,12 +171,21 @@ for _ in range(300):
         ("DatasetNotFound", {"worker": "alice", "dataset_key": "mnist", "available": [5]}),
         ("DatasetNotFound", {"worker": "alice", "dataset_key": "mnist", "available": NESTED}),
         ("DatasetNotFound", {"worker": "alice", "dataset_key": "mnist"}),
-        ("DatasetNotFound", {"worker": "alice", "dataset_key": "mnist", "available": [], "more": 1}),
+        (
+            "DatasetNotFound",
+            {"worker": "alice", "dataset_key": "mnist", "available": [], "more": 1},
+        ),
         ("DatasetExists", {"worker": ["alice"], "dataset_key": "mnist"}),
         ("DatasetExists", {"1": "alice", "none": "mnist"}),
-        ("LimitExceeded", {"worker": "alice", "what": "x", "observed": "many", "limit": None, "setting": "x"}),
+        (
+            "LimitExceeded",
+            {"worker": "alice", "what": "x", "observed": "many", "limit": None, "setting": "x"},
+        ),
         ("MessageTooLarge", {"worker": "alice", "what": "x", "size": {}, "limit": 1.5}),
-        ("WorkerUnreachable", {"worker": "a", "url": "u", "seconds": "s", "attempts": 1, "cause": "c"}),
+        (
+            "WorkerUnreachable",
+            {"worker": "a", "url": "u", "seconds": "s", "attempts": 1, "cause": "c"},
+        ),
         ("QuorumNotReached", {"received": 1, "needed": 2, "failures": [1]}),
         ("QuorumNotReached", {"received": 1, "needed": 2, "failures": {"bob": 5}}),
         ("AddressInUse", {"worker": 1, "url": 2, "cause": 3}),
@@ -191,7 +223,11 @@ class Echo(sy.VirtualWorker):
 def test_neither_log_nor_error_holds_what_a_coordinator_would_print(caplog):
     worker = Echo(id="alice", verbose=True)
     with caplog.at_level(logging.DEBUG, "syft"):
-        for name, kwargs in ((TRAVELS, {}), ("raise_it", {"text": TRAVELS}), ("raise_it", {TRAVELS: 1})):
+        for name, kwargs in (
+            (TRAVELS, {}),
+            ("raise_it", {"text": TRAVELS}),
+            ("raise_it", {TRAVELS: 1}),
+        ):
             with pytest.raises(SyftError) as caught:
                 worker.call(name, **kwargs)
             assert not CONTROL.search(f"{caught.value} {caught.value.remote_traceback}")
@@ -200,7 +236,15 @@ def test_neither_log_nor_error_holds_what_a_coordinator_would_print(caplog):
 
 
 @pytest.mark.parametrize(
-    "answer", [None, 5, "text", {"obj": 1}, [1], {"obj": "x", "wrapped": False, "tags": [], "description": None}]
+    "answer",
+    [
+        None,
+        5,
+        "text",
+        {"obj": 1},
+        [1],
+        {"obj": "x", "wrapped": False, "tags": [], "description": None},
+    ],
 )
 def test_what_is_no_object_is_an_invalid_reply(answer, monkeypatch):
     worker = sy.VirtualWorker(id="alice")

@@ -29,7 +29,9 @@ MODEL, LOSS = 0, 1  # ids of the objects that the configs name
 WORKER = "FederatedClient"  # what a client that is no worker is called
 
 
-def client_with(model: Any, loss_fn: Any = F.nll_loss, dataset: Any = None, **settings: Any) -> FederatedClient:
+def client_with(
+    model: Any, loss_fn: Any = F.nll_loss, dataset: Any = None, **settings: Any
+) -> FederatedClient:
     """Return a client with a dataset, "blobs", and with a TrainConfig for a model that it holds."""
     client = FederatedClient(datasets={"blobs": dataset or blobs()})
     client.set_obj(ObjectWrapper(model, MODEL))
@@ -39,7 +41,9 @@ def client_with(model: Any, loss_fn: Any = F.nll_loss, dataset: Any = None, **se
 
 
 def config(**settings: Any) -> sy.TrainConfig:
-    return sy.TrainConfig(None, None, model_id=MODEL, loss_fn_id=LOSS, **{"batch_size": 8, "seed": 7, **settings})
+    return sy.TrainConfig(
+        None, None, model_id=MODEL, loss_fn_id=LOSS, **{"batch_size": 8, "seed": 7, **settings}
+    )
 
 
 def equal(first: nn.Module, second: nn.Module) -> bool:
@@ -49,7 +53,11 @@ def equal(first: nn.Module, second: nn.Module) -> bool:
 
 def optimizer_names() -> list[str]:
     found = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type)}
-    return sorted(name for name, value in found.items() if issubclass(value, Optimizer) and value is not Optimizer)
+    return sorted(
+        name
+        for name, value in found.items()
+        if issubclass(value, Optimizer) and value is not Optimizer
+    )
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -57,16 +65,21 @@ def optimizer_names() -> list[str]:
 @pytest.mark.parametrize("max_nr_batches", [-1, -5, 1, 4, 100])
 def test_fit_is_plain_local_training_bit_for_bit(epochs, shuffle, max_nr_batches):
     local = Classifier()
-    client = client_with(copy.deepcopy(local), epochs=epochs, shuffle=shuffle, max_nr_batches=max_nr_batches)
+    client = client_with(
+        copy.deepcopy(local), epochs=epochs, shuffle=shuffle, max_nr_batches=max_nr_batches
+    )
     loss = client.fit("blobs")
     expected = train_locally(local, F.nll_loss, blobs(), client.train_config, WORKER)
     assert equal(client.get_obj(MODEL).obj, local)
     assert torch.equal(loss, expected) and loss.shape == () and not loss.requires_grad
 
 
-@pytest.mark.parametrize("kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data)])
+@pytest.mark.parametrize(
+    "kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data)]
+)
 def test_copies_of_a_model_train_alike_although_they_share_its_compiled_code(kind):
-    """The first passes run as they are, and are recorded; later ones run code that was optimised for what they saw."""
+    """The first passes run as they are, and are recorded; later ones run code that was optimised
+    for what they saw."""
     model, trained = kind(Classifier()), []
     for _ in range(5):
         client = client_with(clone(model), epochs=2)
@@ -95,11 +108,14 @@ class Counting(nn.Linear):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "bound", "steps"), [(1, -1, 3), (3, -1, 9), (3, 2, 2), (3, 3, 3), (3, 7, 7), (1, 9, 3)]
+    ("epochs", "bound", "steps"),
+    [(1, -1, 3), (3, -1, 9), (3, 2, 2), (3, 3, 3), (3, 7, 7), (1, 9, 3)],
 )
 def test_max_nr_batches_bounds_the_steps_of_all_epochs_together(epochs, bound, steps):
     model = Counting(FEATURES, CLASSES)
-    client_with(model, epochs=epochs, max_nr_batches=bound).fit("blobs")  # 20 samples, 3 batches an epoch
+    client_with(model, epochs=epochs, max_nr_batches=bound).fit(
+        "blobs"
+    )  # 20 samples, 3 batches an epoch
     assert model.calls == steps
 
 
@@ -124,7 +140,9 @@ def test_the_optimizer_keeps_its_state_over_several_fits(name, arguments):
 def test_a_fit_looks_up_its_state_a_few_times_however_many_batches_it_has(monkeypatch):
     client, times = client_with(Classifier(), batch_size=1, epochs=3), []
     training = FederatedClient._training
-    monkeypatch.setattr(FederatedClient, "_training", lambda self: [times.append(1), training(self)][1])
+    monkeypatch.setattr(
+        FederatedClient, "_training", lambda self: [times.append(1), training(self)][1]
+    )
     client.fit("blobs")
     assert len(times) <= 8  # fit, and each of the methods that a subclass may override
 
@@ -167,7 +185,9 @@ def outcome(run: Any) -> tuple[type, str] | None:
 def test_every_optimizer_of_torch_works_or_fails_as_in_torch(name, arguments):
     local = Classifier()
     client = client_with(copy.deepcopy(local), optimizer=name, optimizer_args=arguments)
-    expected = outcome(lambda: train_locally(local, F.nll_loss, blobs(), client.train_config, WORKER))
+    expected = outcome(
+        lambda: train_locally(local, F.nll_loss, blobs(), client.train_config, WORKER)
+    )
     assert outcome(lambda: client.fit("blobs")) == expected
     assert equal(client.get_obj(MODEL).obj, local)
 
@@ -215,7 +235,9 @@ def test_several_inputs_and_any_map_style_dataset():
 @pytest.mark.parametrize("batch_size", [1, 8, 20, 64])
 def test_the_loss_of_evaluate_is_the_mean_per_sample(batch_size, kind):
     model, points = Classifier(dropout=0.5), blobs()
-    result = client_with(kind(model), batch_size=batch_size).evaluate("blobs", return_raw_accuracy=False)
+    result = client_with(kind(model), batch_size=batch_size).evaluate(
+        "blobs", return_raw_accuracy=False
+    )
     expected = F.nll_loss(model.eval()(points.data), points.targets, reduction="sum") / len(points)
     assert result == {"loss": pytest.approx(expected.item(), rel=1e-5)}
 
@@ -231,7 +253,10 @@ def test_counts_and_histograms_are_those_of_numpy():
         "histogram_predictions",
         "histogram_target",
     }
-    assert (result["nr_correct_predictions"], result["nr_predictions"]) == (np.sum(pred == target), 50)
+    assert (result["nr_correct_predictions"], result["nr_predictions"]) == (
+        np.sum(pred == target),
+        50,
+    )
     assert 0 < result["nr_correct_predictions"] < 50
     for key, values in (("histogram_predictions", pred), ("histogram_target", target)):
         np.testing.assert_array_equal(result[key], np.bincount(values, minlength=CLASSES))
@@ -253,7 +278,9 @@ def test_a_regression_is_evaluated_by_its_loss():
     dataset = sy.BaseDataset(points.data, points.targets.float())
     model = Regressor()
     result = client_with(model, F.mse_loss, dataset).evaluate("blobs", return_raw_accuracy=False)
-    assert result == {"loss": pytest.approx(F.mse_loss(model(dataset.data), dataset.targets).item(), rel=1e-5)}
+    assert result == {
+        "loss": pytest.approx(F.mse_loss(model(dataset.data), dataset.targets).item(), rel=1e-5)
+    }
 
 
 class Detector(nn.Module):
@@ -286,15 +313,22 @@ def test_one_output_is_counted_by_its_threshold(target_shape, dtype, flat, proba
     points, model = blobs(samples=50), Detector(flat, probability)
     target = points.targets == 0
     dataset = sy.BaseDataset(points.data, target.to(dtype).reshape(target_shape))
-    logits = points.data.numpy() @ model.linear.weight.detach().numpy()[0] + model.linear.bias.item()
+    logits = (
+        points.data.numpy() @ model.linear.weight.detach().numpy()[0] + model.linear.bias.item()
+    )
     pred = (1 / (1 + np.exp(-logits)) if probability else logits) > threshold
     result = client_with(model, bce, dataset, batch_size=7).evaluate(
         "blobs", return_histograms=True, nr_bins=2, return_loss=False, threshold=threshold
     )
-    assert (result["nr_correct_predictions"], result["nr_predictions"]) == (np.sum(pred == target.numpy()), 50)
+    assert (result["nr_correct_predictions"], result["nr_predictions"]) == (
+        np.sum(pred == target.numpy()),
+        50,
+    )
     assert 0 < np.sum(pred) < 50
     np.testing.assert_array_equal(result["histogram_predictions"], np.bincount(pred, minlength=2))
-    np.testing.assert_array_equal(result["histogram_target"], np.bincount(target.numpy(), minlength=2))
+    np.testing.assert_array_equal(
+        result["histogram_target"], np.bincount(target.numpy(), minlength=2)
+    )
 
 
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)], ids=str)
@@ -307,16 +341,19 @@ def test_a_perfect_detector_has_all_right(shape):
     assert (result["nr_correct_predictions"], result["nr_predictions"]) == (5, 5)
 
 
-@pytest.mark.parametrize("asked", [{}, {"return_raw_accuracy": False, "return_histograms": True, "nr_bins": 2}])
+@pytest.mark.parametrize(
+    "asked", [{}, {"return_raw_accuracy": False, "return_histograms": True, "nr_bins": 2}]
+)
 @pytest.mark.parametrize(("flat", "shape"), [(True, "(8,)"), (False, "(8, 1)")])
 def test_one_output_without_a_threshold_is_refused_with_its_shape(asked, flat, shape):
     client = client_with(Detector(flat), bce, sy.BaseDataset(blobs().data, blobs().targets == 0))
     with pytest.raises(ValueError) as refused:
         client.evaluate("blobs", **asked)
     assert str(refused.value) == (
-        f"evaluate() cannot count predictions: the model's output has the shape {shape}; expected a column for each "
-        "class, or a threshold. Pass threshold=0 if it is a logit, threshold=0.5 if it is a probability. "
-        "For the loss alone, pass return_raw_accuracy=False and ask for no histograms."
+        f"evaluate() cannot count predictions: the model's output has the shape {shape}; expected "
+        "a column for each class, or a threshold. Pass threshold=0 if it is a logit, "
+        "threshold=0.5 if it is a probability. For the loss alone, pass "
+        "return_raw_accuracy=False and ask for no histograms."
     )
     assert client.evaluate("blobs", return_raw_accuracy=False).keys() == {"loss"}
 
@@ -337,24 +374,37 @@ class Several(nn.Module):
 def test_several_outputs_are_refused_with_their_type_and_have_a_loss(kind):
     first = 0 if kind is tuple else "output"
     client = client_with(Several(kind), lambda pred, target: F.nll_loss(pred[first], target))
-    with pytest.raises(ValueError, match=rf"the model returned a {kind.__name__}; expected one tensor\. For the loss"):
+    with pytest.raises(
+        ValueError,
+        match=rf"the model returned a {kind.__name__}; expected one tensor\. For the loss",
+    ):
         client.evaluate("blobs")
     expected = F.nll_loss(client.get_obj(MODEL).obj(blobs().data)[first], blobs().targets).item()
-    assert client.evaluate("blobs", return_raw_accuracy=False) == {"loss": pytest.approx(expected, rel=1e-5)}
+    assert client.evaluate("blobs", return_raw_accuracy=False) == {
+        "loss": pytest.approx(expected, rel=1e-5)
+    }
 
 
 @pytest.mark.parametrize(
     ("targets", "reason"),
     [
-        (torch.linspace(7.5, 9.5, 20), "and some targets are neither 0 nor 1; expected two classes, 0 and 1"),
-        (torch.full((20,), torch.nan), "and some targets are neither 0 nor 1; expected two classes, 0 and 1"),
+        (
+            torch.linspace(7.5, 9.5, 20),
+            "and some targets are neither 0 nor 1; expected two classes, 0 and 1",
+        ),
+        (
+            torch.full((20,), torch.nan),
+            "and some targets are neither 0 nor 1; expected two classes, 0 and 1",
+        ),
         (torch.arange(20), "and some targets are neither 0 nor 1; expected two classes, 0 and 1"),
         (torch.zeros(20, 2), r"the targets have \(8, 2\); expected one target for each number"),
     ],
     ids=["numbers", "nan", "classes", "two"],
 )
 def test_targets_of_no_two_classes_are_refused_and_not_told(targets, reason):
-    client = client_with(Detector(), lambda pred, target: pred.sum(), sy.BaseDataset(blobs().data, targets))
+    client = client_with(
+        Detector(), lambda pred, target: pred.sum(), sy.BaseDataset(blobs().data, targets)
+    )
     with pytest.raises(ValueError, match=reason) as refused:
         client.evaluate("blobs", threshold=0)
     assert "return_raw_accuracy=False" in str(refused.value)
@@ -362,16 +412,22 @@ def test_targets_of_no_two_classes_are_refused_and_not_told(targets, reason):
 
 
 def test_a_threshold_for_several_columns_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(8, 3\), and threshold is 0\.5; expected one column, or no"):
+    with pytest.raises(
+        ValueError, match=r"shape \(8, 3\), and threshold is 0\.5; expected one column, or no"
+    ):
         client_with(Classifier()).evaluate("blobs", threshold=0.5)
 
 
 @pytest.mark.parametrize("nr_bins", [-1, 0, 10_001, 100_000_000])
 def test_histograms_need_bins_but_not_too_many(nr_bins):
     client = client_with(Classifier())
-    with pytest.raises(ValueError, match=f"nr_bins is {nr_bins}; expected the number of classes, from 1 to 10,000"):
+    with pytest.raises(
+        ValueError, match=f"nr_bins is {nr_bins}; expected the number of classes, from 1 to 10,000"
+    ):
         client.evaluate("blobs", return_histograms=True, nr_bins=nr_bins)
-    assert client.evaluate("blobs", nr_bins=nr_bins)["nr_predictions"] == 20  # no histograms, no bins
+    assert (
+        client.evaluate("blobs", nr_bins=nr_bins)["nr_predictions"] == 20
+    )  # no histograms, no bins
 
 
 def test_a_batch_has_no_more_places_than_the_dataset_has_samples():
@@ -382,12 +438,16 @@ def test_a_batch_has_no_more_places_than_the_dataset_has_samples():
     assert client._create_data_loader("nothing").batch_size == 1
 
 
-@pytest.mark.parametrize("settings", [{"max_nr_batches": 1e300}, {"epochs": 1, "max_nr_batches": 2**62 + 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"max_nr_batches": 1e300}, {"epochs": 1, "max_nr_batches": 2**62 + 0.0}], ids=str
+)
 def test_a_bound_beyond_all_batches_is_none(settings):
     assert client_with(Classifier(), **settings).fit("blobs") is not None
 
 
-@pytest.mark.parametrize("key", [["blobs"], {}, torch.ones(3), "x" * 10**6], ids=lambda key: type(key).__name__)
+@pytest.mark.parametrize(
+    "key", [["blobs"], {}, torch.ones(3), "x" * 10**6], ids=lambda key: type(key).__name__
+)
 def test_a_key_that_is_none_is_not_found(key):
     with pytest.raises(DatasetNotFound) as refused:
         client_with(Classifier()).fit(key)
@@ -401,7 +461,9 @@ def test_what_is_missing_is_named(call):
     assert isinstance(refused.value, ValueError)
 
     client = client_with(Classifier())
-    with pytest.raises(DatasetNotFound, match=r"no dataset 'mnist' \(unknown dataset\); it has: 'blobs'") as refused:
+    with pytest.raises(
+        DatasetNotFound, match=r"no dataset 'mnist' \(unknown dataset\); it has: 'blobs'"
+    ) as refused:
         call(client, "mnist")
     assert isinstance(refused.value, ValueError)
 

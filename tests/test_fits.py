@@ -52,7 +52,9 @@ class Worker(Server):
 
 def one_sample(**settings: Any) -> sy.TrainConfig:
     """Return a config that reads one sample a fit, and changes nothing."""
-    return make_config(**{"batch_size": 1, "max_nr_batches": 1, "optimizer_args": {"lr": 0.0}, **settings})
+    return make_config(
+        **{"batch_size": 1, "max_nr_batches": 1, "optimizer_args": {"lr": 0.0}, **settings}
+    )
 
 
 def virtual(worker_id: str = "alice") -> tuple[sy.VirtualWorker, Samples]:
@@ -161,7 +163,9 @@ def test_a_config_that_is_set_locally_counts_its_own_fits():
     sent = one_sample().send(worker)
     found = picks(worker, samples, 2)
     for seed in (8, 7, 7):
-        config = sy.TrainConfig(None, None, model_id=sent._model_id, loss_fn_id=sent._loss_fn_id, seed=seed)
+        config = sy.TrainConfig(
+            None, None, model_id=sent._model_id, loss_fn_id=sent._loss_fn_id, seed=seed
+        )
         config.batch_size, config.max_nr_batches = 1, 1
         worker.set_obj(config)
         worker.fit("samples")
@@ -184,7 +188,8 @@ def test_a_loader_outside_a_fit_is_shuffled_anew_each_time():
 
 
 def trained_digest(pipe: Any) -> None:
-    """Train on two workers, one of them behind a socket, and send a digest of all that came of it."""
+    """Train on two workers, one of them behind a socket, and send a digest of all that came of
+    it."""
     torch.set_num_threads(1)
     digest = hashlib.sha256()
     torch.manual_seed(3)
@@ -274,7 +279,9 @@ async def test_a_fit_that_is_given_up_in_the_queue_counts(again):
 
         assert await asyncio.to_thread(eventually, lambda: len(queued()) == 1)
         fit.cancel()
-        assert await asyncio.to_thread(eventually, lambda: all(job.abandoned.is_set() for job in queued()))
+        assert await asyncio.to_thread(
+            eventually, lambda: all(job.abandoned.is_set() for job in queued())
+        )
         worker.release.set()
         await in_time(held)
         if again:

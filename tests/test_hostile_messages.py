@@ -1,4 +1,5 @@
-"""Messages of no use to a worker: each gets an error or ends its own connection, and nobody else notices."""
+"""Messages of no use to a worker: each gets an error or ends its own connection, and nobody else
+notices."""
 
 import pytest
 import torch
@@ -40,7 +41,10 @@ def test_first_message_that_is_no_greeting(server, proxy):
 
 
 def test_no_message_at_all():
-    with serving(Server(limits=Limits(handshake_seconds=0.2))) as server, raw(server, session=None) as connection:
+    with (
+        serving(Server(limits=Limits(handshake_seconds=0.2))) as server,
+        raw(server, session=None) as connection,
+    ):
         assert closing_code(connection) == 1002
 
 

@@ -1,4 +1,5 @@
-"""What a worker grants: bounds of every kind, the owner's policy, and a named error to whoever wants more."""
+"""What a worker grants: bounds of every kind, the owner's policy, and a named error to whoever
+wants more."""
 
 import argparse
 import asyncio
@@ -87,8 +88,8 @@ class TestLimits:
             connect(server)
         assert (caught.value.worker, caught.value.observed, caught.value.limit) == ("alice", 3, 2)
         assert str(caught.value) == (
-            "worker 'alice' refused the request: the open connections (3) would exceed the limit of 2 (connections, "
-            "set by the worker's owner)."
+            "worker 'alice' refused the request: the open connections (3) would exceed the limit "
+            "of 2 (connections, set by the worker's owner)."
         )
         assert first.objects_count_remote() == 0
         first.close()
@@ -102,8 +103,12 @@ class TestLimits:
             connect(server)
         assert caught.value.setting == "sessions"
         first.close()
-        wait_until(lambda: any(not session.connected for session in server._dispatcher.sessions.values()))
-        third = connect(server)  # the session that was not connected made room, and its objects went
+        wait_until(
+            lambda: any(not session.connected for session in server._dispatcher.sessions.values())
+        )
+        third = connect(
+            server
+        )  # the session that was not connected made room, and its objects went
         assert third.objects_count_remote() == second.objects_count_remote() == 0
         pointer.garbage_collect_data = False
 
@@ -111,10 +116,15 @@ class TestLimits:
         server = serve(limits=Limits(objects=3, all_objects=4), data=[torch.ones(1)])
         first, second = connect(server), connect(server)
         pointers = [send(first) for _ in range(3)]
-        with pytest.raises(LimitExceeded, match=r"the objects of one coordinator \(4\) would exceed the limit of 3"):
+        with pytest.raises(
+            LimitExceeded, match=r"the objects of one coordinator \(4\) would exceed the limit of 3"
+        ):
             send(first)
         pointers.append(send(second))
-        with pytest.raises(LimitExceeded, match=r"the objects of all coordinators \(5\) would exceed the limit of 4"):
+        with pytest.raises(
+            LimitExceeded,
+            match=r"the objects of all coordinators \(5\) would exceed the limit of 4",
+        ):
             send(second)
         assert (first.objects_count_remote(), second.objects_count_remote()) == (3, 1)
         pointers.pop(0).get()
@@ -125,11 +135,13 @@ class TestLimits:
         first, second = connect(server), connect(server)
         kept = send(first, torch.zeros(200))
         with pytest.raises(
-            LimitExceeded, match=r"bytes of one coordinator's objects \(1,200\) would exceed the limit of 1,000"
+            LimitExceeded,
+            match=r"bytes of one coordinator's objects \(1,200\) would exceed the limit of 1,000",
         ):
             send(first, torch.zeros(100))
         with pytest.raises(
-            LimitExceeded, match=r"bytes of all coordinators' objects \(1,600\) would exceed the limit of 1,500"
+            LimitExceeded,
+            match=r"bytes of all coordinators' objects \(1,600\) would exceed the limit of 1,500",
         ):
             send(second, torch.zeros(200))
         del kept
@@ -151,14 +163,22 @@ class TestLimits:
         server = serve(limits=Limits(queued_calls=2))
         proxy, other = connect(server), connect(server)
         waiting = [asyncio.ensure_future(proxy.async_call("wait_for_gate")) for _ in range(2)]
-        await until(lambda: sum(session.queued for session in server._dispatcher.sessions.values()) == 2)
+        await until(
+            lambda: sum(session.queued for session in server._dispatcher.sessions.values()) == 2
+        )
         with pytest.raises(LimitExceeded, match="queued_calls"):
             await proxy.async_call("wait_for_gate")
-        elsewhere = asyncio.ensure_future(other.async_call("wait_for_gate"))  # another's queue is another's
-        await until(lambda: sum(session.queued for session in server._dispatcher.sessions.values()) == 3)
+        elsewhere = asyncio.ensure_future(
+            other.async_call("wait_for_gate")
+        )  # another's queue is another's
+        await until(
+            lambda: sum(session.queued for session in server._dispatcher.sessions.values()) == 3
+        )
         Worker.gate.set()
         assert await asyncio.wait_for(asyncio.gather(*waiting, elsewhere), DEADLINE) == [True] * 3
-        await until(lambda: sum(session.queued for session in server._dispatcher.sessions.values()) == 0)
+        await until(
+            lambda: sum(session.queued for session in server._dispatcher.sessions.values()) == 0
+        )
 
     def test_time_of_a_fit(self, serve, connect):
         server = serve(limits=Limits(call_seconds=1))
@@ -207,7 +227,9 @@ class TestLimits:
 
     def test_a_huge_name_of_a_session(self, serve, connect, monkeypatch):
         server = serve()
-        monkeypatch.setattr("syft.workers.websocket_link.uuid.uuid4", lambda: type("", (), {"hex": "x" * 65}))
+        monkeypatch.setattr(
+            "syft.workers.websocket_link.uuid.uuid4", lambda: type("", (), {"hex": "x" * 65})
+        )
         with pytest.raises(ConnectionFailed):
             connect(server)
 
@@ -296,7 +318,9 @@ class TestPolicy:
         kept = send(proxy, sy.ObjectWrapper(classifier(), id=1))
         assert len(sent["structure"]) == 64
         strict = connect(serve(policy=Policy(models=[sent["structure"]])))
-        again = send(strict, sy.ObjectWrapper(classifier(seed=3), id=2))  # other parameters, same structure
+        again = send(
+            strict, sy.ObjectWrapper(classifier(seed=3), id=2)
+        )  # other parameters, same structure
         with pytest.raises(NotPermitted, match="models"):
             send(strict, sy.ObjectWrapper(classifier(dropout=0.3), id=3))
         with pytest.raises(NotPermitted, match="models"):  # as an argument, too
@@ -310,7 +334,11 @@ class TestPolicy:
         proxy.fit("blobs")
         make_config().send(proxy)  # 20 samples in batches of 8
         proxy.fit("blobs")
-        for config in (make_config(epochs=2), make_config(batch_size=4), make_config(batch_size=4, max_nr_batches=4)):
+        for config in (
+            make_config(epochs=2),
+            make_config(batch_size=4),
+            make_config(batch_size=4, max_nr_batches=4),
+        ):
             config.send(proxy)
             with pytest.raises(LimitExceeded, match="max_steps_per_fit"):
                 proxy.fit("blobs")
@@ -321,13 +349,19 @@ class TestPolicy:
             proxy = connect(server)
             make_config().send(proxy)
             proxy.fit("blobs")
-        with pytest.raises(LimitExceeded, match=r"the fits in all \(3\) would exceed the limit of 2"):
+        with pytest.raises(
+            LimitExceeded, match=r"the fits in all \(3\) would exceed the limit of 2"
+        ):
             proxy.fit("blobs")
         assert proxy.evaluate("blobs")
 
     def test_samples_of_a_call(self, serve, connect):
         proxy = connect(serve(policy=Policy(max_samples_per_call=20, max_steps_per_fit=3)))
-        for settings in ({}, {"batch_size": 10**9}, {"batch_size": 10**9, "epochs": 2, "max_nr_batches": 1}):
+        for settings in (
+            {},
+            {"batch_size": 10**9},
+            {"batch_size": 10**9, "epochs": 2, "max_nr_batches": 1},
+        ):
             make_config(**settings).send(proxy)
             proxy.fit("blobs")  # 20 samples, whatever their batches
             proxy.evaluate("blobs")
@@ -338,11 +372,16 @@ class TestPolicy:
             make_config(**settings).send(proxy)
             with pytest.raises(LimitExceeded) as caught:
                 proxy.fit("blobs")
-            assert (caught.value.observed, caught.value.setting) == (planned, "max_samples_per_call")
+            assert (caught.value.observed, caught.value.setting) == (
+                planned,
+                "max_samples_per_call",
+            )
         strict = connect(serve(policy=Policy(max_samples_per_call=19)))
         make_config(max_nr_batches=2).send(strict)
         strict.fit("blobs")
-        with pytest.raises(LimitExceeded, match=r"the samples of one call \(20\) would exceed the limit of 19"):
+        with pytest.raises(
+            LimitExceeded, match=r"the samples of one call \(20\) would exceed the limit of 19"
+        ):
             strict.evaluate("blobs")
 
     def test_samples_in_all(self, serve, connect):
@@ -353,7 +392,9 @@ class TestPolicy:
         first.fit("blobs")
         second.evaluate("blobs")
         for ask in (first.fit, first.evaluate, second.fit):
-            with pytest.raises(LimitExceeded, match=r"the samples of all calls \(60\) would exceed the limit of 50"):
+            with pytest.raises(
+                LimitExceeded, match=r"the samples of all calls \(60\) would exceed the limit of 50"
+            ):
                 ask("blobs")
         make_config(max_nr_batches=1).send(first)
         first.fit("blobs")  # there are ten left, and these are eight
@@ -365,11 +406,15 @@ class TestPolicy:
         proxy.evaluate("blobs")
         make_config(batch_size=10**9).send(proxy)
         for ask in (proxy.fit, proxy.evaluate):
-            with pytest.raises(LimitExceeded, match=r"the samples of one batch \(20\) would exceed the limit of 8"):
+            with pytest.raises(
+                LimitExceeded, match=r"the samples of one batch \(20\) would exceed the limit of 8"
+            ):
                 ask("blobs")
 
     def test_what_a_call_reads_is_counted_whatever_it_planned(self):
-        budget = Budget("alice", 60, batch_size=8, samples_per_call=20, pool=SamplePool("alice", 18))
+        budget = Budget(
+            "alice", 60, batch_size=8, samples_per_call=20, pool=SamplePool("alice", 18)
+        )
         budget.check_plan(samples=8, batch_size=8)
         for samples, setting in (
             (8, None),
@@ -387,7 +432,9 @@ class TestPolicy:
         assert budget.samples == 16
 
     @pytest.mark.parametrize(
-        "asked", [["blobs"], {"blobs": 1}, torch.ones(2), None, "x" * 10**6], ids=lambda x: str(x)[:9]
+        "asked",
+        [["blobs"], {"blobs": 1}, torch.ones(2), None, "x" * 10**6],
+        ids=lambda x: str(x)[:9],
     )
     def test_a_key_that_is_no_name_is_not_permitted(self, asked):
         enforcer = Enforcer("alice", Policy(datasets=["blobs"]))
@@ -400,7 +447,11 @@ class TestPolicy:
         script_options.add_worker_options(parser)
         args = parser.parse_args(["--max_samples", "500", "--max_batch_size", "64"])
         policy = Policy(**script_options.worker_options(parser, args)["policy"])
-        assert (policy.max_samples, policy.max_batch_size, policy.max_samples_per_call) == (500, 64, None)
+        assert (policy.max_samples, policy.max_batch_size, policy.max_samples_per_call) == (
+            500,
+            64,
+            None,
+        )
 
     def test_one_name_is_no_list_of_names(self):
         with pytest.raises(ValueError, match="expected several names"):
@@ -408,17 +459,31 @@ class TestPolicy:
 
 
 class TestDataStays:
-    """No request returns a dataset or a sample of it, nor an object that its owner does not offer by tags."""
+    """No request returns a dataset or a sample of it, nor an object that its owner does not offer
+    by tags."""
 
     def test_what_can_be_asked_for(self, serve, connect):
         server = serve(data=[torch.full((3,), 7.0)])
         marks = [blobs(seed=0).data[0, 0].item(), blobs(seed=0).data[-1, -1].item()]
         proxy = connect(server)
-        answers = [proxy.list_objects_remote(), proxy.search([]), proxy.search("blobs"), proxy.search("secret")]
+        answers = [
+            proxy.list_objects_remote(),
+            proxy.search([]),
+            proxy.search("blobs"),
+            proxy.search("secret"),
+        ]
         for obj_id in ("blobs", "secret", "datasets", 0, 1):
             with pytest.raises(SyftError):
                 proxy.request_obj(obj_id)
-        for name in ("datasets", "add_dataset", "remove_dataset", "get_obj", "current_objects", "__dict__", "_objects"):
+        for name in (
+            "datasets",
+            "add_dataset",
+            "remove_dataset",
+            "get_obj",
+            "current_objects",
+            "__dict__",
+            "_objects",
+        ):
             with pytest.raises(SyftError):
                 proxy.call(name)
         assert not any(f"{mark:.4f}" in str(answers) for mark in marks)
@@ -429,7 +494,15 @@ class TestDataStays:
         commands = ["cancel", "delete", "get", "search", "set", "train_config"]
         assert sorted(server._dispatcher._commands) == commands
         assert server._dispatcher.callable_methods() == [
-            *("clear_objects", "evaluate", "fit", "list_objects", "objects_count", "size", "wait_for_gate")
+            *(
+                "clear_objects",
+                "evaluate",
+                "fit",
+                "list_objects",
+                "objects_count",
+                "size",
+                "wait_for_gate",
+            )
         ]
 
 
@@ -450,7 +523,9 @@ class TestAccounts:
         assert size_of(obj) == size_of(sy.ObjectWrapper(obj, id=1)) == size
 
     @pytest.mark.parametrize(
-        ("tags", "description", "size"), [(["#abc"], None, 4), (["#a", "#é"], "four", 9), ((), "\ud800", 3)], ids=str
+        ("tags", "description", "size"),
+        [(["#abc"], None, 4), (["#a", "#é"], "four", 9), ((), "\ud800", 3)],
+        ids=str,
     )
     def test_tags_and_descriptions_count(self, tags, description, size):
         tensor = torch.zeros(1)
@@ -504,7 +579,10 @@ class TestComputeThread:
 
     def test_a_stuck_job_does_not_stop_the_next(self):
         compute, gate = ComputeThread("alice", 0.1, 2), threading.Event()
-        stuck, following = compute.submit(gate.wait, DEADLINE), compute.submit(threading.current_thread)
+        stuck, following = (
+            compute.submit(gate.wait, DEADLINE),
+            compute.submit(threading.current_thread),
+        )
         with pytest.raises(LimitExceeded):
             stuck.result(DEADLINE)
         assert following.result(DEADLINE).daemon

@@ -1,4 +1,5 @@
-"""Connections that are closed or break: nothing is lost but the call in progress, and the next call connects again."""
+"""Connections that are closed or break: nothing is lost but the call in progress, and the next call
+connects again."""
 
 import asyncio
 import socket
@@ -12,7 +13,15 @@ import syft as sy
 from syft import wire
 from syft.exceptions import ConnectionLost
 from tests.models import classifier, make_config
-from tests.network import DEADLINE, Server, assert_usable, false_worker, proxy_at, serving, wait_until_held
+from tests.network import (
+    DEADLINE,
+    Server,
+    assert_usable,
+    false_worker,
+    proxy_at,
+    serving,
+    wait_until_held,
+)
 
 
 @pytest.mark.parametrize("end", ["close", "shutdown"])
@@ -94,7 +103,9 @@ def test_connection_lost_during_a_call(server, proxy):
     server.release.set()
     thread.join(DEADLINE)
     assert isinstance(info.value, ConnectionLost)
-    assert f"the connection to worker 'alice' at {proxy.url} was lost during hold(): " in str(info.value)
+    assert f"the connection to worker 'alice' at {proxy.url} was lost during hold(): " in str(
+        info.value
+    )
     assert "1001" in info.value.cause
 
 
@@ -103,7 +114,9 @@ def test_connection_that_breaks_at_each_call():
         connection.recv(timeout=DEADLINE)
         connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 1000})))
         connection.recv(timeout=DEADLINE)
-        connection.socket.shutdown(socket.SHUT_RDWR)  # close() alone says nothing while another thread reads
+        connection.socket.shutdown(
+            socket.SHUT_RDWR
+        )  # close() alone says nothing while another thread reads
 
     with false_worker(break_off) as port, proxy_at("127.0.0.1", port) as proxy:
         for _ in range(2):  # it connects again for each

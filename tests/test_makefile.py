@@ -1,4 +1,7 @@
-"""The Makefile: which environment a target uses, and what is installed there. Commands are printed, not run."""
+"""The Makefile: which environment a target uses, and what is installed there.
+
+Commands are printed, not run.
+"""
 
 import os
 import re
@@ -13,8 +16,12 @@ REPOSITORY = Path(__file__).parent.parent
 def commands(*arguments: str) -> str:
     """Return the commands that make would run, with the environment to be made anew."""
     command = ["make", "--dry-run", "--assume-new=requirements.txt", *arguments]
-    environment = {"PATH": os.environ["PATH"]}  # without the choice of the `make test` that runs this
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True).stdout
+    environment = {
+        "PATH": os.environ["PATH"]
+    }  # without the choice of the `make test` that runs this
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True
+    ).stdout
 
 
 @pytest.mark.parametrize(
@@ -26,12 +33,15 @@ def commands(*arguments: str) -> str:
         (["LOWEST=1"], ".venv-lowest"),
     ],
 )
-def test_each_choice_of_versions_has_an_environment_of_its_own(choice: list[str], folder: str) -> None:
+def test_each_choice_of_versions_has_an_environment_of_its_own(
+    choice: list[str], folder: str
+) -> None:
     assert set(re.findall(r"\.venv[^/\s]*(?=/bin/)", commands("test", *choice))) == {folder}
 
 
 def test_the_lowest_versions_are_the_lower_bounds() -> None:
-    """Every line of requirements.txt is a comment or one name with one lower bound, which LOWEST=1 pins."""
+    """Every line of requirements.txt is a comment or one name with one lower bound, which LOWEST=1
+    pins."""
     lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
     bounds = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z]+>=[\d.]+", line) for line in bounds), bounds

@@ -1,4 +1,5 @@
-"""`max_message_bytes`: what is too large is refused by name, on either side, and nothing else is lost."""
+"""`max_message_bytes`: what is too large is refused by name, on either side, and nothing else is
+lost."""
 
 import pytest
 import torch
@@ -8,7 +9,18 @@ import syft as sy
 from syft import wire
 from syft.exceptions import ConnectionLost, MessageTooLarge
 from tests.models import make_config
-from tests.network import DEADLINE, Server, call, exchange, false_worker, in_time, proxy_at, proxy_of, raw, serving
+from tests.network import (
+    DEADLINE,
+    Server,
+    call,
+    exchange,
+    false_worker,
+    in_time,
+    proxy_at,
+    proxy_of,
+    raw,
+    serving,
+)
 
 LIMIT = 20_000
 LARGE = torch.zeros(LIMIT)
@@ -20,10 +32,15 @@ def assert_usable(proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(LIMIT, 10 * LIMIT), (10 * LIMIT, LIMIT)], ids=["proxy's limit", "worker's limit"]
+    ("ours", "theirs"),
+    [(LIMIT, 10 * LIMIT), (10 * LIMIT, LIMIT)],
+    ids=["proxy's limit", "worker's limit"],
 )
 async def test_request_over_the_limit(ours, theirs):
-    with serving(Server(max_message_bytes=theirs)) as server, proxy_of(server, max_message_bytes=ours) as proxy:
+    with (
+        serving(Server(max_message_bytes=theirs)) as server,
+        proxy_of(server, max_message_bytes=ours) as proxy,
+    ):
         pointer = sy.local_worker.send(torch.ones(1), proxy)
         with pytest.raises(MessageTooLarge) as info:
             proxy.call("scale", LARGE)
@@ -41,7 +58,8 @@ async def test_request_over_the_limit(ours, theirs):
 
 
 def test_model_over_the_limit():
-    """send() raises at once, and the proxy stays usable; the worker has the objects of no half-sent config."""
+    """send() raises at once, and the proxy stays usable; the worker has the objects of no half-sent
+    config."""
     with serving(Server(max_message_bytes=LIMIT)) as server, proxy_of(server) as proxy:
         with pytest.raises(MessageTooLarge, match="alice"):
             make_config(model=torch.jit.script(torch.nn.Linear(LIMIT, 1))).send(proxy)
@@ -71,12 +89,17 @@ def test_reply_over_the_proxys_limit():
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(LIMIT, 10 * LIMIT), (10 * LIMIT, LIMIT)], ids=["proxy's limit", "worker's limit"]
+    ("ours", "theirs"),
+    [(LIMIT, 10 * LIMIT), (10 * LIMIT, LIMIT)],
+    ids=["proxy's limit", "worker's limit"],
 )
 def test_object_over_the_limit_stays_on_the_worker(ours, theirs):
     large = LARGE.clone()
     large.id, large.tags = "large", {"#offered"}
-    with serving(Server(max_message_bytes=theirs)) as server, proxy_of(server, max_message_bytes=ours) as proxy:
+    with (
+        serving(Server(max_message_bytes=theirs)) as server,
+        proxy_of(server, max_message_bytes=ours) as proxy,
+    ):
         server.load_data([large])
         with pytest.raises(MessageTooLarge):
             proxy.request_obj("large")

@@ -1,4 +1,5 @@
-"""`unpack_mnist` on small archives made here, and once on the archives that come with the project."""
+"""`unpack_mnist` on small archives made here, and once on the archives that come with the
+project."""
 
 import gzip
 import hashlib
@@ -22,8 +23,14 @@ from tutorial.mnist import DATA_ROOT, MNIST_FILES, DamagedArchiveError, RawFile,
 REPOSITORY = Path(__file__).parent.parent
 DEADLINE_S = 60
 # The first is larger than two chunks, so that a reader can be stopped half-way.
-CONTENTS = {"images": random.Random(0).randbytes(2 * mnist.CHUNK_BYTES + 1), "labels": b"\x00\x01\x02" * 100}
-FILES = tuple(RawFile(name, hashlib.md5(content).hexdigest(), len(content)) for name, content in CONTENTS.items())
+CONTENTS = {
+    "images": random.Random(0).randbytes(2 * mnist.CHUNK_BYTES + 1),
+    "labels": b"\x00\x01\x02" * 100,
+}
+FILES = tuple(
+    RawFile(name, hashlib.md5(content).hexdigest(), len(content))
+    for name, content in CONTENTS.items()
+)
 
 
 @pytest.fixture
@@ -102,9 +109,17 @@ def flip_a_bit_of_the_checksum(archive: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        pytest.param(lambda archive: b"<html>not found</html>", "Not a gzipped file", id="not gzip"),
-        pytest.param(lambda archive: archive[: len(archive) // 2], "ended before the end-of-stream", id="truncated"),
-        pytest.param(lambda archive: archive[:10] + b"\xff" * 50, "invalid block type", id="not deflate"),
+        pytest.param(
+            lambda archive: b"<html>not found</html>", "Not a gzipped file", id="not gzip"
+        ),
+        pytest.param(
+            lambda archive: archive[: len(archive) // 2],
+            "ended before the end-of-stream",
+            id="truncated",
+        ),
+        pytest.param(
+            lambda archive: archive[:10] + b"\xff" * 50, "invalid block type", id="not deflate"
+        ),
         pytest.param(flip_a_bit_of_the_checksum, "CRC check failed", id="wrong CRC"),
     ],
 )
@@ -220,10 +235,17 @@ def test_killed_process_leaves_no_broken_file(tmp_path, raw):
     assert_unpacked(raw, leftover.name)
 
 
-@pytest.mark.parametrize("module", ["tutorial.mnist", "tutorial.options", "start_websocket_servers"])
+@pytest.mark.parametrize(
+    "module", ["tutorial.mnist", "tutorial.options", "start_websocket_servers"]
+)
 def test_what_the_launcher_imports_needs_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=DEADLINE_S, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=REPOSITORY, timeout=DEADLINE_S, check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_shipped_archives_are_what_torchvision_reads(tmp_path):
@@ -234,6 +256,8 @@ def test_shipped_archives_are_what_torchvision_reads(tmp_path):
     for file in MNIST_FILES:
         shutil.copy(DATA_ROOT / "MNIST" / "raw" / f"{file.name}.gz", raw)
     unpack_mnist(tmp_path)
-    assert [(raw / file.name).stat().st_size for file in MNIST_FILES] == [file.size for file in MNIST_FILES]
+    assert [(raw / file.name).stat().st_size for file in MNIST_FILES] == [
+        file.size for file in MNIST_FILES
+    ]
     assert len(datasets.MNIST(root=tmp_path, train=True, download=False)) == 60_000
     assert len(datasets.MNIST(root=tmp_path, train=False, download=False)) == 10_000

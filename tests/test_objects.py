@@ -126,7 +126,11 @@ def test_objects_are_found_by_all_their_tags_or_by_id(query, found):
 
 
 def test_one_tag_is_searched_for_in_the_order_of_storing():
-    storage = stored(ObjectWrapper(None, 2, tags=["#x"]), ObjectWrapper(None, 1, tags=["#x"]), ObjectWrapper(None, 3))
+    storage = stored(
+        ObjectWrapper(None, 2, tags=["#x"]),
+        ObjectWrapper(None, 1, tags=["#x"]),
+        ObjectWrapper(None, 3),
+    )
     assert [obj.id for obj in storage.find_by_tag("#x")] == [2, 1]
 
 
@@ -225,8 +229,8 @@ def test_a_pointer_is_not_called_as_its_object_is():
     with pytest.raises(TypeError) as refused:
         pointer(torch.ones(1))
     assert str(refused.value) == (
-        "cannot call [ObjectPointer | me:3 -> bob:7]: it is a pointer; its object is on worker 'bob'. To call it here, "
-        "call .get() first: pointer.get()(...)."
+        "cannot call [ObjectPointer | me:3 -> bob:7]: it is a pointer; its object is on worker "
+        "'bob'. To call it here, call .get() first: pointer.get()(...)."
     )
 
 

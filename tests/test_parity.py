@@ -1,4 +1,5 @@
-"""The virtual worker and the websocket worker on the same script: the same results, to the bit, and the same errors."""
+"""The virtual worker and the websocket worker on the same script: the same results, to the bit, and
+the same errors."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -50,7 +51,9 @@ def trained(worker: Any, **settings: Any) -> tuple[Any, dict[str, torch.Tensor]]
 )
 def test_training_is_equal_to_the_bit(settings):
     with both() as workers:
-        (loss, state), (other_loss, other_state) = (trained(worker, **settings) for worker in workers)
+        (loss, state), (other_loss, other_state) = (
+            trained(worker, **settings) for worker in workers
+        )
     if loss is None:
         assert other_loss is None
     else:
@@ -87,7 +90,10 @@ def test_evaluation_is_equal():
 
 
 async def test_a_threshold_arrives_whichever_way_it_goes():
-    model, is_first = torch.jit.script(torch.nn.Linear(FEATURES, 1)), (blobs().targets == 0).float().reshape(-1, 1)
+    model, is_first = (
+        torch.jit.script(torch.nn.Linear(FEATURES, 1)),
+        (blobs().targets == 0).float().reshape(-1, 1),
+    )
     expected = int(((model(blobs().data) > 0.25) == (is_first == 1)).sum())
     server, virtual = Server(), Virtual()
     for worker in (server, virtual):
@@ -101,7 +107,9 @@ async def test_a_threshold_arrives_whichever_way_it_goes():
                 await in_time(worker.async_evaluate("first", threshold=0.25)),
             ]
             assert [result["nr_correct_predictions"] for result in results] == [expected] * 3
-            with pytest.raises(ValueError, match=r"the shape \(8, 1\); expected a column for each class, or"):
+            with pytest.raises(
+                ValueError, match=r"the shape \(8, 1\); expected a column for each class, or"
+            ):
                 worker.call("evaluate", "first")
 
 
@@ -109,7 +117,13 @@ class WithoutThreshold(Server):
     """Its owner overrides evaluate() as PySyft 0.2 had it."""
 
     def evaluate(
-        self, dataset_key, return_histograms=False, nr_bins=-1, return_loss=True, return_raw_accuracy=True, device="cpu"
+        self,
+        dataset_key,
+        return_histograms=False,
+        nr_bins=-1,
+        return_loss=True,
+        return_raw_accuracy=True,
+        device="cpu",
     ):
         return {"dataset_key": dataset_key}
 
@@ -117,7 +131,9 @@ class WithoutThreshold(Server):
 async def test_an_evaluation_without_a_threshold_does_not_mention_it():
     with serving(WithoutThreshold()) as server, proxy_of(server) as proxy:
         assert proxy.evaluate("blobs") == {"dataset_key": "blobs"}
-        assert await in_time(proxy.async_evaluate("blobs", threshold=None)) == {"dataset_key": "blobs"}
+        assert await in_time(proxy.async_evaluate("blobs", threshold=None)) == {
+            "dataset_key": "blobs"
+        }
         with pytest.raises(TypeError, match="threshold"):
             proxy.evaluate("blobs", threshold=0)
 
@@ -157,7 +173,9 @@ def wrong_optimizer_argument(worker: Any) -> None:
 
 
 def wrong_shapes(worker: Any) -> None:
-    make_config(model=torch.jit.script(torch.nn.Linear(FEATURES + 1, CLASSES)), loss_fn=nll).send(worker)
+    make_config(model=torch.jit.script(torch.nn.Linear(FEATURES + 1, CLASSES)), loss_fn=nll).send(
+        worker
+    )
     worker.call("fit", dataset_key="blobs")
 
 
@@ -169,7 +187,10 @@ def wrong_shapes(worker: Any) -> None:
         (wrong_optimizer_argument, ValueError),
         (wrong_shapes, RuntimeError),
         (lambda worker: worker.call("fit", dataset_key="blobs"), ValueError),
-        (lambda worker: worker.call("evaluate", dataset_key="blobs", return_histograms=True), ValueError),
+        (
+            lambda worker: worker.call("evaluate", dataset_key="blobs", return_histograms=True),
+            ValueError,
+        ),
         (lambda worker: worker.request_obj("nothing"), KeyError),
         (lambda worker: worker.call("add_dataset", dataset=None, key="new"), ValueError),
         (lambda worker: worker.call("scale", y=1), TypeError),

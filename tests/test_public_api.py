@@ -21,8 +21,9 @@ PATHS = sorted(ROOT.rglob("*.py"))
 # What programs written for PySyft 0.2 import, and the names that are new.
 NAMES = {
     "syft": "TorchHook local_worker hook ID_PROVIDER TrainConfig BaseDataset VirtualWorker WebsocketClientWorker "
-    "WebsocketServerWorker workers.websocket_client.WebsocketClientWorker frameworks.torch.fl.utils.federated_avg "
-    "federated.FederatedClient exceptions.RemoteError torch serde.serialize __version__",
+    "WebsocketServerWorker workers.websocket_client.WebsocketClientWorker "
+    "frameworks.torch.fl.utils.federated_avg federated.FederatedClient exceptions.RemoteError "
+    "torch serde.serialize __version__",
     "syft.workers": "WebsocketClientWorker WebsocketServerWorker VirtualWorker",
     "syft.workers.abstract": "AbstractWorker",
     "syft.workers.base": "BaseWorker",
@@ -79,14 +80,18 @@ FLOORS = [
 ]
 
 
-@pytest.mark.parametrize(("module", "name"), [(module, name) for module in NAMES for name in NAMES[module].split()])
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module in NAMES for name in NAMES[module].split()]
+)
 def test_names_can_be_imported(module, name):
     value = importlib.import_module(module)
     for part in name.split("."):
         value = getattr(value, part)
 
 
-@pytest.mark.parametrize(("cls", "name"), [(cls, name) for cls in METHODS for name in METHODS[cls].split()])
+@pytest.mark.parametrize(
+    ("cls", "name"), [(cls, name) for cls in METHODS for name in METHODS[cls].split()]
+)
 def test_methods_are_there(cls, name):
     assert hasattr(getattr(syft, cls), name)
 
@@ -115,7 +120,9 @@ def test_a_name_that_is_not_here_can_be_imported_but_not_called(name):
     assert absent is getattr(syft.serde, name) and not isinstance(b"", absent)
     with pytest.raises(NotImplementedError) as refused:
         absent(torch.ones(1), force_full_simplification=True)
-    assert str(refused.value).startswith(f"syft.serde.{name} cannot be used: only its name is here. Objects become")
+    assert str(refused.value).startswith(
+        f"syft.serde.{name} cannot be used: only its name is here. Objects become"
+    )
 
 
 def test_a_name_that_pysyft_did_not_have_is_not_there_either():
@@ -125,12 +132,18 @@ def test_a_name_that_pysyft_did_not_have_is_not_there_either():
 
 def test_all_is_what_the_package_imports_for_its_users():
     tree = ast.parse((ROOT / "__init__.py").read_text())
-    own = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "syft"]
+    own = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "syft"
+    ]
     imported = {alias.asname or alias.name for node in own for alias in node.names}
     assert set(syft.__all__) == imported - {"registry"} | {"hook", "local_worker"}
     assert len(set(syft.__all__)) == len(syft.__all__)
     # Constants, classes, then the rest, each in alphabetical order: what ruff calls sorted.
-    assert syft.__all__ == sorted(syft.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert syft.__all__ == sorted(
+        syft.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
+    )
 
 
 def test_import_star_brings_exactly_those():
@@ -174,7 +187,8 @@ print(json.dumps(facts))
 
 @pytest.fixture(scope="module")
 def new_process() -> dict[str, object]:
-    """What a program sees that imports the package, hooks torch and sends a model; warnings are errors there."""
+    """What a program sees that imports the package, hooks torch and sends a model; warnings are
+    errors there."""
     command = [sys.executable, "-c", IN_A_NEW_PROCESS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
@@ -223,7 +237,10 @@ def imports_of(name: str) -> set[str]:
 
 
 def entry_of(name: str) -> str:
-    return max((entry for floor in FLOORS for entry in floor if f"{name}.".startswith(f"{entry}.")), key=len)
+    return max(
+        (entry for floor in FLOORS for entry in floor if f"{name}.".startswith(f"{entry}.")),
+        key=len,
+    )
 
 
 def floor_of(name: str) -> int:
@@ -232,7 +249,13 @@ def floor_of(name: str) -> int:
 
 def test_the_walk_sees_imports():
     assert {"syft.wire", "asyncio", "syft.dispatch"} <= imports_of("syft.workers.virtual")
-    names = ["syft.exceptions", "syft.dispatch", "syft.federated.train_config", "syft.workers.base", "syft"]
+    names = [
+        "syft.exceptions",
+        "syft.dispatch",
+        "syft.federated.train_config",
+        "syft.workers.base",
+        "syft",
+    ]
     assert sorted(names, key=floor_of) == names
 
 
@@ -254,10 +277,15 @@ def test_only_the_websocket_workers_know_websockets(name):
     assert not knows or name.startswith("syft.workers.websocket_")
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if floor_of(name) < floor_of("syft.workers")])
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if floor_of(name) < floor_of("syft.workers")]
+)
 def test_below_the_workers_nothing_knows_transport(name):
     imported = {each.partition(".")[0] for each in imports_of(name)}
-    assert imported & {"websockets", "socket", "socketserver", "ssl", "selectors", "http", "urllib"} == set()
+    assert (
+        imported & {"websockets", "socket", "socketserver", "ssl", "selectors", "http", "urllib"}
+        == set()
+    )
     assert "asyncio" not in imported or floor_of(name) >= floor_of("syft.federated")
 
 
@@ -266,7 +294,18 @@ def test_nothing_in_the_package_imports_the_scripts():
     assert all(scripts.isdisjoint(imports_of(name)) for name in MODULES)
 
 
-UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "runpy", "code"}
+UNSAFE_MODULES = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "marshal",
+    "shelve",
+    "runpy",
+    "code",
+}
 UNSAFE_CALLS = {
     "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "np.load", "numpy.load",
     "importlib.import_module", "builtins.eval", "builtins.exec", "os.system", "os.popen",
@@ -276,7 +315,11 @@ UNSAFE_CALLS = {
 @modules
 def test_no_pickle_and_no_eval(name):
     assert {each.partition(".")[0] for each in imports_of(name)} & UNSAFE_MODULES == set()
-    calls = {ast.unparse(node.func) for node in ast.walk(tree_of(MODULES[name])) if isinstance(node, ast.Call)}
+    calls = {
+        ast.unparse(node.func)
+        for node in ast.walk(tree_of(MODULES[name]))
+        if isinstance(node, ast.Call)
+    }
     assert calls & UNSAFE_CALLS == set()
 
 

@@ -1,4 +1,5 @@
-"""How long a worker keeps what a coordinator sent it, and that nothing is left behind on either side."""
+"""How long a worker keeps what a coordinator sent it, and that nothing is left behind on either
+side."""
 
 import asyncio
 import gc
@@ -13,7 +14,17 @@ from syft import wire
 from syft.workers import websocket_server
 from syft.workers.io_thread import IOThread
 from tests.models import make_config
-from tests.network import DEADLINE, Server, call, eventually, exchange, free_port, proxy_of, raw, serving
+from tests.network import (
+    DEADLINE,
+    Server,
+    call,
+    eventually,
+    exchange,
+    free_port,
+    proxy_of,
+    raw,
+    serving,
+)
 
 
 def test_objects_go_when_their_pointers_go(proxy):
@@ -53,7 +64,12 @@ def test_objects_that_are_not_collected(proxy):
 
 def test_tagged_tensors_of_the_worker_are_found_and_fetched(server, proxy):
     sy.TorchHook(torch)
-    server.load_data([torch.arange(3).tag("#data", "#small").describe("three numbers"), torch.zeros(3).tag("#data")])
+    server.load_data(
+        [
+            torch.arange(3).tag("#data", "#small").describe("three numbers"),
+            torch.zeros(3).tag("#data"),
+        ]
+    )
     (pointer,) = proxy.search("#data", "#small")
     assert pointer.tags == {"#data", "#small"}
     fetched = pointer.get()
@@ -82,7 +98,9 @@ def test_objects_of_a_coordinator_that_does_not_come_back(server, proxy, monkeyp
     monkeypatch.setattr(websocket_server, "SESSION_GRACE", 0.01)
     gone = threading.Event()
     end_session = server._dispatcher.end_session
-    monkeypatch.setattr(server._dispatcher, "end_session", lambda session: [end_session(session), gone.set()])
+    monkeypatch.setattr(
+        server._dispatcher, "end_session", lambda session: [end_session(session), gone.set()]
+    )
     own = sy.local_worker.send(torch.ones(2), proxy)
     with raw(server, session="a") as connection:
         send_tensor(connection, "of a")
@@ -95,7 +113,8 @@ def test_objects_of_a_coordinator_that_does_not_come_back(server, proxy, monkeyp
 
 
 def test_objects_of_a_coordinator_that_came_back_over_a_second_connection(server, monkeypatch):
-    """The first connection ends only after the second was made, as when a network fails for a while."""
+    """The first connection ends only after the second was made, as when a network fails for a
+    while."""
     monkeypatch.setattr(websocket_server, "SESSION_GRACE", 0)
     with raw(server, session="a") as second:
         with raw(server, session="a") as first:
@@ -140,7 +159,9 @@ def open_things() -> tuple[int, set[str]]:
     """The number of file descriptors, and the threads but those of a running server's own pools."""
     gc.collect()
     names = {thread.name for thread in threading.enumerate()}
-    return psutil.Process().num_fds(), {name for name in names if not name.startswith(("asyncio_", "compute-"))}
+    return psutil.Process().num_fds(), {
+        name for name in names if not name.startswith(("asyncio_", "compute-"))
+    }
 
 
 def no_more_than(before: tuple[int, set[str]]) -> bool:

@@ -1,4 +1,7 @@
-"""Rounds: who counts, who is named and why, and when a round ends. The clock is real; the workers are not."""
+"""Rounds: who counts, who is named and why, and when a round ends.
+
+The clock is real; the workers are not.
+"""
 
 import asyncio
 import math
@@ -10,7 +13,13 @@ import torch
 from torch import nn
 
 import syft as sy
-from syft.exceptions import CallTimeout, ConnectionLost, QuorumNotReached, RemoteError, WorkerUnreachable
+from syft.exceptions import (
+    CallTimeout,
+    ConnectionLost,
+    QuorumNotReached,
+    RemoteError,
+    WorkerUnreachable,
+)
 from syft.federated import History, read_history, rounds, run_round
 from syft.frameworks.torch.fl import utils
 from tests.models import Classifier, blobs, classifier, make_config
@@ -32,7 +41,9 @@ class Fake:
     id: str
     connection_attempts: int = 0
     reachable: asyncio.Event = field(default_factory=asyncio.Event)
-    answer: asyncio.Future = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
     cancelled: bool = False
 
     async def async_connect(self):
@@ -99,7 +110,9 @@ async def test_models_are_in_the_order_of_the_workers_not_of_their_answers():
 async def test_who_is_late_is_named_and_cancelled():
     late = fake("bob")
     started = time.monotonic()
-    result = await in_time(run_round([fake("alice", 1.0), late, fake("charlie", 3.0)], fit, timeout=0.1))
+    result = await in_time(
+        run_round([fake("alice", 1.0), late, fake("charlie", 3.0)], fit, timeout=0.1)
+    )
     assert 0.1 <= time.monotonic() - started < 5
     assert result.failures == {"bob": "timeout after 0.1 s"}
     assert str(result) == "received 2 models, 1 failure: bob: timeout after 0.1 s"
@@ -130,7 +143,9 @@ async def test_a_fit_that_cannot_be_cancelled_does_not_hold_the_round(monkeypatc
 
     worker = fake("bob", 2.0)
     result = await in_time(
-        run_round([fake("alice", 1.0), worker], lambda w: (stubborn if w is worker else fit)(w), 0.05)
+        run_round(
+            [fake("alice", 1.0), worker], lambda w: (stubborn if w is worker else fit)(w), 0.05
+        )
     )
     release.set()
     assert worker.cancelled
@@ -143,21 +158,33 @@ def remote(type_name, message):
 
 FAILED = "The following operation failed in the TorchScript interpreter.\nTraceback:\n  f()\n    ValueError: if odd\n"
 SCRIPTS = ["script", "raised-in-script", "error-of-another-name", "hints", "script-here"]
-CUDA = FAILED + "RuntimeError: CUDA error: assert\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n\n"
+CUDA = (
+    FAILED
+    + "RuntimeError: CUDA error: assert\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n\n"
+)
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ConnectionLost("bob", "ws://b:1", "fit()", "closed with code 1006"), "connection lost: closed with code 1006"),
+        (
+            ConnectionLost("bob", "ws://b:1", "fit()", "closed with code 1006"),
+            "connection lost: closed with code 1006",
+        ),
         (
             WorkerUnreachable("bob", "ws://b:1", 1.0, 4, "refused"),
             "connection lost: not reached in 4 attempts: refused",
         ),
         (CallTimeout("bob", "fit()", 2.5), "timeout after 2.5 s"),
         (remote("ValueError", "too\nlong"), "failed: ValueError: too"),
-        (remote("RuntimeError", FAILED + "RuntimeError: shapes differ\n"), "failed: RuntimeError: shapes differ"),
-        (remote("torch.jit.Error", FAILED + "builtins.ValueError: a: b\nc\n"), "failed: ValueError: a: b"),
+        (
+            remote("RuntimeError", FAILED + "RuntimeError: shapes differ\n"),
+            "failed: RuntimeError: shapes differ",
+        ),
+        (
+            remote("torch.jit.Error", FAILED + "builtins.ValueError: a: b\nc\n"),
+            "failed: ValueError: a: b",
+        ),
         (remote("torch.jit.Error", FAILED + "Own: too much"), "failed: Own: too much"),
         (remote("RuntimeError", CUDA), "failed: RuntimeError: CUDA error: assert"),
         (RuntimeError(FAILED + "RuntimeError: here\n"), "failed: RuntimeError: here"),
@@ -167,7 +194,18 @@ CUDA = FAILED + "RuntimeError: CUDA error: assert\nFor debugging consider passin
         (remote("Odd\n", "\x1b[2J\u202egone\nmore"), r"failed: Odd\n: \x1b[2J\u202egone"),
         (remote("Odd", "x" * 10_000), "failed: Odd: " + "x" * 987 + "..."),
     ],
-    ids=["lost", "unreachable", "timeout", "remote", *SCRIPTS, "lines", "own", "wordless", "escapes", "long"],
+    ids=[
+        "lost",
+        "unreachable",
+        "timeout",
+        "remote",
+        *SCRIPTS,
+        "lines",
+        "own",
+        "wordless",
+        "escapes",
+        "long",
+    ],
 )
 async def test_reasons(error, reason):
     result = await in_time(run_round([fake("alice", 1.0), fake("bob", error)], fit, timeout=LONG))
@@ -184,7 +222,9 @@ async def test_who_cannot_be_reached_does_not_hold_the_others(timeout):
 
 
 async def test_who_answers_no_ping_does_not_hold_the_others():
-    result = await in_time(run_round([fake("alice", 1.0), fake("bob", reachable=False)], fit, timeout=LONG))
+    result = await in_time(
+        run_round([fake("alice", 1.0), fake("bob", reachable=False)], fit, timeout=LONG)
+    )
     assert result.failures["bob"].startswith("timeout after 0.")
     assert result.failures["bob"].endswith(" s, with no answer to a ping")
 
@@ -192,7 +232,9 @@ async def test_who_answers_no_ping_does_not_hold_the_others():
 async def test_a_round_waits_for_who_is_being_reached_while_it_needs_them():
     absent = fake("bob", 2.0, reachable=False)
     asyncio.get_running_loop().call_later(2 * rounds.CONNECT_GRACE, absent.reachable.set)
-    result = await in_time(run_round([fake("alice", 1.0), absent], fit, timeout=LONG, min_workers=2))
+    result = await in_time(
+        run_round([fake("alice", 1.0), absent], fit, timeout=LONG, min_workers=2)
+    )
     assert result.models == {"alice": 1.0, "bob": 2.0}
 
 
@@ -261,23 +303,31 @@ async def test_equals_training_in_turn_without_the_one_that_failed():
         return workers
 
     workers = new_workers()
-    result = await in_time(run_round(workers, lambda worker: train(worker, classifier()), timeout=LONG))
+    result = await in_time(
+        run_round(workers, lambda worker: train(worker, classifier()), timeout=LONG)
+    )
     assert list(result.failures) == ["bob"]
     assert "failed: DatasetNotFound: worker 'bob' has no dataset 'blobs'" in result.failures["bob"]
     alone = [(await train(worker, classifier()))[1] for worker in new_workers()[::2]]
     for got, expected in zip(
-        utils.federated_avg(result.models).parameters(), utils.federated_avg(alone).parameters(), strict=True
+        utils.federated_avg(result.models).parameters(),
+        utils.federated_avg(alone).parameters(),
+        strict=True,
     ):
         assert torch.equal(got, expected)
 
 
-@pytest.mark.parametrize("kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data)])
+@pytest.mark.parametrize(
+    "kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data)]
+)
 async def test_the_reason_of_a_failure_inside_a_model_is_told(kind, tmp_path):
     workers = [sy.VirtualWorker(id=name) for name in ("alice", "bob")]
     for worker, dtype in zip(workers, (torch.float, torch.double), strict=True):
         worker.add_dataset(sy.BaseDataset(blobs().data.to(dtype), blobs().targets), key="blobs")
     result = await in_time(run_round(workers, lambda worker: train(worker, kind(Classifier()))))
-    reason = "failed: RuntimeError: mat1 and mat2 must have the same dtype, but got Double and Float"
+    reason = (
+        "failed: RuntimeError: mat1 and mat2 must have the same dtype, but got Double and Float"
+    )
     assert result.failures == {"bob": reason}
     assert str(result) == f"received 1 model, 1 failure: bob: {reason}"
     with History(tmp_path / "history") as history:
@@ -289,7 +339,9 @@ async def test_a_virtual_worker_stops_what_timed_out():
     worker = sy.VirtualWorker(id="alice")
     worker.add_dataset(blobs(), key="blobs")
     with pytest.raises(QuorumNotReached):
-        await in_time(run_round([worker], lambda w: train(w, classifier(), epochs=10**9), timeout=0.1))
+        await in_time(
+            run_round([worker], lambda w: train(w, classifier(), epochs=10**9), timeout=0.1)
+        )
     result = await in_time(run_round([worker], lambda w: train(w, classifier()), timeout=LONG))
     assert list(result.models) == ["alice"]
 
@@ -300,8 +352,14 @@ LIES = {
     "a list as the model": (("bob", [1, 2], 0.5), "the model: list"),
     "no number as the loss": (("bob", Model(1.0), torch.ones(2)), "the loss: Tensor"),
     "a text as the loss": (("bob", Model(1.0), "low"), "the loss: str"),
-    "a parameter that is infinite": (("bob", Model(math.inf), 0.5), "'number': 1 values that are not finite"),
-    "a parameter that is no number": (("bob", Model(math.nan), 0.5), "'number': 1 values that are not finite"),
+    "a parameter that is infinite": (
+        ("bob", Model(math.inf), 0.5),
+        "'number': 1 values that are not finite",
+    ),
+    "a parameter that is no number": (
+        ("bob", Model(math.nan), 0.5),
+        "'number': 1 values that are not finite",
+    ),
 }
 
 

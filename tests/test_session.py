@@ -1,4 +1,5 @@
-"""Whose objects are whose: coordinators among themselves, and coordinators and the worker's owner."""
+"""Whose objects are whose: coordinators among themselves, and coordinators and the worker's
+owner."""
 
 import gc
 
@@ -75,13 +76,17 @@ def test_a_coordinator_sees_its_own_objects_and_what_the_owner_offers(pair):
         assert each.call("objects_count") == len(ids)
         assert {found["id"] for found in each.ask("search", query=["#x"])} == ids
         assert {found["id"] for found in each.ask("search", query=[])} == ids
-        assert all((obj_id in each.call("list_objects")) is (obj_id in ids) for obj_id in ("mine", *OWNED))
+        assert all(
+            (obj_id in each.call("list_objects")) is (obj_id in ids) for obj_id in ("mine", *OWNED)
+        )
     for obj_id in ("mine", "untagged", "private"):
         assert second.ask("search", query=[obj_id]) == []
         with pytest.raises(ObjectNotFoundError, match=f"has no object with id '{obj_id}'"):
             second.ask("get", id=obj_id)
         second.ask("delete", ids=[obj_id])
-    assert not {"2.5", "3.5"} & set(first.call("list_objects").replace("(", " ").replace(")", " ").split())
+    assert not {"2.5", "3.5"} & set(
+        first.call("list_objects").replace("(", " ").replace(")", " ").split()
+    )
     assert first.ask("get", id="mine")["obj"].item() == 7.25
 
 
@@ -95,7 +100,10 @@ def test_two_coordinators_use_the_same_id_without_meeting(pair):
 def test_nobody_changes_what_the_owner_offers(pair, worker):
     first, second = pair
     first.set("offered", torch.tensor(-1.0), wrapped=False)
-    assert (first.ask("get", id="offered")["obj"].item(), second.ask("get", id="offered")["obj"].item()) == (-1.0, 1.5)
+    assert (
+        first.ask("get", id="offered")["obj"].item(),
+        second.ask("get", id="offered")["obj"].item(),
+    ) == (-1.0, 1.5)
     for _ in range(2):
         assert first.ask("get", id="offered")["obj"].item() == 1.5  # its own one was fetched
     first.ask("delete", ids=list(OWNED))
@@ -104,7 +112,9 @@ def test_nobody_changes_what_the_owner_offers(pair, worker):
 
 
 def test_clearing_is_a_call_that_a_policy_may_refuse(worker):
-    someone = Coordinator(Dispatcher(worker, guard=Guard("alice", policy=Policy(calls=["fit"]))), "someone")
+    someone = Coordinator(
+        Dispatcher(worker, guard=Guard("alice", policy=Policy(calls=["fit"]))), "someone"
+    )
     someone.set(1, torch.ones(1), wrapped=False)
     with pytest.raises(NotPermitted, match="'clear_objects'"):
         someone.call("clear_objects")
@@ -191,7 +201,9 @@ def bounded(worker, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("tags", "description"), [([str(i) * 250 for i in range(4)], None), ([], "x" * 1000)], ids=["tags", "description"]
+    ("tags", "description"),
+    [([str(i) * 250 for i in range(4)], None), ([], "x" * 1000)],
+    ids=["tags", "description"],
 )
 def test_tags_and_descriptions_count(bounded, tags, description):
     arguments = {"obj": torch.ones(1), "wrapped": False, "tags": tags, "description": description}
@@ -227,7 +239,9 @@ def test_what_a_call_that_waits_will_use_counts(bounded):
 
 
 def test_a_copy_of_an_offered_model_counts(bounded, worker):
-    worker.set_obj(sy.ObjectWrapper(torch.jit.script(torch.nn.Linear(1000, 1)), "large", tags=["#model"]))
+    worker.set_obj(
+        sy.ObjectWrapper(torch.jit.script(torch.nn.Linear(1000, 1)), "large", tags=["#model"])
+    )
     with pytest.raises(LimitExceeded, match="object_bytes"):
         bounded.train_config("large", "loss")
     assert bounded.session.training.config is None
@@ -242,5 +256,9 @@ def test_a_model_that_was_fetched_leaves_nothing_behind(bounded):
     bounded.ask("get", id="model")
     assert bounded.session.training.optimizer is None and bounded.ids() == {"loss", "offered"}
     bounded.set("model", classifier(seed=3))
-    bounded.call("fit", "blobs")  # the new one of this id is trained, not what is left of the old one
-    assert not torch.equal(bounded.ask("get", id="model")["state"]["output.weight"], classifier(seed=3).output.weight)
+    bounded.call(
+        "fit", "blobs"
+    )  # the new one of this id is trained, not what is left of the old one
+    assert not torch.equal(
+        bounded.ask("get", id="model")["state"]["output.weight"], classifier(seed=3).output.weight
+    )

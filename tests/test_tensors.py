@@ -42,7 +42,9 @@ def test_the_library_reads_what_is_written() -> None:
 
 def test_what_the_library_writes_is_read() -> None:
     plain = {name: tensor.resolve_conj().contiguous() for name, tensor in TENSORS.items()}
-    assert_same(tensors.load(memoryview(library.save(plain, metadata={"by": "the library"}))), TENSORS)
+    assert_same(
+        tensors.load(memoryview(library.save(plain, metadata={"by": "the library"}))), TENSORS
+    )
 
 
 def test_nothing_is_written_and_read() -> None:

@@ -1,4 +1,5 @@
-"""TLS: certificates and host names are verified, for every kind of call; what does not fit together says so."""
+"""TLS: certificates and host names are verified, for every kind of call; what does not fit together
+says so."""
 
 import asyncio
 import ssl
@@ -14,10 +15,12 @@ from tests.network import DEADLINE, Server, in_time, proxy_at, proxy_of, serving
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Paths: of a certificate authority, of certificates that it signed and their keys, and of another authority."""
+    """Paths: of a certificate authority, of certificates that it signed and their keys, and of
+    another authority."""
     folder, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
     paths = {
-        name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key", "elsewhere", "elsewhere-key", "other-ca")
+        name: str(folder / f"{name}.pem")
+        for name in ("ca", "cert", "key", "elsewhere", "elsewhere-key", "other-ca")
     }
     authority.cert_pem.write_to_path(paths["ca"])
     trustme.CA().cert_pem.write_to_path(paths["other-ca"])
@@ -45,7 +48,9 @@ async def test_every_kind_of_call(server, files):
         config.send(proxy)
         losses = [proxy.fit("blobs"), await in_time(proxy.async_fit("blobs", return_ids=[0]))]
         assert losses[0] != losses[1]
-        results = asyncio.gather(*(proxy.async_call("scale", torch.ones(1), factor=k) for k in range(3)))
+        results = asyncio.gather(
+            *(proxy.async_call("scale", torch.ones(1), factor=k) for k in range(3))
+        )
         assert [result.item() for result in await in_time(results)] == [0, 1, 2]
         proxy.close()
         assert (await in_time(proxy.async_evaluate("blobs")))["nr_predictions"] == 20
@@ -57,10 +62,14 @@ def test_host_name_in_place_of_the_address(server, files):
         assert proxy.objects_count_remote() == 0
 
 
-@pytest.mark.parametrize("ca", ["other-ca", None], ids=["another authority", "the system's authorities"])
+@pytest.mark.parametrize(
+    "ca", ["other-ca", None], ids=["another authority", "the system's authorities"]
+)
 def test_certificate_of_an_unknown_authority(server, files, ca):
     with (
-        pytest.raises(HandshakeFailed, match=f"wss://127.0.0.1:{server.port}.*certificate verify failed"),
+        pytest.raises(
+            HandshakeFailed, match=f"wss://127.0.0.1:{server.port}.*certificate verify failed"
+        ),
         proxy_of(server, secure=True, ca_path=files.get(ca), connect_timeout=DEADLINE),
     ):
         pass
@@ -121,5 +130,8 @@ def test_certificate_of_no_use(files, tmp_path, cert, error):
 
 
 def test_missing_authority(server, tmp_path):
-    with pytest.raises(FileNotFoundError), proxy_of(server, secure=True, ca_path=tmp_path / "missing.pem"):
+    with (
+        pytest.raises(FileNotFoundError),
+        proxy_of(server, secure=True, ca_path=tmp_path / "missing.pem"),
+    ):
         pass

@@ -50,17 +50,25 @@ class TestWhoGetsIn:
             assert {token_files.find(address) for address in listening} == {server._running._token}
 
     def test_who_has_no_token_is_told_what_to_do(self):
-        with serving(worker()) as server, pytest.raises(AccessDenied) as caught, proxy_of(server, token=""):
+        with (
+            serving(worker()) as server,
+            pytest.raises(AccessDenied) as caught,
+            proxy_of(server, token=""),
+        ):
             pass
         assert caught.value.cause == "no token was sent"
         assert caught.value.remedy == (
-            "This worker was started without a token and made one, which programs of the same user on the same machine "
-            "find by themselves. For others, start it with a token (SYFT_TOKEN, --token_file or token=) and give them "
-            "the same."
+            "This worker was started without a token and made one, which programs of the same "
+            "user on the same machine find by themselves. For others, start it with a token "
+            "(SYFT_TOKEN, --token_file or token=) and give them the same."
         )
 
     def test_who_has_another_token_is_told_too(self):
-        with serving(worker()) as server, pytest.raises(AccessDenied) as caught, proxy_of(server, token="another"):
+        with (
+            serving(worker()) as server,
+            pytest.raises(AccessDenied) as caught,
+            proxy_of(server, token="another"),
+        ):
             pass
         assert caught.value.cause == "the token is wrong" and "made one" in caught.value.remedy
 
@@ -89,7 +97,9 @@ class TestWhoGetsIn:
                 assert_usable(one)
                 assert_usable(other)
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux only")
+    @pytest.mark.skipif(
+        sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux only"
+    )
     def test_two_workers_on_one_port_of_two_addresses_have_two_tokens(self):
         with serving(worker()) as one, serving(worker("127.0.0.2", one.port, id="bob")) as other:
             with proxy_of(one) as proxy:
@@ -97,7 +107,9 @@ class TestWhoGetsIn:
             with proxy_of(other) as proxy:
                 assert_usable(proxy)
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux only")
+    @pytest.mark.skipif(
+        sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux only"
+    )
     def test_who_listens_on_the_port_at_another_address_is_sent_no_token(self):
         received = []
 
@@ -106,13 +118,22 @@ class TestWhoGetsIn:
             with connection:
                 received.append(connection.recv(4096))
 
-        with serving(worker()) as server, socket.create_server(("127.0.0.2", server.port)) as listener:
+        with (
+            serving(worker()) as server,
+            socket.create_server(("127.0.0.2", server.port)) as listener,
+        ):
             thread = threading.Thread(target=listen, args=(listener,))
             thread.start()
-            with contextlib.suppress(ConnectionError), proxy_at("127.0.0.2", server.port, connect_timeout=0.1):
+            with (
+                contextlib.suppress(ConnectionError),
+                proxy_at("127.0.0.2", server.port, connect_timeout=0.1),
+            ):
                 pass
             thread.join(DEADLINE)
-        assert received[0].startswith(b"GET / HTTP/1.1") and b"authorization" not in received[0].lower()
+        assert (
+            received[0].startswith(b"GET / HTTP/1.1")
+            and b"authorization" not in received[0].lower()
+        )
 
     def test_a_proxy_finds_the_next_token_when_the_worker_is_started_again(self):
         server = worker()
@@ -129,7 +150,10 @@ class TestFile:
         with serving(worker()) as server:
             (file,) = folder.iterdir()
             assert file.name == f"{socket.gethostname()}_127.0.0.1_{server.port}"
-            assert stat.S_IMODE(file.stat().st_mode) == 0o600 and stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert (
+                stat.S_IMODE(file.stat().st_mode) == 0o600
+                and stat.S_IMODE(folder.stat().st_mode) == 0o700
+            )
             assert len(file.read_text()) == 43 and file.read_text() == server._running._token
 
     def test_it_goes_when_the_worker_stops(self, folder):
@@ -200,7 +224,9 @@ class TestFolderOfSomebodyElse:
         folder.symlink_to(tmp_path / "elsewhere")
         assert self.refused(folder, "that others cannot enter")
 
-    @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can give a directory away")
+    @pytest.mark.skipif(
+        os.name == "nt" or os.geteuid() != 0, reason="only root can give a directory away"
+    )
     def test_a_folder_of_another_user(self, folder):
         folder.mkdir(parents=True, mode=0o700)
         os.chown(folder, 65534, 65534)

@@ -13,14 +13,24 @@ from tests.models import Classifier, blobs, classifier, make_config, nll
 
 def test_text():
     config = sy.TrainConfig(batch_size=2, id=99887766, model=None, loss_fn=None)
-    expected = "<TrainConfig id:99887766 owner:me epochs: 1 batch_size: 2 optimizer_args: {'lr': 0.1}>"
+    expected = (
+        "<TrainConfig id:99887766 owner:me epochs: 1 batch_size: 2 optimizer_args: {'lr': 0.1}>"
+    )
     assert str(config) == expected
 
 
 def test_defaults_are_those_of_pysyft():
     config = sy.TrainConfig(model=None, loss_fn=None)
-    settings = {name: getattr(config, name) for name in ("batch_size", "epochs", "optimizer", "optimizer_args")}
-    assert settings == {"batch_size": 32, "epochs": 1, "optimizer": "SGD", "optimizer_args": {"lr": 0.1}}
+    settings = {
+        name: getattr(config, name)
+        for name in ("batch_size", "epochs", "optimizer", "optimizer_args")
+    }
+    assert settings == {
+        "batch_size": 32,
+        "epochs": 1,
+        "optimizer": "SGD",
+        "optimizer_args": {"lr": 0.1},
+    }
     assert (config.max_nr_batches, config.shuffle, config.owner) == (-1, True, sy.local_worker)
     assert sy.TrainConfig(None, None).id != config.id
 
@@ -54,14 +64,18 @@ def test_a_seed_that_is_given_leaves_torchs_generator_alone():
 
 @pytest.mark.parametrize("seed", [1.0, "1", [1], torch.ones(2)], ids=str)
 def test_a_seed_that_is_no_integer_is_refused(seed):
-    with pytest.raises(ValueError, match=r"TrainConfig cannot be made: seed is .*; expected an integer\.$"):
+    with pytest.raises(
+        ValueError, match=r"TrainConfig cannot be made: seed is .*; expected an integer\.$"
+    ):
         sy.TrainConfig(None, None, seed=seed)
     assert sy.TrainConfig(None, None, seed=torch.tensor(3)).seed == 3
 
 
 @pytest.mark.parametrize(("name", "number", "least"), [("batch_size", 0, 1), ("epochs", -1, 0)])
 def test_numbers_that_are_too_small_are_refused(name, number, least):
-    with pytest.raises(ValueError, match=f"{name} is {number}; expected an integer of at least {least}"):
+    with pytest.raises(
+        ValueError, match=f"{name} is {number}; expected an integer of at least {least}"
+    ):
         sy.TrainConfig(None, None, **{name: number})
 
 
@@ -119,7 +133,9 @@ def test_nothing_is_fetched_that_was_not_sent():
 
 def test_a_model_that_the_worker_holds_is_not_sent_again(alice):
     first = make_config().send(alice)
-    second = sy.TrainConfig(None, None, model_id=first._model_id, loss_fn_id=first._loss_fn_id).send(alice)
+    second = sy.TrainConfig(
+        None, None, model_id=first._model_id, loss_fn_id=first._loss_fn_id
+    ).send(alice)
     assert (second.model_ptr, second.loss_fn_ptr) == (None, None)
     assert alice.objects_count() == 2
     assert alice.fit("blobs") is not None
@@ -130,7 +146,9 @@ def test_a_plain_model_and_a_plain_loss_travel_as_graphs(alice):
     make_config(model, plain_loss).send(alice)
     assert isinstance(alice.get_obj(alice.train_config._model_id).obj, GraphModule)
     assert alice.fit("blobs") is not None
-    assert not torch.equal(alice.get_obj(alice.train_config._model_id).obj.output.weight, model.output.weight)
+    assert not torch.equal(
+        alice.get_obj(alice.train_config._model_id).obj.output.weight, model.output.weight
+    )
 
 
 def plain_loss(pred, target):

@@ -1,4 +1,5 @@
-"""The helpers of the notebook, on small data: what a figure holds is compared with the numbers it was given."""
+"""The helpers of the notebook, on small data: what a figure holds is compared with the numbers it
+was given."""
 
 import socket
 import warnings
@@ -37,7 +38,11 @@ def history(numbers):
 
 def heights(ax):
     """Return the heights of all bars of an axes, by set of bars."""
-    return [[bar.get_height() for bar in bars] for bars in ax.containers if isinstance(bars, BarContainer)]
+    return [
+        [bar.get_height() for bar in bars]
+        for bars in ax.containers
+        if isinstance(bars, BarContainer)
+    ]
 
 
 def texts(ax):
@@ -88,11 +93,22 @@ def test_predictions_are_bars_and_the_actual_digits_a_line():
 
 def test_timelines_share_one_axis_of_time():
     timelines = {"apart": plots.Timeline(), "together": plots.Timeline()}
-    timelines["apart"].spans = [("alice", "train", 0.0, 1.0), ("bob", "train", 1.0, 3.0), ("bob", "fetch", 3.0, 4.0)]
+    timelines["apart"].spans = [
+        ("alice", "train", 0.0, 1.0),
+        ("bob", "train", 1.0, 3.0),
+        ("bob", "fetch", 3.0, 4.0),
+    ]
     timelines["together"].spans = [("alice", "train", 0.0, 1.0), ("bob", "train", 0.5, 2.5)]
     apart, together = plots.plot_timelines(timelines).axes
-    assert [(bar.get_x(), bar.get_width()) for bars in apart.containers for bar in bars] == [(0, 1), (1, 2), (3, 1)]
-    assert [(bar.get_x(), bar.get_width()) for bars in together.containers for bar in bars] == [(0, 1), (0.5, 2)]
+    assert [(bar.get_x(), bar.get_width()) for bars in apart.containers for bar in bars] == [
+        (0, 1),
+        (1, 2),
+        (3, 1),
+    ]
+    assert [(bar.get_x(), bar.get_width()) for bars in together.containers for bar in bars] == [
+        (0, 1),
+        (0.5, 2),
+    ]
     assert apart.get_xlim() == together.get_xlim()
     assert (apart.get_title(), together.get_title()) == ("apart: 4.00 s", "together: 2.50 s")
 
@@ -142,7 +158,10 @@ def test_bias_changes_have_a_panel_for_each_worker():
 def test_curves_are_percentages_with_the_last_in_the_legend():
     figure = plots.plot_curves({"digits": [0.1, 0.25], "IID": [0.5, 0.875]}, "Ways")
     assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[10, 25], [50, 87.5]]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["digits: 25.0 %", "IID: 87.5 %"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "digits: 25.0 %",
+        "IID: 87.5 %",
+    ]
 
 
 FIGURES = {
@@ -150,7 +169,9 @@ FIGURES = {
     "label counts": lambda: plots.plot_label_counts(COUNTS),
     "bytes": lambda: plots.plot_bytes({"model": 10, "images": 20}, "Sizes"),
     "predictions": lambda: plots.plot_predictions(COUNTS["alice"], COUNTS["bob"], "Alone"),
-    "timelines": lambda: plots.plot_timelines({"one": plots.Timeline([("alice", "train", 0.0, 1.0)])}),
+    "timelines": lambda: plots.plot_timelines(
+        {"one": plots.Timeline([("alice", "train", 0.0, 1.0)])}
+    ),
     "training": lambda: plots.plot_training(history(range(1, 13)), 40),
     "histograms": lambda: plots.plot_prediction_histograms(history([1, 11])),
     "confusion": lambda: plots.plot_confusion_matrix(MATRIX, "Confusion"),
@@ -228,7 +249,9 @@ def test_normalised_images_are_those_that_the_workers_use():
     from torchvision import transforms
 
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
     expected = torch.stack([transform(image.numpy()) for image in images])
     torch.testing.assert_close(plots.normalised(images), expected)
 
@@ -260,7 +283,9 @@ def test_iid_workers_deal_out_every_sample_once():
 def test_check_workers_tells_who_is_ready_and_what_to_start_else(monkeypatch):
     monkeypatch.setattr(plots, "CHECK_SECONDS", 0.5)
     worker = MnistWorker(hook=None, host="localhost", port=0, id="alice")
-    worker.add_dataset(sy.BaseDataset(torch.zeros(5, 2), torch.tensor([1, 2, 2, 4, 4])), key="mnist")
+    worker.add_dataset(
+        sy.BaseDataset(torch.zeros(5, 2), torch.tensor([1, 2, 2, 4, 4])), key="mnist"
+    )
     worker.start(block=False)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # not listening

@@ -24,7 +24,8 @@ X = blobs().data
 
 
 class Normed(nn.Module):
-    """A model with running means, a frozen parameter and a constructor that cannot be called without arguments."""
+    """A model with running means, a frozen parameter and a constructor that cannot be called
+    without arguments."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,11 +76,15 @@ def test_parameters_and_buffers_are_the_mean_that_numpy_computes(kind, weights, 
     )
     states = [model.state_dict() for model in models]
     for name, tensor in average.state_dict().items():
-        expected = np.average([state[name].numpy(force=True) for state in states], axis=0, weights=weights)
+        expected = np.average(
+            [state[name].numpy(force=True) for state in states], axis=0, weights=weights
+        )
         if name == "norm.num_batches_tracked":
             expected = states[0][name].numpy()
         assert tensor.dtype == states[0][name].dtype
-        np.testing.assert_allclose(tensor.numpy(force=True), expected, rtol=1e-6, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(
+            tensor.numpy(force=True), expected, rtol=1e-6, atol=1e-7, err_msg=name
+        )
 
 
 def test_a_mean_computed_by_hand():
@@ -88,7 +93,9 @@ def test_a_mean_computed_by_hand():
     assert federated_avg(models, {"alice": 1, "bob": 0, "charlie": 3}).weight.tolist() == [4, 1.25]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64], ids=str
+)
 def test_other_dtypes_stay(dtype):
     average = federated_avg([of(1, 2, dtype=dtype), of(3, 6, dtype=dtype)])
     assert torch.equal(average.weight, torch.tensor([2, 4], dtype=dtype))
@@ -167,7 +174,12 @@ def test_models_that_do_not_match_are_named(other, name, observed):
         federated_avg({"alice": of(1, 2), "bob": other})
     error = refused.value
     assert isinstance(error, ValueError)
-    assert (error.model, error.name, error.observed, error.expected) == ("bob", name, observed, "(2,) torch.float32")
+    assert (error.model, error.name, error.observed, error.expected) == (
+        "bob",
+        name,
+        observed,
+        "(2,) torch.float32",
+    )
 
 
 def test_a_buffer_that_one_model_lacks_is_named():
@@ -217,7 +229,9 @@ def test_scale_model_scales_and_changes_nothing_else(kind):
     before = bits(model)
     scaled = scale_model(model, 0.5)
     for (_, new), (_, old) in zip(scaled.named_parameters(), model.named_parameters(), strict=True):
-        assert torch.equal(new, old * 0.5) and new.requires_grad == old.requires_grad and new.is_leaf
+        assert (
+            torch.equal(new, old * 0.5) and new.requires_grad == old.requires_grad and new.is_leaf
+        )
     assert bits(model) == before
     assert all(map(torch.equal, scaled.buffers(), model.buffers()))
 
@@ -226,7 +240,9 @@ class Loader(list[Any]):
     """Batches that lie on workers, as PySyft 0.2's FederatedDataLoader has them."""
 
     workers = ("bob", "alice", "charlie")
-    federated_dataset = SimpleNamespace(datasets={name: SimpleNamespace(location=name) for name in workers})
+    federated_dataset = SimpleNamespace(
+        datasets={name: SimpleNamespace(location=name) for name in workers}
+    )
 
 
 def batch(location: str) -> tuple[SimpleNamespace, SimpleNamespace]:
@@ -243,7 +259,9 @@ def test_batches_are_sorted_by_the_workers_that_hold_them():
 
 
 def test_batches_that_lie_on_no_worker_are_refused():
-    with pytest.raises(TypeError, match=r"^batch 1 belongs to no worker: its data are a Tensor; expected a pointer"):
+    with pytest.raises(
+        TypeError, match=r"^batch 1 belongs to no worker: its data are a Tensor; expected a pointer"
+    ):
         extract_batches_per_worker([batch("alice"), (torch.ones(1), torch.ones(1))])
 
 
@@ -259,7 +277,9 @@ def test_the_toy_data_are_two_separate_balanced_classes(samples):
     half = samples // 2
     assert (data.shape, data.dtype, targets.dtype) == ((2 * half, 2), torch.float32, torch.int64)
     assert targets.tolist() == [0] * half + [1] * half
-    assert torch.equal(data.sum(dim=1) > 0, targets.bool())  # 7 deviations lie between each centre and this line
+    assert torch.equal(
+        data.sum(dim=1) > 0, targets.bool()
+    )  # 7 deviations lie between each centre and this line
 
 
 def test_the_iris_data_are_those_of_their_source():

@@ -49,22 +49,30 @@ def bob():
     return Researcher(id="bob")
 
 
-@pytest.mark.parametrize("kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data), copy.deepcopy])
+@pytest.mark.parametrize(
+    "kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data), copy.deepcopy]
+)
 @pytest.mark.parametrize(("epochs", "max_nr_batches"), [(1, -1), (3, -1), (3, 7)])
-def test_a_round_with_one_worker_is_plain_local_training_bit_for_bit(alice, kind, epochs, max_nr_batches):
+def test_a_round_with_one_worker_is_plain_local_training_bit_for_bit(
+    alice, kind, epochs, max_nr_batches
+):
     local = Classifier()
     config = make_config(kind(local), epochs=epochs, max_nr_batches=max_nr_batches).send(alice)
     loss = asyncio.run(alice.async_fit(dataset_key="blobs", return_ids=[0]))
     expected = train_locally(local, F.nll_loss, blobs(), config, "alice")
     trained = config.model_ptr.get().obj
-    assert all(torch.equal(trained.state_dict()[name], value) for name, value in local.state_dict().items())
+    assert all(
+        torch.equal(trained.state_dict()[name], value) for name, value in local.state_dict().items()
+    )
     assert torch.equal(loss, expected)
 
 
 @pytest.mark.parametrize("optimizer_args", [{"lr": 0.01, "betas": (0.8, 0.9)}, None], ids=str)
 def test_the_optimizer_keeps_its_state_between_calls(alice, optimizer_args):
     local = Classifier()
-    config = make_config(torch.jit.script(local), optimizer="Adam", optimizer_args=optimizer_args).send(alice)
+    config = make_config(
+        torch.jit.script(local), optimizer="Adam", optimizer_args=optimizer_args
+    ).send(alice)
     for _ in range(3):
         alice.call("fit", dataset_key="blobs")
     train_locally(local, F.nll_loss, blobs(), config, "alice", fits=range(3))
@@ -92,7 +100,9 @@ def test_evaluation_goes_the_same_ways(alice):
         asyncio.run(alice.async_evaluate("blobs", **arguments)),
     ):
         assert result.keys() == direct.keys()
-        assert all((result[key] == value).all() for key, value in direct.items() if "histogram" in key)
+        assert all(
+            (result[key] == value).all() for key, value in direct.items() if "histogram" in key
+        )
         assert all(result[key] == value for key, value in direct.items() if "histogram" not in key)
     assert direct["nr_predictions"] == 20
 
@@ -114,7 +124,9 @@ def test_the_object_goes_with_its_pointer(alice):
     assert alice.objects_count_remote() == 0
 
 
-@pytest.mark.parametrize("how", [{"garbage_collect_data": False}, {"create_pointer": False}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"garbage_collect_data": False}, {"create_pointer": False}], ids=str
+)
 def test_the_object_stays_if_it_shall(alice, how):
     pointer = sy.local_worker.send(torch.ones(2), alice, **how)
     assert (pointer is None) is ("create_pointer" in how)
@@ -139,7 +151,10 @@ def test_rounds_leave_nothing_behind(alice):
         config = make_config(model).send(alice)
         alice.call("evaluate", dataset_key="blobs", return_loss=False)
         counts.add(alice.objects_count())
-    assert counts == {1, 2}  # the loss function, once its model was fetched; a model and a loss function
+    assert counts == {
+        1,
+        2,
+    }  # the loss function, once its model was fetched; a model and a loss function
 
 
 def test_what_was_fetched_is_gone(alice):
@@ -154,11 +169,16 @@ def test_what_was_fetched_is_gone(alice):
 
 def test_search_by_tags_and_by_id(alice):
     sy.TorchHook(torch)
-    kept = [torch.zeros(2).tag("#x").send(alice), torch.zeros(3).tag("#x", "#y").describe("three").send(alice)]
+    kept = [
+        torch.zeros(2).tag("#x").send(alice),
+        torch.zeros(3).tag("#x", "#y").describe("three").send(alice),
+    ]
     assert [pointer.shape for pointer in alice.search("#x")] == [(2,), (3,)]
     (found,) = alice.search(["#x", "#y"])
     assert found.tags == {"#x", "#y"} and found.description == "three"
-    assert [pointer.id_at_location for pointer in alice.search("#x", "#y")] == [kept[1].id_at_location]
+    assert [pointer.id_at_location for pointer in alice.search("#x", "#y")] == [
+        kept[1].id_at_location
+    ]
     assert [pointer.shape for pointer in alice.search(kept[0].id_at_location)] == [(2,)]
     assert alice.search("#none") == []
     assert alice.objects_count() == 2  # the pointers that were found collect nothing
@@ -193,10 +213,14 @@ def test_methods_of_a_subclass_take_and_return_tensors(bob):
 
 
 @pytest.mark.parametrize(
-    "use", [lambda bob, *a: bob.call(*a), lambda bob, *a: asyncio.run(bob.async_call(*a))], ids=["call", "async_call"]
+    "use",
+    [lambda bob, *a: bob.call(*a), lambda bob, *a: asyncio.run(bob.async_call(*a))],
+    ids=["call", "async_call"],
 )
 def test_errors_name_worker_and_call_and_keep_their_type(bob, use):
-    with pytest.raises(ValueError, match=r"worker 'bob' failed in fail\('ValueError'\): ValueError: reason") as failed:
+    with pytest.raises(
+        ValueError, match=r"worker 'bob' failed in fail\('ValueError'\): ValueError: reason"
+    ) as failed:
         use(bob, "fail", "ValueError")
     assert isinstance(failed.value, RemoteError)
     assert 'raise {"ValueError"' in failed.value.traceback == failed.value.remote_traceback
@@ -207,7 +231,10 @@ def test_errors_name_worker_and_call_and_keep_their_type(bob, use):
     with pytest.raises(DatasetNotFound, match="worker 'bob' has no dataset 'mnist'") as refused:
         make_config().send(bob)
         use(bob, "fit", "mnist")
-    assert isinstance(refused.value, ValueError) and "federated_client.py" in refused.value.remote_traceback
+    assert (
+        isinstance(refused.value, ValueError)
+        and "federated_client.py" in refused.value.remote_traceback
+    )
     assert use(bob, "scale", 1) == {"scaled": 2, "by": (2,)}
 
 
@@ -256,7 +283,9 @@ async def test_a_refusal_carries_the_remote_traceback_whoever_waits(bob):
 def test_a_worker_sets_up_its_store_once(monkeypatch):
     times = []
     monkeypatch.setattr(
-        ObjectStorage, "__init__", lambda self, init=ObjectStorage.__init__: [times.append(1), init(self)][1]
+        ObjectStorage,
+        "__init__",
+        lambda self, init=ObjectStorage.__init__: [times.append(1), init(self)][1],
     )
     sy.VirtualWorker(id="once")
     assert times == [1]
@@ -303,12 +332,16 @@ def test_an_object_can_be_fetched_from_another_worker_by_id(alice):
 
 
 def test_only_tensors_and_wrappers_are_sent(alice):
-    with pytest.raises(TypeError, match="cannot send a list; expected a tensor or an ObjectWrapper"):
+    with pytest.raises(
+        TypeError, match="cannot send a list; expected a tensor or an ObjectWrapper"
+    ):
         sy.local_worker.send([1], alice)
 
 
 def test_a_pointer_is_not_sent_as_a_function(alice):
-    with pytest.raises(NotSerializable, match=r"a value of type syft\.objects\.PointerTensor cannot be sent"):
+    with pytest.raises(
+        NotSerializable, match=r"a value of type syft\.objects\.PointerTensor cannot be sent"
+    ):
         alice.call("fit", sy.local_worker.send(torch.ones(1), alice))
 
 

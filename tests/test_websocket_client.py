@@ -43,11 +43,15 @@ async def test_three_workers_train_at_the_same_time():
             return super().fit(*args, **kwargs)
 
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(serving(Meeting(name))) for name in ("alice", "bob", "charlie")]
+        servers = [
+            stack.enter_context(serving(Meeting(name))) for name in ("alice", "bob", "charlie")
+        ]
         proxies = [stack.enter_context(proxy_of(server)) for server in servers]
         for proxy in proxies:
             make_config(shuffle=False).send(proxy)
-        losses = await in_time(asyncio.gather(*(proxy.async_fit("blobs", return_ids=[0]) for proxy in proxies)))
+        losses = await in_time(
+            asyncio.gather(*(proxy.async_fit("blobs", return_ids=[0]) for proxy in proxies))
+        )
     assert len({loss.item() for loss in losses}) == 1
 
 
@@ -55,7 +59,9 @@ def test_one_proxy_serves_several_threads(proxy):
     results: dict[int, list[float]] = {}
 
     def use(number: int) -> None:
-        results[number] = [proxy.call("scale", torch.tensor(float(number)), factor=k).item() for k in range(20)]
+        results[number] = [
+            proxy.call("scale", torch.tensor(float(number)), factor=k).item() for k in range(20)
+        ]
 
     threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -100,7 +106,9 @@ def test_errors_of_a_remote_method(proxy, kind):
     assert error.call == f"fail(kind='{kind.__name__}', text='no such thing')"
     assert "no such thing" in error.message
     assert re.search(r'File ".*network\.py", line \d+, in fail\n', error.traceback)
-    assert str(error).startswith(f"worker 'alice' failed in {error.call}: {kind.__name__}: {error.message}\n")
+    assert str(error).startswith(
+        f"worker 'alice' failed in {error.call}: {kind.__name__}: {error.message}\n"
+    )
     assert_usable(proxy)
 
 

@@ -23,11 +23,13 @@ def short_interval(monkeypatch):
 
 
 class Frozen:
-    """Relays to a worker until `freeze`; from then on it reads nothing and writes nothing, and closes nothing.
+    """Relays to a worker until `freeze`; from then on it reads nothing and writes nothing, and
+    closes nothing.
 
     Attributes:
-        at_request: whether it freezes by itself at the next request, that is at more bytes than a ping has. A test that
-            froze it before would have to send its request before the connection is given up.
+        at_request: whether it freezes by itself at the next request, that is at more bytes than a
+            ping has. A test that froze it before would have to send its request before the
+            connection is given up.
     """
 
     def __init__(self, target: int) -> None:

@@ -11,7 +11,16 @@ import syft as sy
 from syft.exceptions import AddressInUse, ConnectionLost, TrainConfigMissing
 from syft.workers import websocket_server
 from tests.models import blobs, make_config
-from tests.network import DEADLINE, Server, free_port, in_time, proxy_at, proxy_of, serving, wait_until_held
+from tests.network import (
+    DEADLINE,
+    Server,
+    free_port,
+    in_time,
+    proxy_at,
+    proxy_of,
+    serving,
+    wait_until_held,
+)
 
 
 @pytest.fixture
@@ -54,7 +63,11 @@ async def test_calls_wait_their_turn_in_order(server, proxy, other):
 
 
 async def test_coordinators_get_their_own_replies(proxy, other):
-    calls = [each.async_call("scale", torch.ones(1), factor=k) for k in range(20) for each in (proxy, other)]
+    calls = [
+        each.async_call("scale", torch.ones(1), factor=k)
+        for k in range(20)
+        for each in (proxy, other)
+    ]
     results = await in_time(asyncio.gather(*calls))
     assert [result.item() for result in results] == [k for k in range(20) for _ in range(2)]
 
@@ -99,7 +112,10 @@ async def test_a_coordinator_that_disappears_does_not_block_the_others(server, p
     make_config().send(other)
     training = asyncio.create_task(proxy.async_fit("endless"))
     assert await asyncio.to_thread(endless.used.wait, DEADLINE)
-    queued = [asyncio.create_task(proxy.async_call("hold")), asyncio.create_task(other.async_fit("blobs"))]
+    queued = [
+        asyncio.create_task(proxy.async_call("hold")),
+        asyncio.create_task(other.async_fit("blobs")),
+    ]
     await after(proxy)
     await after(other)
     drop(proxy)
@@ -117,7 +133,9 @@ async def test_training_ends_when_the_server_is_stopped(server, proxy):
     make_config(shuffle=False).send(proxy)
     training = asyncio.create_task(proxy.async_fit("endless"))
     assert await asyncio.to_thread(endless.used.wait, DEADLINE)
-    (compute,) = [thread for thread in threading.enumerate() if thread.name.startswith("compute-alice")]
+    (compute,) = [
+        thread for thread in threading.enumerate() if thread.name.startswith("compute-alice")
+    ]
     server.stop()
     with pytest.raises(ConnectionLost):
         await in_time(training)
@@ -138,7 +156,9 @@ class Client(sy.WebsocketClientWorker):
         return await self._async_send_msg_and_deserialize("scale", x=x, factor=factor)
 
     def evaluate(self, dataset_key, threshold):
-        return self._send_msg_and_deserialize("evaluate", dataset_key=dataset_key, threshold=threshold)
+        return self._send_msg_and_deserialize(
+            "evaluate", dataset_key=dataset_key, threshold=threshold
+        )
 
 
 class Evaluator(Server):
@@ -168,7 +188,9 @@ async def test_methods_of_subclasses():
 
 def test_port_in_use(server):
     second = Server("bob", port=server.port)
-    with pytest.raises(OSError, match=f"worker 'bob' cannot listen at ws://127.0.0.1:{server.port}: ") as info:
+    with pytest.raises(
+        OSError, match=f"worker 'bob' cannot listen at ws://127.0.0.1:{server.port}: "
+    ) as info:
         second.start(block=False)
     assert isinstance(info.value, AddressInUse)
     server.stop()

@@ -30,13 +30,19 @@ def examples(number: int) -> settings:
 
 def trip(value):
     """Return `value` as it arrives at the other side."""
-    return wire.decode(wire.encode(wire.Request(1, "set", {"value": value})), Receiver()).arguments["value"]
+    return wire.decode(wire.encode(wire.Request(1, "set", {"value": value})), Receiver()).arguments[
+        "value"
+    ]
 
 
-def frame(*parts: bytes, magic=b"SYFT", version=2, kind=2, reserved=0, count=None, lengths=None) -> bytes:
+def frame(
+    *parts: bytes, magic=b"SYFT", version=2, kind=2, reserved=0, count=None, lengths=None
+) -> bytes:
     """Return a frame built by hand, from the table at the top of messages.py."""
     lengths = [len(part) for part in parts] if lengths is None else lengths
-    head = struct.pack(">4sBBHQI", magic, version, kind, reserved, 1, len(lengths) if count is None else count)
+    head = struct.pack(
+        ">4sBBHQI", magic, version, kind, reserved, 1, len(lengths) if count is None else count
+    )
     return head + b"".join(struct.pack(">Q", length) for length in lengths) + b"".join(parts)
 
 
@@ -57,7 +63,8 @@ def deep_extensions(depth: int) -> bytes:
 
 
 def same(a, b) -> bool:
-    """Whether two plain values are equal, with their types: 1 is not 1.0, a tuple no list, NaN is NaN."""
+    """Whether two plain values are equal, with their types: 1 is not 1.0, a tuple no list, NaN is
+    NaN."""
     if type(a) is not type(b):
         return False
     if isinstance(a, (list, tuple)):
@@ -94,7 +101,9 @@ def test_special_floats_arrive_as_they_are():
 @pytest.mark.parametrize(
     "message",
     [
-        wire.Request(2**64 - 1, "call", {"name": "fit", "args": [], "kwargs": {"dataset_key": "mnist"}}),
+        wire.Request(
+            2**64 - 1, "call", {"name": "fit", "args": [], "kwargs": {"dataset_key": "mnist"}}
+        ),
         wire.Reply(0, None),
         wire.Failure(7, "ValueError", "reason", {"worker": "bob"}, "fit()", "Traceback"),
     ],
@@ -109,7 +118,9 @@ def test_every_kind_of_message_arrives_with_its_id(message):
 
 def test_the_layout_is_the_one_in_the_docstring():
     assert wire.encode(wire.Reply(1, "pong")) == frame(b"\x81\xa6result\xa4pong")
-    by_hand = frame(envelope(ext(2, [0, False])), safetensors_torch.save({"0": torch.tensor([1.5])}))
+    by_hand = frame(
+        envelope(ext(2, [0, False])), safetensors_torch.save({"0": torch.tensor([1.5])})
+    )
     assert torch.equal(wire.decode(by_hand).result, torch.tensor([1.5]))
 
 
@@ -125,7 +136,11 @@ def test_tensors_of_every_dtype_and_shape_arrive_bit_for_bit(dtype, shape):
     count = math.prod(shape) * dtype.itemsize
     bits = torch.randint(2 if dtype == torch.bool else 256, (count,), dtype=torch.uint8)
     arrived = trip(bits.view(dtype).view(shape))
-    assert (arrived.dtype, arrived.shape, arrived.requires_grad) == (dtype, torch.Size(shape), False)
+    assert (arrived.dtype, arrived.shape, arrived.requires_grad) == (
+        dtype,
+        torch.Size(shape),
+        False,
+    )
     assert torch.equal(arrived.view(-1).view(torch.uint8), bits)
 
 
@@ -163,7 +178,9 @@ def test_the_same_tensor_travels_once():
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_requires_grad_travels_with_each_tensor(requires_grad):
     weight = torch.ones(2, requires_grad=requires_grad)
-    arrived, detached, parameter = trip([weight, weight.detach(), nn.Parameter(torch.ones(2), requires_grad)])
+    arrived, detached, parameter = trip(
+        [weight, weight.detach(), nn.Parameter(torch.ones(2), requires_grad)]
+    )
     assert (arrived.requires_grad, detached.requires_grad) == (requires_grad, False)
     assert parameter.requires_grad == requires_grad and arrived.is_leaf
 
@@ -286,21 +303,27 @@ UNSENDABLE = {
 
 
 @pytest.mark.parametrize("value", UNSENDABLE.values(), ids=UNSENDABLE)
-@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [{"a": (value,)}]], ids=["alone", "nested"])
+@pytest.mark.parametrize(
+    "wrap", [lambda value: value, lambda value: [{"a": (value,)}]], ids=["alone", "nested"]
+)
 def test_what_cannot_travel_is_refused_before_it_is_sent(value, wrap):
     with pytest.raises(NotSerializable, match="cannot be sent"):
         wire.encode(wire.Reply(1, wrap(value)))
 
 
 def test_a_refusal_names_the_type():
-    with pytest.raises(NotSerializable, match=r"a value of type datetime\.date cannot be sent: unknown type\."):
+    with pytest.raises(
+        NotSerializable, match=r"a value of type datetime\.date cannot be sent: unknown type\."
+    ):
         wire.encode(wire.Reply(1, datetime.date(2020, 1, 1)))
 
 
 ONE = safetensors_torch.save({"0": torch.zeros(2)})
 EMPTY = safetensors_torch.save({})
 STRUCTURE = convert(nn.Linear(2, 1)).structure
-LINEAR = safetensors_torch.save({"0": torch.zeros(1, 2), "1": torch.zeros(1), "2": torch.zeros(1, dtype=torch.int64)})
+LINEAR = safetensors_torch.save(
+    {"0": torch.zeros(1, 2), "1": torch.zeros(1), "2": torch.zeros(1, dtype=torch.int64)}
+)
 
 
 def linear(payload: Any) -> bytes:
@@ -315,10 +338,19 @@ MALFORMED = {
     "reserved": (frame(envelope(1), reserved=5), "reserved field is 5; expected 0"),
     "no attachments": (frame(), "0 attachments; expected 1 to"),
     "huge count": (frame(envelope(1), count=2**32 - 1), "4294967295 attachments; expected 1 to"),
-    "large count": (frame(envelope(1), count=65_536), "65536 attachments need a table of 524308 bytes"),
-    "long length": (frame(envelope(1), lengths=[2**64 - 1]), "attachments of 18446744073709551615 bytes"),
+    "large count": (
+        frame(envelope(1), count=65_536),
+        "65536 attachments need a table of 524308 bytes",
+    ),
+    "long length": (
+        frame(envelope(1), lengths=[2**64 - 1]),
+        "attachments of 18446744073709551615 bytes",
+    ),
     "lengths that wrap": (frame(envelope(1), lengths=[2**64 - 1, 10]), "9 bytes are there"),
-    "trailing bytes": (frame(envelope(1)) + b"\0", "attachments of 9 bytes in all; 10 bytes are there"),
+    "trailing bytes": (
+        frame(envelope(1)) + b"\0",
+        "attachments of 9 bytes in all; 10 bytes are there",
+    ),
     "no envelope": (frame(b""), "no msgpack value"),
     "two values": (frame(envelope(1) * 2), "no msgpack value"),
     "deep lists": (frame(b"\x91" * 5000), "no msgpack value"),
@@ -328,10 +360,19 @@ MALFORMED = {
     "missing field": (frame(msgpack.packb({})), r"has \[\]; expected \['result'\]"),
     "unknown field": (frame(msgpack.packb({"result": 1, "more": 2})), r"has \['more', 'result'\]"),
     "fields of another kind": (frame(envelope(1), kind=1), r"Request has \['result'\]"),
-    "command": (frame(msgpack.packb({"command": 1, "arguments": {}}), kind=1), "'command' is int; expected str"),
-    "arguments": (frame(msgpack.packb({"command": "get", "arguments": []}), kind=1), "'arguments' is list"),
+    "command": (
+        frame(msgpack.packb({"command": 1, "arguments": {}}), kind=1),
+        "'command' is int; expected str",
+    ),
+    "arguments": (
+        frame(msgpack.packb({"command": "get", "arguments": []}), kind=1),
+        "'arguments' is list",
+    ),
     "extension code": (frame(envelope(ext(99, 1))), "extension type 99"),
-    "tuple of no list": (frame(envelope(ext(1, {"a": 1}))), "extension type 1 with a payload of type dict"),
+    "tuple of no list": (
+        frame(envelope(ext(1, {"a": 1}))),
+        "extension type 1 with a payload of type dict",
+    ),
     "tensor without flag": (frame(envelope(ext(2, [0])), ONE), "extension type 2"),
     "tensor with a wrong flag": (frame(envelope(ext(2, [0, 1])), ONE), "extension type 2"),
     "no tensors": (frame(envelope(ext(2, [0, False]))), "tensor 0; there are 0"),
@@ -341,7 +382,10 @@ MALFORMED = {
     "gradient of integers": (frame(envelope(ext(2, [2, True])), LINEAR), "no msgpack value"),
     "no safetensors": (frame(envelope(1), b"tensors"), "no safetensors data"),
     "empty safetensors": (frame(envelope(1), b""), "no safetensors data"),
-    "huge safetensors": (frame(envelope(1), struct.pack("<Q", 2**63) + b"{}"), "no safetensors data"),
+    "huge safetensors": (
+        frame(envelope(1), struct.pack("<Q", 2**63) + b"{}"),
+        "no safetensors data",
+    ),
     "device": (frame(envelope(ext(5, "abacus"))), "device 'abacus'"),
     "device number": (frame(envelope(ext(5, 1))), "extension type 5"),
     "blob index": (linear([1, [0, 1], [], True]), "blob 1; there are 1"),
@@ -350,10 +394,16 @@ MALFORMED = {
     "too few tensors": (linear([0, [0], [], True]), "came with 1 tensors; its structure has 2"),
     "another dtype": (linear([0, [0, 2], [], True]), "torch.int64"),
     "place of no tensor": (linear([0, [0, 7], [], True]), "tensor 7"),
-    "no structure": (frame(envelope(ext(4, [0, [], [], True])), EMPTY, b"zip"), "structure is no msgpack"),
+    "no structure": (
+        frame(envelope(ext(4, [0, [], [], True])), EMPTY, b"zip"),
+        "structure is no msgpack",
+    ),
     "TorchScript": (frame(envelope(ext(7, 0)), EMPTY, b"zip"), "allow_torchscript"),
     "text that is none": (frame(envelope(ext(6, [0, True])), EMPTY, b"\xff"), "not in UTF-8"),
-    "long envelope": (frame(envelope([None] * 2**20)), r"an envelope of \d+ bytes; the limit is 1048576"),
+    "long envelope": (
+        frame(envelope([None] * 2**20)),
+        r"an envelope of \d+ bytes; the limit is 1048576",
+    ),
     "float as a key": (frame(envelope({1.5: 1})), "a key of a map is float"),
     "bytes as a key": (frame(envelope({b"a": 1})), "a key of a map is bytes"),
 }
@@ -372,7 +422,9 @@ def test_code_never_travels_back():
         wire.decode(linear([0, [0, 1], [], True]))
 
 
-SMALL = wire.encode(wire.Request(3, "set", {"id": 1, "obj": torch.arange(2.0), "tags": ("a", None)}))
+SMALL = wire.encode(
+    wire.Request(3, "set", {"id": 1, "obj": torch.arange(2.0), "tags": ("a", None)})
+)
 
 
 def test_a_frame_cut_short_anywhere_is_refused():
@@ -390,8 +442,14 @@ def test_peeking_reads_no_more_than_the_header():
 
 
 MESSAGES = [
-    wire.Request(3, "call", {"name": "fit", "args": [1, 2.5, None], "kwargs": {"dataset_key": "mnist", 5: (1,)}}),
-    wire.Request(4, "set", {"obj": torch.arange(3.0), "array": np.arange(2), "device": torch.device("cpu")}),
+    wire.Request(
+        3,
+        "call",
+        {"name": "fit", "args": [1, 2.5, None], "kwargs": {"dataset_key": "mnist", 5: (1,)}},
+    ),
+    wire.Request(
+        4, "set", {"obj": torch.arange(3.0), "array": np.arange(2), "device": torch.device("cpu")}
+    ),
     wire.Reply(5, [True, -1, 2**63, "text", b"bytes", {"a": [1, (2, (3,))]}]),
     wire.Failure(6, "ValueError", "reason", {"worker": "bob"}, "fit()", "Traceback"),
     wire.Request(7, "call", {"args": [classifier(), nll]}),
@@ -405,7 +463,9 @@ def damaged(draw) -> bytes:
     original = draw(st.sampled_from(FRAMES))
     if draw(st.booleans()):
         return draw(edited(original))
-    return frame(*[draw(edited(bytes(part))) for part in messages._split(original)[2]], kind=original[5])
+    return frame(
+        *[draw(edited(bytes(part))) for part in messages._split(original)[2]], kind=original[5]
+    )
 
 
 @st.composite
@@ -419,7 +479,11 @@ def edited(draw, data: bytes) -> bytes:
         elif edit == "delete":
             del data[place : place + draw(st.integers(1, 9))]
         else:
-            data[place] = data[place] ^ 1 << draw(st.integers(0, 7)) if edit == "flip" else draw(st.integers(0, 255))
+            data[place] = (
+                data[place] ^ 1 << draw(st.integers(0, 7))
+                if edit == "flip"
+                else draw(st.integers(0, 255))
+            )
     return bytes(data)
 
 
@@ -440,5 +504,10 @@ def test_damaged_bytes_are_a_message_or_a_malformed_message(data):
 @examples(60)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_malformed_message(data):
-    for candidate in (data, frame(data), frame(b"\x81\xa6result" + data), frame(envelope(ext(2, [0, False])), data)):
+    for candidate in (
+        data,
+        frame(data),
+        frame(b"\x81\xa6result" + data),
+        frame(envelope(ext(2, [0, False])), data),
+    ):
         assert_message_or_malformed(candidate)

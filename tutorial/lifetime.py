@@ -1,4 +1,5 @@
-"""How processes of the scripts end: with their parent, by Ctrl-C while they import, or at once when they are done.
+"""How processes of the scripts end: with their parent, by Ctrl-C while they import, or at once when
+they are done.
 
 Nothing here imports torch.
 """
@@ -20,11 +21,13 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def end_with_parent(parent: int, number: int) -> None:
-    """Have this process get a signal when its parent ends, even if that is killed. Does nothing but on Linux.
+    """Have this process get a signal when its parent ends, even if that is killed.
+
+    Does nothing but on Linux.
 
     Args:
-        parent: the parent's process id. The thread of it that started this process should be its main thread: it is
-            the end of the thread that counts.
+        parent: the parent's process id. The thread of it that started this process should be its
+            main thread: it is the end of the thread that counts.
         number: the signal.
     """
     if _libc is None:
@@ -35,7 +38,8 @@ def end_with_parent(parent: int, number: int) -> None:
 
 
 def end_on_interrupt() -> None:
-    """Have Ctrl-C end this process at once, with a line instead of a traceback of what it is importing.
+    """Have Ctrl-C end this process at once, with a line instead of a traceback of what it is
+    importing.
 
     Where Ctrl-C is ignored, as in what a shell runs in the background, that stays so.
     """
@@ -44,7 +48,9 @@ def end_on_interrupt() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once: taking an interpreter apart that has torch in it takes longer than users wait."""
+    """End this process at once: taking an interpreter apart that has torch in it takes longer than
+    users wait.
+    """
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,6 @@
-"""Command-line options that the scripts share: the token, TLS, and where a worker may listen. Imports no torch.
+"""Command-line options that the scripts share: the token, TLS, and where a worker may listen.
+
+Imports no torch.
 
 A token is never given on the command line, where every user of the machine could read it.
 """
@@ -17,7 +19,10 @@ from typing import Any, NoReturn
 TOKEN_VARIABLE = "SYFT_TOKEN"
 CONNECT_TIMEOUT_VARIABLE = "SYFT_CONNECT_TIMEOUT"
 CONNECT_TIMEOUT = "10"
-"""Seconds, as text: like what the variable holds, argparse checks it. Both are as in the package."""
+"""Seconds, as text: like what the variable holds, argparse checks it.
+
+Both are as in the package.
+"""
 
 
 class _Help(argparse.HelpFormatter):
@@ -25,7 +30,12 @@ class _Help(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if "(default" in text or not action.option_strings or action.required or action.default is argparse.SUPPRESS:
+        if (
+            "(default" in text
+            or not action.option_strings
+            or action.required
+            or action.default is argparse.SUPPRESS
+        ):
             return text
         default = {None: "none", False: "no"}.get(action.default, "%(default)s")
         return f"{text} (default: {default})"
@@ -63,15 +73,33 @@ def at_least(lowest: int) -> Callable[[str], int]:
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a script that starts workers: who may connect, and what they may do then."""
+    """Add the options of a script that starts workers: who may connect, and what they may do
+    then.
+    """
     access = parser.add_argument_group("access", "who may connect to a worker")
     add = access.add_argument
-    add("--host", default="localhost", help="address to listen on (default: localhost, this machine only)")
+    add(
+        "--host",
+        default="localhost",
+        help="address to listen on (default: localhost, this machine only)",
+    )
     _add_token_file(access, "that coordinators must know")
-    add("--insecure", action="store_true", help="let in whoever connects, without a token, also from other machines")
-    add("--cert_file", metavar="FILE", help="certificate chain of the worker; with --key_file, it speaks TLS only")
+    add(
+        "--insecure",
+        action="store_true",
+        help="let in whoever connects, without a token, also from other machines",
+    )
+    add(
+        "--cert_file",
+        metavar="FILE",
+        help="certificate chain of the worker; with --key_file, it speaks TLS only",
+    )
     add("--key_file", metavar="FILE", help="its private key")
-    add("--client_ca_file", metavar="FILE", help="authority that must have signed the coordinators' certificates")
+    add(
+        "--client_ca_file",
+        metavar="FILE",
+        help="authority that must have signed the coordinators' certificates",
+    )
     add(
         "--allow_origins",
         type=_origin,
@@ -81,26 +109,47 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     )
 
     add = parser.add_argument_group("limits", "what a coordinator may do").add_argument
-    add("--allow_calls", nargs="+", metavar="NAME", help="methods that may be called (default: all that are offered)")
+    add(
+        "--allow_calls",
+        nargs="+",
+        metavar="NAME",
+        help="methods that may be called (default: all that are offered)",
+    )
     help_text = "structures of models that may be sent, see the audit log (default: all)"
     add("--allow_models", nargs="+", metavar="DIGEST", help=help_text)
     help_text = (
-        "take models as TorchScript archives too. Loading one runs what is in it: use this only where every "
-        "coordinator is trusted"
+        "take models as TorchScript archives too. Loading one runs what is in it: use this only "
+        "where every coordinator is trusted"
     )
     add("--allow_torchscript", action="store_true", help=help_text)
     help_text = "fits in all, until the worker is started again (default: any number)"
     add("--max_fits", type=at_least(1), metavar="N", help=help_text)
-    add("--max_steps", type=at_least(1), metavar="N", help="training steps of one fit (default: any number)")
-    add("--max_seconds", type=at_least(1), metavar="N", help="seconds of one fit or evaluation (default: an hour)")
+    add(
+        "--max_steps",
+        type=at_least(1),
+        metavar="N",
+        help="training steps of one fit (default: any number)",
+    )
+    add(
+        "--max_seconds",
+        type=at_least(1),
+        metavar="N",
+        help="seconds of one fit or evaluation (default: an hour)",
+    )
     help_text = "samples that all fits and evaluations read, in all (default: any number)"
     add("--max_samples", type=at_least(1), metavar="N", help=help_text)
-    add("--max_batch_size", type=at_least(1), metavar="N", help="samples of one batch (default: any number)")
+    add(
+        "--max_batch_size",
+        type=at_least(1),
+        metavar="N",
+        help="samples of one batch (default: any number)",
+    )
     add("--audit_log", metavar="FILE", help="file to which a line is added for every request")
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
-    """Return the keyword arguments of a worker; put the token into the environment, for this process and its children.
+    """Return the keyword arguments of a worker; put the token into the environment, for this
+    process and its children.
 
     `policy` and `limits` are given as the keyword arguments of Policy and Limits, which need torch.
 
@@ -113,10 +162,15 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         parser.error("--client_ca_file is for TLS: give --cert_file and --key_file too")
     if not (is_loopback(args.host) or args.insecure or os.environ.get(TOKEN_VARIABLE)):
         parser.error(
-            f"--host {args.host} is reached from other machines, and there is no token: whoever connects could run "
-            f"models on the data. Set {TOKEN_VARIABLE} or --token_file, or say --insecure"
+            f"--host {args.host} is reached from other machines, and there is no token: whoever "
+            f"connects could run models on the data. Set {TOKEN_VARIABLE} or --token_file, or say "
+            "--insecure"
         )
-    files = {"cert_path": args.cert_file, "key_path": args.key_file, "client_ca_path": args.client_ca_file}
+    files = {
+        "cert_path": args.cert_file,
+        "key_path": args.key_file,
+        "client_ca_path": args.client_ca_file,
+    }
     policy = {
         "calls": args.allow_calls,
         "models": args.allow_models,
@@ -125,7 +179,10 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         "max_samples": args.max_samples,
         "max_batch_size": args.max_batch_size,
     }
-    rules = {"policy": policy, "limits": {"call_seconds": args.max_seconds} if args.max_seconds else {}}
+    rules = {
+        "policy": policy,
+        "limits": {"call_seconds": args.max_seconds} if args.max_seconds else {},
+    }
     token = {"token": ""} if args.insecure and not os.environ.get(TOKEN_VARIABLE) else {}
     origins = {"allow_origins": args.allow_origins} if args.allow_origins else {}
     archives = {"allow_torchscript": True} if args.allow_torchscript else {}
@@ -134,13 +191,23 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a script that connects to workers: how it shows who it is, and knows the workers."""
+    """Add the options of a script that connects to workers: how it shows who it is, and knows the
+    workers.
+    """
     access = parser.add_argument_group("access", "how the workers and this program know each other")
     add = access.add_argument
     _add_token_file(access, "of the workers")
-    add("--secure", action="store_true", help="use TLS, and verify the workers' certificates by the system's list")
+    add(
+        "--secure",
+        action="store_true",
+        help="use TLS, and verify the workers' certificates by the system's list",
+    )
     add("--ca_file", metavar="FILE", help="use TLS, and verify them by this authority")
-    add("--cert_file", metavar="FILE", help="certificate chain of the coordinator, for workers that ask for it")
+    add(
+        "--cert_file",
+        metavar="FILE",
+        help="certificate chain of the coordinator, for workers that ask for it",
+    )
     add("--key_file", metavar="FILE", help="its private key")
 
 
@@ -154,7 +221,9 @@ def client_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         parser.error("a certificate needs both --cert_file and --key_file")
     if args.cert_file and not (args.ca_file or args.secure):
         parser.error("--cert_file is for TLS: give --ca_file or --secure too")
-    files = _given(parser, {"ca_path": args.ca_file, "cert_path": args.cert_file, "key_path": args.key_file})
+    files = _given(
+        parser, {"ca_path": args.ca_file, "cert_path": args.cert_file, "key_path": args.key_file}
+    )
     return files | {"secure": True} if args.ca_file or args.secure else files
 
 
@@ -182,11 +251,16 @@ def _use_token_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             parser.error(f"argument --token_file: {args.token_file} is empty")
         os.environ[TOKEN_VARIABLE] = token
     if " " in token or not (token.isascii() and token.isprintable()):
-        parser.error(f"the token should be one line of printable ASCII without spaces (--token_file, {TOKEN_VARIABLE})")
+        parser.error(
+            "the token should be one line of printable ASCII without spaces (--token_file, "
+            f"{TOKEN_VARIABLE})"
+        )
 
 
 def _origin(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/A-Z]+", text):  # as in the package, whose import would take seconds
+    if not re.fullmatch(
+        r"[a-z][a-z0-9+.-]*://[^\s/A-Z]+", text
+    ):  # as in the package, whose import would take seconds
         raise argparse.ArgumentTypeError(
             f"{text!r} is no origin; expected http://host:port, without a slash at the end"
         )

@@ -1,7 +1,8 @@
 """What federated_training.ipynb draws and tabulates with.
 
-Each `plot_` function takes data and returns a new matplotlib Figure; nothing here keeps figures or changes its
-arguments. Figures are readable without colour: every worker has its own hatch, marker and line style.
+Each `plot_` function takes data and returns a new matplotlib Figure; nothing here keeps figures or
+changes its arguments. Figures are readable without colour: every worker has its own hatch, marker
+and line style.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ START_COMMAND = "python start_websocket_servers.py"
 CHECK_SECONDS = 5.0
 """How long `check_workers` waits for each worker."""
 
-# Hues of Okabe and Ito's palette, which colour-blind readers can tell apart, and greys that differ in print.
+# Hues of Okabe and Ito's palette, which colour-blind readers can tell apart, and greys that differ
+# in print.
 COLORS = ("#0072B2", "#E69F00", "#56B49E", "#8C8C8C", "#CC79A7")
 HATCHES = ("", "///", "...", "xx", "--")
 MARKERS = ("o", "s", "^", "D", "v")
@@ -48,7 +50,9 @@ class Table:
     note: str = ""
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="text-align: left">{html.escape(name)}</th>' for name in self.header)
+        head = "".join(
+            f'<th style="text-align: left">{html.escape(name)}</th>' for name in self.header
+        )
         body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in self.rows)
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
@@ -56,7 +60,10 @@ class Table:
     def __repr__(self) -> str:
         cells = [list(self.header), *([_text(value) for value in row] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            for row in cells
+        ]
         return "\n".join([*(line.rstrip() for line in lines), *([self.note] if self.note else [])])
 
 
@@ -107,24 +114,35 @@ class Round:
 
 
 def check_workers(ports: Mapping[str, int], host: str = "localhost") -> Table:
-    """Return a table that says of each worker whether it answers and what it holds, by asking it."""
-    rows = [(worker, f"ws://{host}:{port}", *_ask(worker, host, port)) for worker, port in ports.items()]
+    """Return a table that says of each worker whether it answers and what it holds, by asking
+    it.
+    """
+    rows = [
+        (worker, f"ws://{host}:{port}", *_ask(worker, host, port)) for worker, port in ports.items()
+    ]
     missing = [row[0] for row in rows if row[2] != "ready"]
     note = f"Not ready: {', '.join(missing)}. Run in a terminal: {START_COMMAND}" if missing else ""
     return Table(("worker", "address", "state", "digits", "samples"), rows, note)
 
 
 def layer_table(model: nn.Module, example: torch.Tensor) -> Table:
-    """Return a table of a model's layers: the shapes of their outputs and parameters, and the parameters' number.
+    """Return a table of a model's layers: the shapes of their outputs and parameters, and the
+    parameters' number.
 
     Args:
         model: it is run once on `example`. Not modified.
         example: one batch of inputs.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    layers = {name: layer for name, layer in model.named_children() if any(True for _ in layer.parameters())}
+    layers = {
+        name: layer
+        for name, layer in model.named_children()
+        if any(True for _ in layer.parameters())
+    }
     hooks = [
-        layer.register_forward_hook(lambda _, __, output, name=name: shapes.update({name: tuple(output.shape)}))
+        layer.register_forward_hook(
+            lambda _, __, output, name=name: shapes.update({name: tuple(output.shape)})
+        )
         for name, layer in layers.items()
     ]
     with torch.inference_mode():
@@ -132,7 +150,12 @@ def layer_table(model: nn.Module, example: torch.Tensor) -> Table:
     for hook in hooks:
         hook.remove()
     rows: list[tuple[Any, ...]] = [
-        (name, shapes[name], ", ".join(str(tuple(p.shape)) for p in layer.parameters()), _parameters(layer))
+        (
+            name,
+            shapes[name],
+            ", ".join(str(tuple(p.shape)) for p in layer.parameters()),
+            _parameters(layer),
+        )
         for name, layer in layers.items()
     ]
     rows.append(("total", "", "", _parameters(model)))
@@ -158,12 +181,17 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    """Return images (N, 28, 28) uint8 as the network's inputs, (N, 1, 28, 28) float32; as workers prepare theirs."""
+    """Return images (N, 28, 28) uint8 as the network's inputs, (N, 1, 28, 28) float32; as workers
+    prepare theirs.
+    """
     return (images.unsqueeze(1) / 255 - 0.1307) / 0.3081
 
 
-def iid_workers(dataset: Any, names: Sequence[str], key: str = "mnist", seed: int = 1) -> list[sy.VirtualWorker]:
-    """Return workers inside this process, among which a dataset is dealt out at random, in equal parts.
+def iid_workers(
+    dataset: Any, names: Sequence[str], key: str = "mnist", seed: int = 1
+) -> list[sy.VirtualWorker]:
+    """Return workers inside this process, among which a dataset is dealt out at random, in equal
+    parts.
 
     Args:
         dataset: has `data`, `targets` and `transform`, as torchvision's MNIST. Not modified.
@@ -175,7 +203,9 @@ def iid_workers(dataset: Any, names: Sequence[str], key: str = "mnist", seed: in
     workers = []
     for name, part in zip(names, order.tensor_split(len(names)), strict=True):
         worker = sy.VirtualWorker(id=name)
-        worker.add_dataset(sy.BaseDataset(dataset.data[part], dataset.targets[part], dataset.transform), key)
+        worker.add_dataset(
+            sy.BaseDataset(dataset.data[part], dataset.targets[part], dataset.transform), key
+        )
         workers.append(worker)
     return workers
 
@@ -220,7 +250,9 @@ def plot_bytes(sizes: Mapping[str, int], title: str) -> Figure:
     megabytes = [size / 1e6 for size in sizes.values()]
     for index, value in enumerate(megabytes):
         ax.barh(index, value, **_fill(index))
-        ax.annotate(f"{value:,.2f} MB", (value, index), (4, 0), textcoords="offset points", va="center")
+        ax.annotate(
+            f"{value:,.2f} MB", (value, index), (4, 0), textcoords="offset points", va="center"
+        )
     _axes(ax, title, "megabytes (1 MB = 1,000,000 bytes)", "", grid="x")
     ax.set_yticks(range(len(sizes)), list(sizes))
     ax.set_xlim(0, 1.15 * max(megabytes))
@@ -248,7 +280,9 @@ def plot_predictions(predicted: Sequence[float], actual: Sequence[float], title:
 def plot_timelines(timelines: Mapping[str, Timeline]) -> Figure:
     """Draw timelines below each other on one time axis: a row a worker, a hatch a phase."""
     figure, axes = _figure(8, 1.5 * len(timelines) + 0.7, len(timelines), 1, sharex=True)
-    phases = list(dict.fromkeys(phase for timeline in timelines.values() for _, phase, *_ in timeline.spans))
+    phases = list(
+        dict.fromkeys(phase for timeline in timelines.values() for _, phase, *_ in timeline.spans)
+    )
     longest = max(timeline.seconds for timeline in timelines.values())
     for ax, (name, timeline) in zip(axes[:, 0], timelines.items(), strict=True):
         workers = list(dict.fromkeys(worker for worker, *_ in timeline.spans))
@@ -266,22 +300,29 @@ def plot_timelines(timelines: Mapping[str, Timeline]) -> Figure:
 
 
 def plot_training(history: Sequence[Round], rounds: int) -> Figure:
-    """Draw the state of a training: a progress bar, accuracies where they were measured, losses of all rounds.
+    """Draw the state of a training: a progress bar, accuracies where they were measured, losses of
+    all rounds.
 
     Args:
         history: the rounds so far; may be empty.
         rounds: number of rounds in all.
     """
     figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplot_mosaic([["progress", "progress"], ["accuracy", "loss"]], height_ratios=[0.08, 1])
+    axes = figure.subplot_mosaic(
+        [["progress", "progress"], ["accuracy", "loss"]], height_ratios=[0.08, 1]
+    )
     _draw_progress(axes["progress"], history, rounds)
     evaluated = [each for each in history if each.evaluations]
     for index, model in enumerate(evaluated[0].evaluations if evaluated else ()):
         percent = [100 * each.accuracy(model) for each in evaluated]
-        axes["accuracy"].plot([each.number for each in evaluated], percent, label=model, **_line(index, model))
+        axes["accuracy"].plot(
+            [each.number for each in evaluated], percent, label=model, **_line(index, model)
+        )
     for index, worker in enumerate(history[0].losses if history else ()):
         losses = [each.losses[worker] for each in history]
-        axes["loss"].plot([each.number for each in history], losses, label=worker, **_line(index, marker="."))
+        axes["loss"].plot(
+            [each.number for each in history], losses, label=worker, **_line(index, marker=".")
+        )
     _axes(axes["accuracy"], "Accuracy on the evaluator's test images", "round", "correct (%)")
     _axes(axes["loss"], "Loss on each worker's last batch", "round", "negative log-likelihood")
     axes["accuracy"].set_ylim(0, 100)
@@ -293,13 +334,17 @@ def plot_training(history: Sequence[Round], rounds: int) -> Figure:
 
 
 def plot_prediction_histograms(history: Sequence[Round]) -> Figure:
-    """Draw how often each model predicts each digit: a row a round that was evaluated, a column a model.
+    """Draw how often each model predicts each digit: a row a round that was evaluated, a column a
+    model.
 
-    Each row has its own scale: what spreads over ten digits would be flat beside what piles up on one.
+    Each row has its own scale: what spreads over ten digits would be flat beside what piles up on
+    one.
     """
     evaluated = [each for each in history if each.evaluations]
     models = list(evaluated[0].evaluations)
-    figure, axes = _figure(9, 1.3 * len(evaluated) + 1, len(evaluated), len(models), sharex=True, sharey="row")
+    figure, axes = _figure(
+        9, 1.3 * len(evaluated) + 1, len(evaluated), len(models), sharex=True, sharey="row"
+    )
     for row, each in zip(axes, evaluated, strict=True):
         row[0].set_ylabel(f"round {each.number}\ntest images")
         for index, (ax, model) in enumerate(zip(row, models, strict=True)):
@@ -327,12 +372,22 @@ def plot_confusion_matrix(counts: Any, title: str) -> Figure:
     dark = np.log10(counts + 1) > np.log10(counts.max() + 1) / 2
     for row, column in np.ndindex(counts.shape):
         color = "white" if dark[row, column] else "black"
-        ax.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize="small")
+        ax.text(
+            column,
+            row,
+            str(int(counts[row, column])),
+            ha="center",
+            va="center",
+            color=color,
+            fontsize="small",
+        )
     _axes(ax, title, "predicted digit", "actual digit", grid="")
     ax.set_xticks(DIGITS)
     ax.set_yticks(DIGITS)
     ticks = [0, 1, 10, 100, 1000]
-    bar = figure.colorbar(image, ticks=np.log10(np.add(ticks, 1)), label="test images (logarithmic)")
+    bar = figure.colorbar(
+        image, ticks=np.log10(np.add(ticks, 1)), label="test images (logarithmic)"
+    )
     bar.set_ticklabels([f"{tick:,}" for tick in ticks])
     return figure
 
@@ -344,12 +399,21 @@ def plot_recall(matrices: Mapping[str, Any], title: str) -> Figure:
         matrices: model -> confusion matrix (10, 10), rows: actual digits.
         title: title of the figure.
     """
-    recall = np.stack([100 * np.diagonal(m) / np.sum(np.asarray(m), axis=1) for m in matrices.values()])
+    recall = np.stack(
+        [100 * np.diagonal(m) / np.sum(np.asarray(m), axis=1) for m in matrices.values()]
+    )
     figure, ax = _single(8, 0.42 * len(matrices) + 1.2)
     image = ax.imshow(recall, cmap="Greys", vmin=0, vmax=100, aspect="auto")
     for row, column in np.ndindex(recall.shape):
         value = recall[row, column]
-        ax.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 50 else "black")
+        ax.text(
+            column,
+            row,
+            f"{value:.0f}",
+            ha="center",
+            va="center",
+            color="white" if value > 50 else "black",
+        )
     _axes(ax, title, "actual digit", "", grid="")
     ax.set_xticks(DIGITS)
     ax.set_yticks(range(len(matrices)), list(matrices))
@@ -358,7 +422,9 @@ def plot_recall(matrices: Mapping[str, Any], title: str) -> Figure:
 
 
 def plot_bias_changes(changes: Mapping[str, Any]) -> Figure:
-    """Draw by how much a worker's training moved the output layer's bias of each digit; one panel a worker."""
+    """Draw by how much a worker's training moved the output layer's bias of each digit; one panel a
+    worker.
+    """
     figure, axes = _figure(9, 2.6, 1, len(changes), sharey=True)
     for index, (ax, (worker, change)) in enumerate(zip(axes[0], changes.items(), strict=True)):
         ax.bar(DIGITS, np.asarray(change), **_fill(index))
@@ -379,7 +445,12 @@ def plot_curves(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
     figure, ax = _single(8, 3.6)
     for index, (name, values) in enumerate(curves.items()):
         rounds = range(1, len(values) + 1)
-        ax.plot(rounds, 100 * np.asarray(values), label=f"{name}: {100 * values[-1]:.1f} %", **_line(index))
+        ax.plot(
+            rounds,
+            100 * np.asarray(values),
+            label=f"{name}: {100 * values[-1]:.1f} %",
+            **_line(index),
+        )
     _axes(ax, title, "round", "correct (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(0, 100)
@@ -390,7 +461,9 @@ def plot_curves(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
 def _ask(worker: str, host: str, port: int) -> tuple[str, str, Any]:
     """Return a worker's state, its digits and its number of samples."""
     try:
-        proxy = sy.WebsocketClientWorker(hook=None, host=host, port=port, id=worker, connect_timeout=CHECK_SECONDS)
+        proxy = sy.WebsocketClientWorker(
+            hook=None, host=host, port=port, id=worker, connect_timeout=CHECK_SECONDS
+        )
         key = "mnist_testing" if worker == "testing" else "mnist"
         counts = proxy.call("label_counts", key, timeout=CHECK_SECONDS)
         proxy.close()
@@ -400,8 +473,12 @@ def _ask(worker: str, host: str, port: int) -> tuple[str, str, Any]:
     return "ready", f"{held[0]}-{held[-1]}", counts.sum().item()
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
-    """Return a figure and its axes (rows, columns); made without pyplot, which would show it a second time."""
+def _figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its axes (rows, columns); made without pyplot, which would show it a
+    second time.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
@@ -411,7 +488,9 @@ def _single(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes[0, 0]
 
 
-def _axes(ax: Axes, title: str, xlabel: str, ylabel: str, grid: Literal["x", "y", ""] = "y") -> None:
+def _axes(
+    ax: Axes, title: str, xlabel: str, ylabel: str, grid: Literal["x", "y", ""] = "y"
+) -> None:
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ax.spines[["top", "right"]].set_visible(not grid)
     ax.set_axisbelow(True)
@@ -434,7 +513,11 @@ def _draw_actual(ax: Axes, counts: Sequence[float]) -> None:
 
 
 def _fill(index: int) -> dict[str, Any]:
-    return {"facecolor": COLORS[index % len(COLORS)], "hatch": HATCHES[index % len(HATCHES)], "edgecolor": "black"}
+    return {
+        "facecolor": COLORS[index % len(COLORS)],
+        "hatch": HATCHES[index % len(HATCHES)],
+        "edgecolor": "black",
+    }
 
 
 def _line(index: int, name: str = "", marker: str | None = None) -> dict[str, Any]:

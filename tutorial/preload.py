@@ -1,9 +1,10 @@
 """What the launcher's fork server imports before it forks the workers.
 
-The garbage collector need not look at what is imported: neither meanwhile, nor in the workers, where it would copy
-the memory that they share.
+The garbage collector need not look at what is imported: neither meanwhile, nor in the workers,
+where it would copy the memory that they share.
 
-Killed with the launcher, the fork server does not go on importing for nobody. (Only on Linux; else it ends after that.)
+Killed with the launcher, the fork server does not go on importing for nobody. (Only on Linux; else
+it ends after that.)
 """
 
 import atexit

@@ -1,1 +1,3 @@
-"""What the owner of a worker grants coordinators: how much, what, and what is written down of it."""
+"""What the owner of a worker grants coordinators: how much, what, and what is written down of
+it.
+"""

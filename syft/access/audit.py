@@ -10,11 +10,12 @@
     outcome   "started", "done", or the error's name
     seconds   how long it took
 
-Each request has a line with its outcome; its result is handed out after that line is written, and never without. A call
-that computes (fit, evaluate, methods of the owner's own) has a line "started" as well, without which it does not start.
+Each request has a line with its outcome; its result is handed out after that line is written, and
+never without. A call that computes (fit, evaluate, methods of the owner's own) has a line "started"
+as well, without which it does not start.
 
-No sample, no result, no token and no name of a session is written. A line has at most MAX_LINE_BYTES; longer texts are
-cut.
+No sample, no result, no token and no name of a session is written. A line has at most
+MAX_LINE_BYTES; longer texts are cut.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class AuditLog:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        self._file = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600
+        )
         self._lock = threading.Lock()
         self._torn = False  # the last line was written in part
 

@@ -1,4 +1,6 @@
-"""Stands between coordinators and a worker: checks what they ask, keeps account of what they use, writes it down."""
+"""Stands between coordinators and a worker: checks what they ask, keeps account of what they use,
+writes it down.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,11 @@ class Guard:
     """
 
     def __init__(
-        self, worker: str, limits: Limits | None = None, policy: Policy | None = None, audit: AuditLog | None = None
+        self,
+        worker: str,
+        limits: Limits | None = None,
+        policy: Policy | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self.worker = worker
         self.limits = limits or Limits()
@@ -61,12 +67,23 @@ class Guard:
         self._ledger.add(caller.name, obj)
 
     def digest(self, obj: Any) -> dict[str, str] | None:
-        """Return the digests of a wrapped model, as it was sent; None if there is no audit log, or no model."""
-        if self.audit is None or not isinstance(obj, ObjectWrapper) or not isinstance(obj.obj, nn.Module):
+        """Return the digests of a wrapped model, as it was sent; None if there is no audit log, or
+        no model.
+        """
+        if (
+            self.audit is None
+            or not isinstance(obj, ObjectWrapper)
+            or not isinstance(obj.obj, nn.Module)
+        ):
             return None
-        return {"structure": str(getattr(obj.obj, "graph_digest", "")), "values": values_digest(obj.obj)}
+        return {
+            "structure": str(getattr(obj.obj, "graph_digest", "")),
+            "values": values_digest(obj.obj),
+        }
 
-    def permit(self, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Budget:
+    def permit(
+        self, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
+    ) -> Budget:
         """Check the call of a method and return what it may use.
 
         Raises:
@@ -103,7 +120,9 @@ class Guard:
         try:
             self.audit.write(
                 worker=self.worker,
-                who={**caller.who, "session": fingerprint(caller.name)} if caller.name else caller.who,
+                who={**caller.who, "session": fingerprint(caller.name)}
+                if caller.name
+                else caller.who,
                 call=call,
                 model=model,
                 samples=samples,
@@ -115,7 +134,11 @@ class Guard:
             logger.error("worker %s: its audit log cannot be written: %s", self.worker, cause)
             raise AuditLogUnavailable(self.worker, cause) from None
 
-    def record_refusal(self, caller: Caller, call: str, error: Exception, seconds: float = 0) -> None:
-        """Write a line as `record` does for what is refused in any case, whether that can be written or not."""
+    def record_refusal(
+        self, caller: Caller, call: str, error: Exception, seconds: float = 0
+    ) -> None:
+        """Write a line as `record` does for what is refused in any case, whether that can be
+        written or not.
+        """
         with contextlib.suppress(AuditLogUnavailable):
             self.record(caller, call, type(error).__name__, seconds)

@@ -18,25 +18,30 @@ from syft.objects import ObjectWrapper
 
 @dataclass(frozen=True)
 class Limits:
-    """Upper bounds of what a worker grants. Passing one is a LimitExceeded to the coordinator that passed it.
+    """Upper bounds of what a worker grants.
 
-    The bound on one message is the worker's `max_message_bytes`. What is not bounded here is the memory that a model
-    uses while it runs: give the worker's process a limit of its own (a container, `ulimit -v`).
+    Passing one is a LimitExceeded to the coordinator that passed it.
+
+    The bound on one message is the worker's `max_message_bytes`. What is not bounded here is the
+    memory that a model uses while it runs: give the worker's process a limit of its own (a
+    container, `ulimit -v`).
 
     Attributes:
         connections: open connections, of all coordinators.
         handshake_seconds: seconds for TLS and the opening handshake, and again for the greeting.
-        sessions: coordinators that are known at a time. One that is not connected makes room for a new one.
+        sessions: coordinators that are known at a time. One that is not connected makes room for a
+            new one.
         queued_calls: calls of one coordinator that wait or run in the compute thread.
         objects: objects that one coordinator has stored, or that are still in use.
         object_bytes: bytes of these objects, their tags and descriptions included.
         all_objects: objects that all coordinators have stored.
         all_object_bytes: bytes of these objects.
-        call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends before its next batch,
-            or before the next operator of its model.
+        call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends
+            before its next batch, or before the next operator of its model.
         call_bytes: bytes of all results together that a model makes in one forward pass.
-        stuck_calls: calls that ran on for STUCK_SECONDS beyond that, inside one batch. They cannot be ended; after so
-            many of them, the worker takes no further calls until it is started again.
+        stuck_calls: calls that ran on for STUCK_SECONDS beyond that, inside one batch. They cannot
+            be ended; after so many of them, the worker takes no further calls until it is started
+            again.
 
     Raises:
         ValueError: a limit is below 1, or handshake_seconds or call_seconds are not above 0.
@@ -58,7 +63,9 @@ class Limits:
         for limit in fields(self):
             value, seconds = getattr(self, limit.name), limit.name.endswith("_seconds")
             if not (value > 0 if seconds else value >= 1):
-                raise ValueError(f"Limits cannot be made: {limit.name} is {value!r}; expected more.")
+                raise ValueError(
+                    f"Limits cannot be made: {limit.name} is {value!r}; expected more."
+                )
 
 
 STUCK_SECONDS = 5.0
@@ -110,7 +117,9 @@ class Budget:
         """
         self._check("the training steps of one fit", steps, self.steps, "max_steps_per_fit")
         self._check("the samples of one batch", batch_size, self.batch_size, "max_batch_size")
-        self._check("the samples of one call", samples, self.samples_per_call, "max_samples_per_call")
+        self._check(
+            "the samples of one call", samples, self.samples_per_call, "max_samples_per_call"
+        )
         if self.pool is not None:
             self.pool.check(samples)
 
@@ -122,7 +131,12 @@ class Budget:
         """
         self._check_time()
         self._check("the samples of one batch", samples, self.batch_size, "max_batch_size")
-        self._check("the samples of one call", self.samples + samples, self.samples_per_call, "max_samples_per_call")
+        self._check(
+            "the samples of one call",
+            self.samples + samples,
+            self.samples_per_call,
+            "max_samples_per_call",
+        )
         if self.pool is not None:
             self.pool.take(samples)
         self.samples += samples
@@ -137,13 +151,19 @@ class Budget:
         if self.abandoned.is_set():
             raise CallAbandoned(self.worker)
         self._check_time()
-        self._check("the bytes that a model makes in one forward pass", made, self.bytes, "call_bytes")
+        self._check(
+            "the bytes that a model makes in one forward pass", made, self.bytes, "call_bytes"
+        )
 
     def _check_time(self) -> None:
         late = time.monotonic() - self.deadline
         if late > 0:
             raise LimitExceeded(
-                self.worker, "the seconds of one call", self.seconds + late, self.seconds, "call_seconds"
+                self.worker,
+                "the seconds of one call",
+                self.seconds + late,
+                self.seconds,
+                "call_seconds",
             )
 
     def _check(self, what: str, observed: int, limit: int | None, setting: str) -> None:
@@ -152,7 +172,9 @@ class Budget:
 
 
 class SamplePool:
-    """The samples that all calls together may read, from the worker's start on. Safe to use from several threads.
+    """The samples that all calls together may read, from the worker's start on.
+
+    Safe to use from several threads.
 
     Args:
         worker: the worker's id, for errors.
@@ -169,7 +191,9 @@ class SamplePool:
         """Raise LimitExceeded if there are fewer samples left."""
         if self._taken + samples > self._limit:
             what = "the samples of all calls"
-            raise LimitExceeded(self._worker, what, self._taken + samples, self._limit, "max_samples")
+            raise LimitExceeded(
+                self._worker, what, self._taken + samples, self._limit, "max_samples"
+            )
 
     def take(self, samples: int) -> None:
         """Take so many samples out; raise LimitExceeded if there are fewer left."""
@@ -179,11 +203,14 @@ class SamplePool:
 
 
 class Ledger:
-    """How many objects, of how many bytes, coordinators have sent to a worker. What its owner stored does not count.
+    """How many objects, of how many bytes, coordinators have sent to a worker.
 
-    An object counts for as long as it is in memory: in its coordinator's store, in the training that uses it, or in a
-    call that waits. So each entry hangs on a weak reference. It is struck out when the next object comes, since an
-    object may go at any time, in any thread, also in one that holds the lock.
+    What its owner stored does not count.
+
+    An object counts for as long as it is in memory: in its coordinator's store, in the training
+    that uses it, or in a call that waits. So each entry hangs on a weak reference. It is struck out
+    when the next object comes, since an object may go at any time, in any thread, also in one that
+    holds the lock.
 
     Args:
         worker: the worker's id, for errors.
@@ -210,9 +237,13 @@ class Ledger:
             while self._gone:
                 self._enter(*self._gone.popleft(), sign=-1)
             self._check("the objects of one coordinator", self._counts[owner] + 1, "objects")
-            self._check("the bytes of one coordinator's objects", self._bytes[owner] + size, "object_bytes")
+            self._check(
+                "the bytes of one coordinator's objects", self._bytes[owner] + size, "object_bytes"
+            )
             self._check("the objects of all coordinators", self._all + 1, "all_objects")
-            self._check("the bytes of all coordinators' objects", self._all_bytes + size, "all_object_bytes")
+            self._check(
+                "the bytes of all coordinators' objects", self._all_bytes + size, "all_object_bytes"
+            )
             self._enter(owner, size, sign=1)
         weakref.finalize(obj, self._gone.append, (owner, size)).atexit = False
 
@@ -231,8 +262,14 @@ class Ledger:
 
 
 def size_of(obj: Any) -> int:
-    """Return the bytes of a tensor, or of a model with its graph; tags and descriptions count too."""
-    about = size_of([*(getattr(obj, "tags", None) or ()), getattr(obj, "description", None)]) if _is_object(obj) else 0
+    """Return the bytes of a tensor, or of a model with its graph; tags and descriptions count
+    too.
+    """
+    about = (
+        size_of([*(getattr(obj, "tags", None) or ()), getattr(obj, "description", None)])
+        if _is_object(obj)
+        else 0
+    )
     if isinstance(obj, ObjectWrapper):
         return size_of(obj.obj) + about
     if isinstance(obj, torch.Tensor):

@@ -14,22 +14,27 @@ from syft.exceptions import LimitExceeded, NotPermitted
 
 @dataclass(frozen=True)
 class Policy:
-    """What coordinators may ask for. Asking for more is an error that says so, and a line in the audit log.
+    """What coordinators may ask for.
+
+    Asking for more is an error that says so, and a line in the audit log.
 
     None means: no restriction beyond what the worker offers.
 
     Attributes:
         datasets: keys of the datasets that calls may name, as their argument `dataset_key`.
         calls: names of the methods that may be called.
-        models: digests of the models and loss functions that may be sent. The digest is that of the structure, not of
-            the parameters; the audit log tells it, and `syft.graph.convert(model).digest` computes it.
+        models: digests of the models and loss functions that may be sent. The digest is that of the
+            structure, not of the parameters; the audit log tells it, and
+            `syft.graph.convert(model).digest` computes it.
         max_steps_per_fit: training steps (batches) of one fit.
         max_fits: fits in all, from the worker's start on.
-        max_samples_per_call: samples that one fit or evaluation reads, each counted as often as it is read.
+        max_samples_per_call: samples that one fit or evaluation reads, each counted as often as it
+            is read.
         max_samples: samples that all fits and evaluations read, from the worker's start on.
         max_batch_size: samples of one batch. A batch has at most as many as the dataset.
 
-    Samples that methods of the owner's own read are not counted, unless they take them from fit() or evaluate().
+    Samples that methods of the owner's own read are not counted, unless they take them from fit()
+    or evaluate().
     """
 
     datasets: Iterable[str] | None = None
@@ -45,7 +50,9 @@ class Policy:
         for name in ("datasets", "calls", "models"):
             value = getattr(self, name)
             if isinstance(value, str):
-                raise ValueError(f"Policy cannot be made: {name} is {value!r}; expected several names, or None.")
+                raise ValueError(
+                    f"Policy cannot be made: {name} is {value!r}; expected several names, or None."
+                )
             object.__setattr__(self, name, None if value is None else frozenset(value))
 
 
@@ -61,14 +68,18 @@ class Enforcer:
         self._worker = worker
         self.policy = policy
         self._fits = 0
-        self.pool = SamplePool(worker, policy.max_samples) if policy.max_samples is not None else None
+        self.pool = (
+            SamplePool(worker, policy.max_samples) if policy.max_samples is not None else None
+        )
         self._lock = threading.Lock()
 
     def check_model(self, digest: str) -> None:
         """Raise NotPermitted if a model or function of this structure may not be sent."""
         self._check("models", digest)
 
-    def check_call(self, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> None:
+    def check_call(
+        self, name: str, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
+    ) -> None:
         """Check a call of a method, and count it if it is a fit.
 
         Raises:
@@ -87,7 +98,11 @@ class Enforcer:
             with self._lock:
                 if self._fits >= self.policy.max_fits:
                     raise LimitExceeded(
-                        self._worker, "the fits in all", self._fits + 1, self.policy.max_fits, "max_fits"
+                        self._worker,
+                        "the fits in all",
+                        self._fits + 1,
+                        self.policy.max_fits,
+                        "max_fits",
                     )
                 self._fits += 1
 

@@ -1,4 +1,6 @@
-"""Federated training: what is sent to a worker, what the worker does with it, rounds, checkpoints, history."""
+"""Federated training: what is sent to a worker, what the worker does with it, rounds, checkpoints,
+history.
+"""
 
 from syft.federated.checkpoint import Checkpoint
 from syft.federated.evaluation import checked_evaluation

@@ -1,4 +1,5 @@
-"""Checkpoints: what a run needs to continue after its last finished round, with the same result to the bit.
+"""Checkpoints: what a run needs to continue after its last finished round, with the same result to
+the bit.
 
     Checkpoint.of(model, round=7, learning_rate=0.08, arguments={"seed": 1}).save("run.safetensors")
     checkpoint = Checkpoint.load("run.safetensors")
@@ -16,12 +17,13 @@ A checkpoint is a safetensors file, so reading one runs no code:
     "checkpoint"    JSON: format (1), round, learning_rate, operators of the model, arguments
     "sha256"        digest of all of the above
 
-A checkpoint is written to a temporary file in the same directory, synced, and renamed, so a crash leaves either the
-old file or the new one, never half of one. The digest finds damage that happens later. Not kept: the state of
-optimizers, because workers start each round with a new one, and the objects that workers hold.
+A checkpoint is written to a temporary file in the same directory, synced, and renamed, so a crash
+leaves either the old file or the new one, never half of one. The digest finds damage that happens
+later. Not kept: the state of optimizers, because workers start each round with a new one, and the
+objects that workers hold.
 
-The arguments and operators are kept to be compared: resuming with another model, seed or learning rate would not fail
-by itself, it would silently train something else.
+The arguments and operators are kept to be compared: resuming with another model, seed or learning
+rate would not fail by itself, it would silently train something else.
 """
 
 from __future__ import annotations
@@ -76,9 +78,16 @@ class Checkpoint:
     path: str = ""
 
     @classmethod
-    def of(cls, model: nn.Module, round: int, learning_rate: float, arguments: Mapping[str, Any]) -> Checkpoint:
-        """Return a checkpoint of the present state: copies of the model's tensors and of torch's generator."""
-        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    def of(
+        cls, model: nn.Module, round: int, learning_rate: float, arguments: Mapping[str, Any]
+    ) -> Checkpoint:
+        """Return a checkpoint of the present state: copies of the model's tensors and of torch's
+        generator.
+        """
+        state = {
+            name: tensor.detach().cpu().clone().contiguous()
+            for name, tensor in model.state_dict().items()
+        }
         operators = operators_of(model)
         return cls(round, learning_rate, dict(arguments), operators, state, program_state())
 
@@ -87,22 +96,29 @@ class Checkpoint:
         """Return the checkpoint that a file holds.
 
         Raises:
-            CheckpointDamaged: the file cannot be read, is not a checkpoint, or has changed since it was written.
+            CheckpointDamaged: the file cannot be read, is not a checkpoint, or has changed since it
+                was written.
         """
         name = os.fspath(path)
         try:
             content = Path(path).read_bytes()
             tensors, metadata = safetensors_torch.load(content), _metadata(content)
         except OSError as reason:
-            raise CheckpointDamaged(name, f"it cannot be read ({reason.strerror or reason})") from None
+            raise CheckpointDamaged(
+                name, f"it cannot be read ({reason.strerror or reason})"
+            ) from None
         except SafetensorError as reason:
-            raise CheckpointDamaged(name, f"it is not a whole safetensors file ({reason})") from None
+            raise CheckpointDamaged(
+                name, f"it is not a whole safetensors file ({reason})"
+            ) from None
         text = metadata.get("checkpoint")
         if text is None:
             raise CheckpointDamaged(name, "it is a safetensors file, but not a checkpoint")
         observed, expected = _digest(text, tensors), metadata.get("sha256")
         if observed != expected:
-            raise CheckpointDamaged(name, f"its SHA-256 is {observed}; expected {expected}, as when it was written")
+            raise CheckpointDamaged(
+                name, f"its SHA-256 is {observed}; expected {expected}, as when it was written"
+            )
         fields = json.loads(text)
         version = fields.pop("format", None)
         if version != FORMAT:
@@ -125,12 +141,15 @@ class Checkpoint:
             "arguments": self.arguments,
         }
         text = json.dumps(fields, sort_keys=True)
-        tensors = {_PREFIX + name: tensor for name, tensor in self.state.items()} | {"generator": self.generator}
+        tensors = {_PREFIX + name: tensor for name, tensor in self.state.items()} | {
+            "generator": self.generator
+        }
         metadata = {"checkpoint": text, "sha256": _digest(text, tensors)}
         write_whole(path, safetensors_torch.save(tensors, metadata))
 
     def restore(self, model: nn.Module, arguments: Mapping[str, Any]) -> None:
-        """Load the saved parameters and buffers into `model`, and the saved state into torch's generator.
+        """Load the saved parameters and buffers into `model`, and the saved state into torch's
+        generator.
 
         Args:
             model: a model of the saved structure. Modified.
@@ -141,15 +160,21 @@ class Checkpoint:
         """
         self._expect_same("argument", self.arguments, arguments)
         shapes = {name: _shape(tensor) for name, tensor in model.state_dict().items()}
-        self._expect_same("parameter", {name: _shape(tensor) for name, tensor in self.state.items()}, shapes)
+        self._expect_same(
+            "parameter", {name: _shape(tensor) for name, tensor in self.state.items()}, shapes
+        )
         operators = operators_of(model)
         if self.operators != operators:
-            observed, expected = (", ".join(names) or "unknown" for names in (self.operators, operators))
+            observed, expected = (
+                ", ".join(names) or "unknown" for names in (self.operators, operators)
+            )
             raise CheckpointMismatch(self.path, "model's forward()", observed, expected)
         model.load_state_dict(self.state)
         set_program_state(self.generator)
 
-    def _expect_same(self, kind: str, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    def _expect_same(
+        self, kind: str, saved: Mapping[str, Any], expected: Mapping[str, Any]
+    ) -> None:
         for name in {**expected, **saved}:
             if name not in saved or name not in expected or saved[name] != expected[name]:
                 pair = (str(values.get(name, "missing")) for values in (saved, expected))
@@ -160,10 +185,13 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file, whole or not at all, even if the machine stops in the middle.
 
     Raises:
-        OSError: it cannot be written, or it is not a regular file. An earlier file is left unchanged.
+        OSError: it cannot be written, or it is not a regular file. An earlier file is left
+            unchanged.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):  # /dev/null must not be replaced
+    if target.exists() and not stat.S_ISREG(
+        target.stat().st_mode
+    ):  # /dev/null must not be replaced
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:

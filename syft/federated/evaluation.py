@@ -21,7 +21,8 @@ def checked_evaluation(worker_id: ObjectId, result: Any, nr_bins: int = 0) -> di
         nr_bins: number of bins of its two histograms; 0: it has none.
 
     Raises:
-        InvalidReply: a count or the loss is missing or no number, or a histogram has other bins or no counts in them.
+        InvalidReply: a count or the loss is missing or no number, or a histogram has other bins or
+            no counts in them.
     """
     worker = str(worker_id)
     if not isinstance(result, dict):
@@ -29,19 +30,32 @@ def checked_evaluation(worker_id: ObjectId, result: Any, nr_bins: int = 0) -> di
     for name in _NUMBERS:
         value = result.get(name)
         types = (int, float) if name == "loss" else int
-        if isinstance(value, bool) or not isinstance(value, types) or (name != "loss" and value < 0):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, types)
+            or (name != "loss" and value < 0)
+        ):
             raise InvalidReply(worker, f"an evaluation's {name!r}", f"{value!r:.60}", "a number")
-    if not 0 <= result["nr_correct_predictions"] <= result["nr_predictions"] or result["nr_predictions"] == 0:
+    if (
+        not 0 <= result["nr_correct_predictions"] <= result["nr_predictions"]
+        or result["nr_predictions"] == 0
+    ):
         counts = f"{result['nr_correct_predictions']} of {result['nr_predictions']}"
-        raise InvalidReply(worker, "an evaluation's correct predictions", counts, "at most as many as predictions")
+        raise InvalidReply(
+            worker, "an evaluation's correct predictions", counts, "at most as many as predictions"
+        )
     for name in ("histogram_predictions", "histogram_target") if nr_bins else ():
         histogram = result.get(name)
         if not (isinstance(histogram, np.ndarray) and _holds_counts(histogram, nr_bins)):
-            raise InvalidReply(worker, f"an evaluation's {name!r}", f"{histogram!r:.60}", f"{nr_bins} counts")
+            raise InvalidReply(
+                worker, f"an evaluation's {name!r}", f"{histogram!r:.60}", f"{nr_bins} counts"
+            )
     return result
 
 
 def _holds_counts(histogram: np.ndarray, nr_bins: int) -> bool:
-    """Whether an array has one count for each bin; sums and percentages of NaN or infinity would fail later on."""
+    """Whether an array has one count for each bin; sums and percentages of NaN or infinity would
+    fail later on.
+    """
     numbers = histogram.shape == (nr_bins,) and histogram.dtype.kind in "fiu"
     return numbers and bool(np.all(np.isfinite(histogram) & (histogram >= 0)))

@@ -41,8 +41,8 @@ MAX_BINS = 10_000
 class FederatedClient(ObjectStorage):
     """Holds datasets and objects, and trains and evaluates models on the datasets.
 
-    While a call of a remote coordinator runs, its methods that store, find and remove objects are about the objects of
-    that coordinator; at all other times about this worker's own.
+    While a call of a remote coordinator runs, its methods that store, find and remove objects are
+    about the objects of that coordinator; at all other times about this worker's own.
 
     Source: PySyft 0.2.4, `syft.federated.federated_client.FederatedClient`.
 
@@ -51,9 +51,10 @@ class FederatedClient(ObjectStorage):
         **kwargs: arguments of the next base class, in a worker that of BaseWorker.
 
     Attributes:
-        evaluation_threads: batches that evaluate() works on at a time, each in a thread of its own, if the model
-            allows. More than one is worth while where torch computes with one thread (torch.set_num_threads):
-            threads that each have a batch wait less for each other than threads that share one.
+        evaluation_threads: batches that evaluate() works on at a time, each in a thread of its own,
+            if the model allows. More than one is worth while where torch computes with one thread
+            (torch.set_num_threads): threads that each have a batch wait less for each other than
+            threads that share one.
     """
 
     evaluation_threads = 1
@@ -67,8 +68,8 @@ class FederatedClient(ObjectStorage):
         """Register a dataset.
 
         Args:
-            dataset: any map-style dataset; each sample is a pair of input and target (or several inputs, and the
-                target last).
+            dataset: any map-style dataset; each sample is a pair of input and target (or several
+                inputs, and the target last).
             key: the name that fit() and evaluate() find it by.
 
         Raises:
@@ -83,7 +84,10 @@ class FederatedClient(ObjectStorage):
         self.datasets.pop(key, None)
 
     def set_obj(self, obj: Any) -> None:
-        """Store an object under its id. A TrainConfig becomes the current one, and a new optimizer will be built."""
+        """Store an object under its id.
+
+        A TrainConfig becomes the current one, and a new optimizer will be built.
+        """
         store = self._store()
         if isinstance(obj, TrainConfig):
             self.train_config = obj
@@ -105,7 +109,10 @@ class FederatedClient(ObjectStorage):
         return super().get_obj(obj_id) if store is None else store.get_obj(obj_id)
 
     def rm_obj(self, obj_id: ObjectId | None, force: bool = False) -> None:
-        """Remove the object with this id, if there is one. `force` is accepted and makes no difference."""
+        """Remove the object with this id, if there is one.
+
+        `force` is accepted and makes no difference.
+        """
         store = self._store()
         super().rm_obj(obj_id) if store is None else store.rm_obj(obj_id)
 
@@ -122,7 +129,9 @@ class FederatedClient(ObjectStorage):
 
     @property
     def train_config(self) -> TrainConfig | None:
-        """The config that fit() and evaluate() use: that of the coordinator whose call runs, else this worker's."""
+        """The config that fit() and evaluate() use: that of the coordinator whose call runs, else
+        this worker's.
+        """
         return self._training().config
 
     @train_config.setter
@@ -146,24 +155,29 @@ class FederatedClient(ObjectStorage):
 
         Raises:
             TrainConfigMissing: no TrainConfig was sent.
-            ObjectNotFoundError: the model was fetched or deleted, or none was sent (also a KeyError).
+            ObjectNotFoundError: the model was fetched or deleted, or none was sent (also a
+                KeyError).
         """
         training = self._training()
         return self._wrapped(training, self._config(training)._model_id)
 
-    def fit(self, dataset_key: str, device: str | torch.device = "cpu", **kwargs: Any) -> torch.Tensor | None:
+    def fit(
+        self, dataset_key: str, device: str | torch.device = "cpu", **kwargs: Any
+    ) -> torch.Tensor | None:
         """Train the model of the current TrainConfig on a local dataset.
 
-        Each fit draws other batches, in an order that follows from the config's seed, this worker's id and the number
-        of the fit under that seed.
+        Each fit draws other batches, in an order that follows from the config's seed, this worker's
+        id and the number of the fit under that seed.
 
         Args:
             dataset_key: key of the dataset.
-            device: where to train: "cpu", "cuda:1", torch.device, ... The model is on the CPU again afterwards.
+            device: where to train: "cpu", "cuda:1", torch.device, ... The model is on the CPU again
+                afterwards.
             **kwargs: ignored, as in PySyft 0.2.
 
         Returns:
-            The loss on the last batch, a scalar on the CPU; None if `epochs` or `max_nr_batches` is 0.
+            The loss on the last batch, a scalar on the CPU; None if `epochs` or `max_nr_batches` is
+            0.
 
         Raises:
             TrainConfigMissing: no TrainConfig was sent.
@@ -191,8 +205,9 @@ class FederatedClient(ObjectStorage):
     ) -> dict[str, Any]:
         """Evaluate the model of the current TrainConfig on a local dataset.
 
-        The predicted class is the column with the largest output. For outputs of one column, (N,) or (N, 1), it is 1
-        where the output is above `threshold`, else 0, and the targets are 0 or 1.
+        The predicted class is the column with the largest output. For outputs of one column, (N,)
+        or (N, 1), it is 1 where the output is above `threshold`, else 0, and the targets are 0 or
+        1.
 
         Args:
             dataset_key: key of the dataset.
@@ -201,24 +216,28 @@ class FederatedClient(ObjectStorage):
             return_loss: whether to compute the loss.
             return_raw_accuracy: whether to count correct predictions.
             device: where to evaluate.
-            threshold: for outputs of one column: 0 where they are logits, 0.5 where they are probabilities.
+            threshold: for outputs of one column: 0 where they are logits, 0.5 where they are
+                probabilities.
 
         Returns:
-            A dict with those of these keys that were asked for: `loss`, the mean loss per sample (PySyft 0.2.4
-            divided it by the batch size once more); `nr_correct_predictions` and `nr_predictions`;
-            `histogram_predictions` and `histogram_target`, (nr_bins,) float64 counts.
+            A dict with those of these keys that were asked for: `loss`, the mean loss per sample
+            (PySyft 0.2.4 divided it by the batch size once more); `nr_correct_predictions` and
+            `nr_predictions`; `histogram_predictions` and `histogram_target`, (nr_bins,) float64
+            counts.
 
         Raises:
             TrainConfigMissing, DatasetNotFound, DatasetEmpty, DeviceUnavailable: as in fit().
-            ValueError: histograms are asked for and `nr_bins` is below 1 or above MAX_BINS; or predictions are to be
-                counted where there is no class to predict: outputs of one column without `threshold` or with other
-                targets than 0 and 1, outputs of several columns with it, or outputs that are not one tensor.
+            ValueError: histograms are asked for and `nr_bins` is below 1 or above MAX_BINS; or
+                predictions are to be counted where there is no class to predict: outputs of one
+                column without `threshold` or with other targets than 0 and 1, outputs of several
+                columns with it, or outputs that are not one tensor.
         """
         if not return_histograms:
             nr_bins = 0
         elif not 1 <= nr_bins <= MAX_BINS:
             raise ValueError(
-                f"no histograms: nr_bins is {nr_bins}; expected the number of classes, from 1 to {MAX_BINS:,}."
+                f"no histograms: nr_bins is {nr_bins}; expected the number of classes, from 1 to "
+                f"{MAX_BINS:,}."
             )
         model, loss_fn = self._model_and_loss(self._training(), dataset_key)
         device = self._device(device)
@@ -228,7 +247,9 @@ class FederatedClient(ObjectStorage):
         total_loss, correct, count = 0.0, 0, 0
 
         def outcome(batch: Any) -> tuple[int, float, int, np.ndarray]:
-            """Return a batch's size, summed loss, correct predictions and histograms, 0 where not asked for."""
+            """Return a batch's size, summed loss, correct predictions and histograms, 0 where not
+            asked for.
+            """
             *inputs, target = batch
             loss, right, histograms = 0.0, 0, np.zeros_like(counts)
             with torch.inference_mode():
@@ -248,7 +269,9 @@ class FederatedClient(ObjectStorage):
             frozen = for_inference(model)
             # A model that cannot be frozen may change while it computes; its batches take turns.
             threads = self.evaluation_threads if frozen is not model else 1
-            for size, loss, right, histograms in _in_threads(threads, outcome, self._accounted(loader)):
+            for size, loss, right, histograms in _in_threads(
+                threads, outcome, self._accounted(loader)
+            ):
                 count += size
                 total_loss += loss
                 correct += right
@@ -269,27 +292,38 @@ class FederatedClient(ObjectStorage):
     def _check_train_config(self) -> None:
         self._config(self._training())
 
-    def _build_optimizer(self, optimizer_name: str, model: Any, optimizer_args: Mapping[str, Any] | None) -> Any:
+    def _build_optimizer(
+        self, optimizer_name: str, model: Any, optimizer_args: Mapping[str, Any] | None
+    ) -> Any:
         """Return the current optimizer; build it if the config is new."""
         training = self._training()
         if training.optimizer is None:
             names = optimizer_names()
             if optimizer_name not in names:
                 raise UnknownOptimizer(optimizer_name, names)
-            training.optimizer = getattr(torch.optim, optimizer_name)(model.parameters(), **dict(optimizer_args or {}))
+            training.optimizer = getattr(torch.optim, optimizer_name)(
+                model.parameters(), **dict(optimizer_args or {})
+            )
         return training.optimizer
 
     def _create_data_loader(self, dataset_key: str, shuffle: bool = False) -> DataLoader:
-        """Return a loader of the dataset's batches. A shuffled one outside a fit counts as a fit of its own."""
+        """Return a loader of the dataset's batches.
+
+        A shuffled one outside a fit counts as a fit of its own.
+        """
         config, dataset = self._config(self._training()), self.datasets[dataset_key]
         sampler: Sampler[int] = SequentialSampler(dataset)
         if shuffle:
             seeds = running_fit.get() or self._next_seeds()
-            sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(seeds.shuffling))
+            sampler = RandomSampler(
+                dataset, generator=torch.Generator().manual_seed(seeds.shuffling)
+            )
         # With a generator of its own, the loader leaves torch's global one alone.
         return DataLoader(
             Batches(dataset),
-            batch_size=max(1, min(config.batch_size, len(dataset))),  # it makes a list of as many places
+            batch_size=max(
+                1, min(config.batch_size, len(dataset))
+            ),  # it makes a list of as many places
             sampler=sampler,
             collate_fn=Batches.collate,
             generator=torch.Generator(),
@@ -311,7 +345,9 @@ class FederatedClient(ObjectStorage):
             for *inputs, target in self._batches(loader, config):
                 inputs, target = [_to(each, device) for each in inputs], target.to(device)
 
-                def closure(inputs: list[Any] = inputs, target: torch.Tensor = target) -> torch.Tensor:
+                def closure(
+                    inputs: list[Any] = inputs, target: torch.Tensor = target
+                ) -> torch.Tensor:
                     optimizer.zero_grad()
                     loss = loss_fn(model(*inputs), target)
                     loss.backward()
@@ -335,7 +371,9 @@ class FederatedClient(ObjectStorage):
 
     @staticmethod
     def _check_plan(loader: DataLoader, batches: int, training: bool = False) -> None:
-        """Raise LimitExceeded if so many batches are more than the owner allows the call that runs."""
+        """Raise LimitExceeded if so many batches are more than the owner allows the call that
+        runs.
+        """
         call = running_call.get()
         if call is not None and batches:
             samples = len(loader.dataset)  # type: ignore[arg-type]
@@ -345,7 +383,9 @@ class FederatedClient(ObjectStorage):
             call.budget.check_plan(planned, min(batch_size, samples), batches if training else 0)
 
     def _accounted(self, loader: DataLoader) -> Iterator[Any]:
-        """Yield batches for as long as somebody waits for the result; enter them in the account of the call."""
+        """Yield batches for as long as somebody waits for the result; enter them in the account of
+        the call.
+        """
         call = running_call.get()
         for batch in loader:
             if call is not None:
@@ -357,10 +397,14 @@ class FederatedClient(ObjectStorage):
     def _model_and_loss(self, training: TrainingState, dataset_key: str) -> tuple[Any, Any]:
         config = self._config(training)
         if not isinstance(dataset_key, Hashable) or dataset_key not in self.datasets:
-            raise DatasetNotFound(self._name(), str(dataset_key)[:256], [str(key) for key in self.datasets])
+            raise DatasetNotFound(
+                self._name(), str(dataset_key)[:256], [str(key) for key in self.datasets]
+            )
         if len(self.datasets[dataset_key]) == 0:
             raise DatasetEmpty(self._name(), dataset_key)
-        return self._wrapped(training, config._model_id), self._wrapped(training, config._loss_fn_id)
+        return self._wrapped(training, config._model_id), self._wrapped(
+            training, config._loss_fn_id
+        )
 
     def _wrapped(self, training: TrainingState, obj_id: ObjectId | None) -> Any:
         """Return what is in the ObjectWrapper with this id; a config without a model sent None."""
@@ -380,7 +424,9 @@ class FederatedClient(ObjectStorage):
         return found
 
     def _next_seeds(self) -> FitSeeds:
-        """Return the seeds of the fit that begins: the one that was asked for, or one more of the worker's own."""
+        """Return the seeds of the fit that begins: the one that was asked for, or one more of the
+        worker's own.
+        """
         call = self._running_call()
         if call is not None and call.fit_number is not None:
             number, call.fit_number = call.fit_number, None
@@ -389,7 +435,9 @@ class FederatedClient(ObjectStorage):
         return fit_seeds(getattr(self._training().config, "seed", 0), self._name(), number)
 
     def _store(self) -> SessionObjects | None:
-        """Return the objects of the coordinator whose call runs; None: those of this worker are meant."""
+        """Return the objects of the coordinator whose call runs; None: those of this worker are
+        meant.
+        """
         call = self._running_call()
         return None if call is None else call.session.objects
 
@@ -416,13 +464,18 @@ def optimizer_names() -> list[str]:
     return sorted(
         name
         for name, value in vars(torch.optim).items()
-        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+        if inspect.isclass(value)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
     )
 
 
 @contextmanager
 def _on_device(model: Any, device: torch.device | str) -> Iterator[None]:
-    """Have the model on a device, and on the CPU again afterwards. Functions and CPU models cost nothing."""
+    """Have the model on a device, and on the CPU again afterwards.
+
+    Functions and CPU models cost nothing.
+    """
     moved = torch.device(device).type != "cpu" and hasattr(model, "to")
     if moved:
         model.to(device)
@@ -437,26 +490,35 @@ def _to(value: Any, device: torch.device | str) -> Any:
     return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
-def _in_threads(threads: int, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Yield the function's result for each item, in their order; so many at a time, and few more read ahead."""
+def _in_threads(
+    threads: int, function: Callable[[Any], Any], items: Iterable[Any]
+) -> Iterator[Any]:
+    """Yield the function's result for each item, in their order; so many at a time, and few more
+    read ahead.
+    """
     if threads <= 1:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(threads) as pool:
         results: deque[Future[Any]] = deque()
         for item in items:
-            results.append(pool.submit(copy_context().run, function, item))  # what bounds this call bounds its threads
+            results.append(
+                pool.submit(copy_context().run, function, item)
+            )  # what bounds this call bounds its threads
             if len(results) > 2 * threads:
                 yield results.popleft().result()
         while results:
             yield results.popleft().result()
 
 
-def _classes(output: Any, target: torch.Tensor, threshold: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _classes(
+    output: Any, target: torch.Tensor, threshold: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the predicted and the true classes of a batch, of the same shape.
 
     Args:
-        output: what the model returned: (N, C, ...) scores, or one number a sample, (N,) or (N, 1, ...).
+        output: what the model returned: (N, C, ...) scores, or one number a sample, (N,) or (N, 1,
+            ...).
         target: the targets; classes.
         threshold: above it, one number means class 1.
 
@@ -477,15 +539,24 @@ def _classes(output: Any, target: torch.Tensor, threshold: float | None) -> tupl
         advice = "Pass threshold=0 if it is a logit, threshold=0.5 if it is a probability. "
         raise _uncountable(observed, "a column for each class, or a threshold", advice)
     if target.numel() != output.numel():
-        raise _uncountable(f"{observed}, the targets have {tuple(target.shape)}", "one target for each number")
-    if not bool(((target == 0) | (target == 1)).all()):  # which ones they are is not told: they are the owner's
-        raise _uncountable(f"{observed}, and some targets are neither 0 nor 1", "two classes, 0 and 1")
+        raise _uncountable(
+            f"{observed}, the targets have {tuple(target.shape)}", "one target for each number"
+        )
+    if not bool(
+        ((target == 0) | (target == 1)).all()
+    ):  # which ones they are is not told: they are the owner's
+        raise _uncountable(
+            f"{observed}, and some targets are neither 0 nor 1", "two classes, 0 and 1"
+        )
     return (output > threshold).reshape(-1), target.reshape(-1).bool()
 
 
 def _uncountable(observed: str, expected: str, advice: str = "") -> ValueError:
     loss_alone = "For the loss alone, pass return_raw_accuracy=False and ask for no histograms."
-    return ValueError(f"evaluate() cannot count predictions: {observed}; expected {expected}. {advice}{loss_alone}")
+    return ValueError(
+        f"evaluate() cannot count predictions: {observed}; expected {expected}. "
+        f"{advice}{loss_alone}"
+    )
 
 
 def _histogram(classes: torch.Tensor, nr_bins: int) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""The history of a run: a file with one JSON object per round, each on a line of its own, for plots and scripts.
+"""The history of a run: a file with one JSON object per round, each on a line of its own, for plots
+and scripts.
 
-Each line is flushed when its round ends, so a run that is killed loses at most the round it was in. A killed run can
-leave half a line at the end; reading and resuming both skip it.
+Each line is flushed when its round ends, so a run that is killed loses at most the round it was in.
+A killed run can leave half a line at the end; reading and resuming both skip it.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ class History:
 
     Args:
         path: the file.
-        last_round: the round to continue after. Lines of later rounds are removed, as is an unfinished last line, so
-            that none is recorded twice. 0: start a new file.
+        last_round: the round to continue after. Lines of later rounds are removed, as is an
+            unfinished last line, so that none is recorded twice. 0: start a new file.
 
     Raises:
         OSError: the file cannot be written.
-        HistoryDamaged: the file should be continued, and one of its lines does not describe a round. It is left
-            unchanged.
+        HistoryDamaged: the file should be continued, and one of its lines does not describe a
+            round. It is left unchanged.
     """
 
     def __init__(self, path: str | os.PathLike[str], last_round: int = 0) -> None:
@@ -42,7 +43,8 @@ class History:
         """Write one line.
 
         Args:
-            **fields: "round" and any other plain values. NaN and infinity become null, since JSON has neither.
+            **fields: "round" and any other plain values. NaN and infinity become null, since JSON
+                has neither.
         """
         self._file.write(json.dumps(_finite(fields)) + "\n")
         self._file.flush()
@@ -55,7 +57,10 @@ class History:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 

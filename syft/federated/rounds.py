@@ -4,7 +4,8 @@
     model = utils.federated_avg(result.models)
     print(result)        # received 2 models, 1 failure: bob: timeout after 30 s
 
-The result holds the models of the workers that answered in time, and a reason for each of the others:
+The result holds the models of the workers that answered in time, and a reason for each of the
+others:
 
     timeout after 30 s          no answer by the deadline
     connection lost: ...        the connection ended during the round, or there was none
@@ -17,21 +18,23 @@ Each worker has one task: connect, then fit. The tasks move through these states
          |            |
          +------------+------> late: still running when the round ends, so it is cancelled
 
-A round ends when no task is left, at the deadline, or once `min_workers` is out of reach. Only then are the late tasks
-cancelled; that tells their workers to stop before the next batch, and an answer already under way is dropped. It must
-not count: it was trained from the parameters of a round that is over.
+A round ends when no task is left, at the deadline, or once `min_workers` is out of reach. Only then
+are the late tasks cancelled; that tells their workers to stop before the next batch, and an answer
+already under way is dropped. It must not count: it was trained from the parameters of a round that
+is over.
 
 Two rules are less obvious:
 
-- A worker that is merely unreachable must not hold up a round that could end without it, or one machine that is
-  switched off would cost every round its whole timeout. So once enough others have answered and only connecting tasks
-  are left, the round ends after CONNECT_GRACE. Its proxy keeps connecting in the background, and the next round asks
-  every worker again, so it takes part as soon as it is back.
-- Results are in the order in which the workers were given, not in which they answered: floating-point sums depend on
-  the order, and a seeded run must not depend on who was faster.
+- A worker that is merely unreachable must not hold up a round that could end without it, or one
+  machine that is switched off would cost every round its whole timeout. So once enough others have
+  answered and only connecting tasks are left, the round ends after CONNECT_GRACE. Its proxy keeps
+  connecting in the background, and the next round asks every worker again, so it takes part as soon
+  as it is back.
+- Results are in the order in which the workers were given, not in which they answered:
+  floating-point sums depend on the order, and a seeded run must not depend on who was faster.
 
-Works in a notebook (`await`) and in a script (`asyncio.run`). It knows no transport: a worker is anything with the
-three members of `Worker`.
+Works in a notebook (`await`) and in a script (`asyncio.run`). It knows no transport: a worker is
+anything with the three members of `Worker`.
 """
 
 from __future__ import annotations
@@ -46,7 +49,13 @@ from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
-from syft.exceptions import CallTimeout, ConnectionFailed, InvalidReply, QuorumNotReached, RemoteError
+from syft.exceptions import (
+    CallTimeout,
+    ConnectionFailed,
+    InvalidReply,
+    QuorumNotReached,
+    RemoteError,
+)
 from syft.graph.returned import check_finite
 from syft.objects import ObjectId
 
@@ -55,7 +64,10 @@ logger = logging.getLogger(__name__)
 CONNECT_GRACE = 0.2
 """Seconds that a round allows a worker to connect in, even if all others answer sooner."""
 _END_GRACE = 0.5
-"""Seconds to wait for cancelled tasks. A `fit` that ignores its cancellation does not hold up the round."""
+"""Seconds to wait for cancelled tasks.
+
+A `fit` that ignores its cancellation does not hold up the round.
+"""
 _NOT_AWAITED = "not waited for, because too many others had failed"
 _TORCHSCRIPT_FAILED = "The following operation failed in the TorchScript interpreter."
 """How the text of an error in a traced or scripted model begins; its reason comes last."""
@@ -83,7 +95,9 @@ Fit = Callable[[AnyWorker], Awaitable[tuple[ObjectId, nn.Module, Any]]]
 
 @dataclass
 class RoundResult:
-    """The outcome of a round. Workers are in the order in which they were given, so averages are reproducible.
+    """The outcome of a round.
+
+    Workers are in the order in which they were given, so averages are reproducible.
 
     Attributes:
         models: worker id -> model, for workers that answered in time.
@@ -107,33 +121,46 @@ class RoundResult:
         }
 
     def __str__(self) -> str:
-        text = f"received {_count(len(self.models), 'model')}, {_count(len(self.failures), 'failure')}"
+        text = (
+            f"received {_count(len(self.models), 'model')}, {_count(len(self.failures), 'failure')}"
+        )
         reasons = "; ".join(f"{worker_id}: {reason}" for worker_id, reason in self.failures.items())
         return f"{text}: {reasons}" if reasons else text
 
 
 async def run_round(
-    workers: Sequence[AnyWorker], fit: Fit[AnyWorker], timeout: float | None = None, min_workers: int = 1
+    workers: Sequence[AnyWorker],
+    fit: Fit[AnyWorker],
+    timeout: float | None = None,
+    min_workers: int = 1,
 ) -> RoundResult:
     """Train on all workers at once and return the models of those that answered in time.
 
-    The round ends when every worker has answered or failed, when `timeout` has passed, or as soon as so many have
-    failed that `min_workers` is out of reach. Cancelling it cancels the calls to the workers too.
+    The round ends when every worker has answered or failed, when `timeout` has passed, or as soon
+    as so many have failed that `min_workers` is out of reach. Cancelling it cancels the calls to
+    the workers too.
 
     Args:
         workers: the workers, with different ids.
-        fit: trains on one worker and returns worker id, model and loss, as the tutorial's `fit_model_on_worker`
-            does. It must not block: it awaits `async_fit` and never calls `fit`.
-        timeout: seconds for the whole round, connecting included. None: as long as the workers are alive.
+        fit: trains on one worker and returns worker id, model and loss, as the tutorial's
+            `fit_model_on_worker` does. It must not block: it awaits `async_fit` and never calls
+            `fit`.
+        timeout: seconds for the whole round, connecting included. None: as long as the workers are
+            alive.
         min_workers: number of models that the round needs.
 
     Raises:
-        QuorumNotReached: fewer than `min_workers` answered in time; it names each failed worker and the reason.
-        ValueError: `min_workers` is below 1 or above the number of workers, or two workers have the same id.
+        QuorumNotReached: fewer than `min_workers` answered in time; it names each failed worker and
+            the reason.
+        ValueError: `min_workers` is below 1 or above the number of workers, or two workers have the
+            same id.
     """
     ids = [worker.id for worker in workers]
     if not 1 <= min_workers <= len(ids) or len(set(ids)) < len(ids):
-        raise ValueError(f"no round of {ids} with min_workers={min_workers}; expected 1 to {len(ids)}, different ids.")
+        raise ValueError(
+            f"no round of {ids} with min_workers={min_workers}; expected 1 to {len(ids)}, "
+            "different ids."
+        )
     current = _Round(workers, fit, timeout, min_workers)
     try:
         await current.wait()
@@ -146,17 +173,25 @@ class _Round:
     """A running round. The arguments are those of `run_round`."""
 
     def __init__(
-        self, workers: Sequence[AnyWorker], fit: Fit[AnyWorker], timeout: float | None, min_workers: int
+        self,
+        workers: Sequence[AnyWorker],
+        fit: Fit[AnyWorker],
+        timeout: float | None,
+        min_workers: int,
     ) -> None:
         self._started = time.monotonic()
         self._timeout = timeout
         self._min_workers = min_workers
         self._workers: list[Worker] = list(workers)
         self._reached: set[ObjectId] = set()
-        self._tasks = {worker.id: asyncio.ensure_future(self._take_part(worker, fit)) for worker in workers}
+        self._tasks = {
+            worker.id: asyncio.ensure_future(self._take_part(worker, fit)) for worker in workers
+        }
         self._late: set[ObjectId] = set()
 
-    async def _take_part(self, worker: AnyWorker, fit: Fit[AnyWorker]) -> tuple[nn.Module, float | None]:
+    async def _take_part(
+        self, worker: AnyWorker, fit: Fit[AnyWorker]
+    ) -> tuple[nn.Module, float | None]:
         await worker.async_connect()
         self._reached.add(worker.id)
         return _outcome(worker.id, await fit(worker))
@@ -186,21 +221,44 @@ class _Round:
         Raises:
             QuorumNotReached: too few workers have answered.
         """
-        failures = {worker.id: reason for worker in self._workers if (reason := self._failure(worker)) is not None}
-        answers = {worker_id: task.result() for worker_id, task in self._tasks.items() if worker_id not in failures}
+        failures = {
+            worker.id: reason
+            for worker in self._workers
+            if (reason := self._failure(worker)) is not None
+        }
+        answers = {
+            worker_id: task.result()
+            for worker_id, task in self._tasks.items()
+            if worker_id not in failures
+        }
         if len(answers) < self._min_workers:
-            errors = [error for task in self._tasks.values() if isinstance(error := _error(task), Exception)]
-            named = {str(worker_id): reason for worker_id, reason in failures.items() if reason != _NOT_AWAITED}
-            raise QuorumNotReached(len(answers), self._min_workers, named) from (errors[0] if errors else None)
+            errors = [
+                error
+                for task in self._tasks.values()
+                if isinstance(error := _error(task), Exception)
+            ]
+            named = {
+                str(worker_id): reason
+                for worker_id, reason in failures.items()
+                if reason != _NOT_AWAITED
+            }
+            raise QuorumNotReached(len(answers), self._min_workers, named) from (
+                errors[0] if errors else None
+            )
         models = {worker_id: model for worker_id, (model, _) in answers.items()}
         losses = {worker_id: loss for worker_id, (_, loss) in answers.items()}
         return RoundResult(models, losses, failures, time.monotonic() - self._started)
 
     def _answered(self) -> int:
-        return sum(task.done() and not task.cancelled() and not task.exception() for task in self._tasks.values())
+        return sum(
+            task.done() and not task.cancelled() and not task.exception()
+            for task in self._tasks.values()
+        )
 
     def _limit(self, pending: set[ObjectId]) -> float | None:
-        """Return how many seconds after its start the round stops waiting for these workers; None: never."""
+        """Return how many seconds after its start the round stops waiting for these workers; None:
+        never.
+        """
         unreached_only = not pending & self._reached
         if not unreached_only or self._answered() < self._min_workers:
             return self._timeout
@@ -214,7 +272,9 @@ class _Round:
                 logger.debug("worker %s failed", worker.id, exc_info=error)
             return None if error is None else one_line(_reason(error))
         if worker.id not in self._reached and worker.connection_attempts > 0:
-            return f"connection lost: not reached in {_count(worker.connection_attempts, 'attempt')}"
+            return (
+                f"connection lost: not reached in {_count(worker.connection_attempts, 'attempt')}"
+            )
         seconds = time.monotonic() - self._started
         if self._timeout is not None and seconds >= self._timeout:
             return f"timeout after {self._timeout:g} s"
@@ -226,18 +286,24 @@ class _Round:
 def _outcome(worker_id: ObjectId, answer: Any) -> tuple[nn.Module, float | None]:
     """Return the model and the loss of a worker's training.
 
-    Values that are not finite are refused here, because one NaN in one model would make the whole average NaN.
+    Values that are not finite are refused here, because one NaN in one model would make the whole
+    average NaN.
 
     Raises:
         InvalidReply: the answer is something else, or the model has values that are not finite.
     """
     worker = str(worker_id)
     if not isinstance(answer, (tuple, list)) or len(answer) != 3:
-        raise InvalidReply(worker, "what `fit` returns", type(answer).__name__, "worker id, model and loss")
+        raise InvalidReply(
+            worker, "what `fit` returns", type(answer).__name__, "worker id, model and loss"
+        )
     _, model, loss = answer
     if not isinstance(model, nn.Module):
         raise InvalidReply(worker, "the model", type(model).__name__, "a torch.nn.Module")
-    for name, tensor in model.named_parameters():  # buffers may hold infinities on purpose, as masks do
+    for (
+        name,
+        tensor,
+    ) in model.named_parameters():  # buffers may hold infinities on purpose, as masks do
         check_finite(worker, name, tensor)
     try:
         return model, None if loss is None else float(loss)
@@ -252,16 +318,24 @@ def _error(task: asyncio.Task[Any]) -> BaseException | None:
 
 
 def one_line(text: str) -> str:
-    """Return a text, of a worker perhaps, as one line of bounded length that a terminal shows and does not obey."""
+    """Return a text, of a worker perhaps, as one line of bounded length that a terminal shows and
+    does not obey.
+    """
     shown = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown
+    )
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, CallTimeout):
         return f"timeout after {error.seconds:g} s"
     if isinstance(error, ConnectionFailed):
-        attempts = f"not reached in {_count(error.attempts, 'attempt')}: " if hasattr(error, "attempts") else ""
+        attempts = (
+            f"not reached in {_count(error.attempts, 'attempt')}: "
+            if hasattr(error, "attempts")
+            else ""
+        )
         return f"connection lost: {attempts}{getattr(error, 'cause', error)}"
     name, message = type(error).__name__, str(error)
     if isinstance(error, RemoteError):
@@ -272,7 +346,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _reason_in_torchscript(message: str) -> str:
-    """Return the name and text of the error, which stand below TorchScript's traceback and above its hints."""
+    """Return the name and text of the error, which stand below TorchScript's traceback and above
+    its hints.
+    """
     lines = [line for line in message.splitlines() if line.strip()]
     named = [line for line in lines if _NAMED_ERROR.match(line)]
     return (named or lines)[-1].strip().removeprefix("builtins.")

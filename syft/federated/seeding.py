@@ -1,26 +1,28 @@
 """Seeds of trainings, and the one generator that torch has for a whole process.
 
-What a fit draws is a function of three things, hashed together so that neighbouring numbers give unrelated seeds:
+What a fit draws is a function of three things, hashed together so that neighbouring numbers give
+unrelated seeds:
 
     seed of the TrainConfig     what the user chose
     id of the worker            or workers with the same seed would draw the same order of samples
     number of the fit           or a config that is fitted in every round would train on the same batches for ever
 
-Both ends count the fits, and the proxy sends its count with each config (syft/fits.py), so a restarted worker goes on
-as if nothing had happened.
+Both ends count the fits, and the proxy sends its count with each config (syft/fits.py), so a
+restarted worker goes on as if nothing had happened.
 
-The order of the samples has a generator of its own. Random layers such as dropout do not: they draw from the generator
-of the process, so a seeded training sets that one and restores it afterwards.
+The order of the samples has a generator of its own. Random layers such as dropout do not: they draw
+from the generator of the process, so a seeded training sets that one and restores it afterwards.
 
-That generator also belongs to the program around us, which draws the seeds of its next configs from it. With virtual
-workers both live in one process, and several trainings may overlap:
+That generator also belongs to the program around us, which draws the seeds of its next configs from
+it. With virtual workers both live in one process, and several trainings may overlap:
 
     first training begins   the program's state is saved in `_kept`
     while any trains        the program's seeds are drawn from `_kept`, random layers draw from torch's generator
     last training ends      the state in `_kept` goes back into torch's generator
 
-So a program that called torch.manual_seed while nothing trained draws the same seeds, whatever trains beside it. What
-overlapping trainings draw in their random layers depends on which comes first; nothing here changes that.
+So a program that called torch.manual_seed while nothing trained draws the same seeds, whatever
+trains beside it. What overlapping trainings draw in their random layers depends on which comes
+first; nothing here changes that.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ running_fit: ContextVar[FitSeeds | None] = ContextVar("running_fit", default=Non
 
 
 def fit_seeds(seed: int, worker: str, number: int) -> FitSeeds:
-    """Return the seeds of one fit, each in [0, 2**64): the same on every machine and in every version of Python.
+    """Return the seeds of one fit, each in [0, 2**64): the same on every machine and in every
+    version of Python.
 
     Args:
         seed: seed of the TrainConfig.
@@ -108,7 +111,8 @@ def set_program_state(state: torch.Tensor) -> None:
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Seed torch's generators, so that random layers are reproducible; restore them when no training uses them.
+    """Seed torch's generators, so that random layers are reproducible; restore them when no
+    training uses them.
 
     Args:
         seed: None: leave them alone.

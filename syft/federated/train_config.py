@@ -15,30 +15,34 @@ from syft.objects import ID_PROVIDER, Location, ObjectId, ObjectPointer, ObjectW
 class TrainConfig:
     """A model, a loss function and the settings of their training, to be sent to a worker.
 
-    Source: PySyft 0.2.4, `syft.federated.train_config.TrainConfig`. `seed` is new: it makes the worker's shuffling
-    and its random layers (dropout) reproducible to the bit, given the same worker ids, data and number of threads.
-    The exception: workers that train at the same time in one process share torch's generator for random layers.
+    Source: PySyft 0.2.4, `syft.federated.train_config.TrainConfig`. `seed` is new: it makes the
+    worker's shuffling and its random layers (dropout) reproducible to the bit, given the same
+    worker ids, data and number of threads. The exception: workers that train at the same time in
+    one process share torch's generator for random layers.
 
     Args:
-        model: a traced or scripted model; a plain one is compiled by torch.jit.script when it is sent. It travels as a
-            plain graph. None if the worker has it already, under `model_id`.
-        loss_fn: returns the mean loss of a batch, given `pred` and `target` (or two arguments with other names, in
-            that order); traced, scripted or plain. None if the worker has it already, under `loss_fn_id`.
+        model: a traced or scripted model; a plain one is compiled by torch.jit.script when it is
+            sent. It travels as a plain graph. None if the worker has it already, under `model_id`.
+        loss_fn: returns the mean loss of a batch, given `pred` and `target` (or two arguments with
+            other names, in that order); traced, scripted or plain. None if the worker has it
+            already, under `loss_fn_id`.
         owner: the worker this config belongs to; None: the local worker.
         batch_size: samples per batch, for training and evaluation.
         epochs: passes over the worker's dataset; 0: none, and fit() returns None.
         optimizer: name of any optimizer of torch.optim.
         optimizer_args: its arguments. Not modified. None: torch's defaults.
         id: id of this config; None: a new one.
-        max_nr_batches: upper bound on the training steps of one fit(), over all its epochs. Negative: no bound.
+        max_nr_batches: upper bound on the training steps of one fit(), over all its epochs.
+            Negative: no bound.
         shuffle: whether to draw the samples in random order.
         loss_fn_id: id of a loss function that the worker holds.
         model_id: id of a model that the worker holds.
-        seed: seeds shuffling and random layers on the worker, together with the worker's id and the number of the fit:
-            how many fits this proxy has asked of the worker since it last used another seed. So each fit draws new
-            batches, even if one config is fitted many times or every round's config has the same seed; two workers
-            draw different batches; and a new process with new proxies repeats them all. None: drawn from torch's
-            generator when the config is made, so that a program that calls torch.manual_seed is reproducible.
+        seed: seeds shuffling and random layers on the worker, together with the worker's id and the
+            number of the fit: how many fits this proxy has asked of the worker since it last used
+            another seed. So each fit draws new batches, even if one config is fitted many times or
+            every round's config has the same seed; two workers draw different batches; and a new
+            process with new proxies repeats them all. None: drawn from torch's generator when the
+            config is made, so that a program that calls torch.manual_seed is reproducible.
 
     Attributes:
         model_ptr: pointer to the model on the worker, once sent.
@@ -67,7 +71,8 @@ class TrainConfig:
         for name, number, least in (("batch_size", batch_size, 1), ("epochs", epochs, 0)):
             if number < least:
                 raise ValueError(
-                    f"TrainConfig cannot be made: {name} is {number}; expected an integer of at least {least}."
+                    f"TrainConfig cannot be made: {name} is {number}; expected an integer of at "
+                    f"least {least}."
                 )
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
@@ -89,8 +94,8 @@ class TrainConfig:
     def send(self, location: Location) -> TrainConfig:
         """Send the model, the loss function and the settings to a worker, without waiting for it.
 
-        An error on the worker is raised by the next call to it. The objects stay on the worker until they are fetched
-        or `model_ptr` and `loss_fn_ptr` are deleted.
+        An error on the worker is raised by the next call to it. The objects stay on the worker
+        until they are fetched or `model_ptr` and `loss_fn_ptr` are deleted.
 
         Args:
             location: the worker, or a proxy of it.
@@ -99,10 +104,13 @@ class TrainConfig:
             This config.
 
         Raises:
-            NotScriptable: the model or the loss function is plain and torch.jit.script cannot compile it.
-            NotConvertible: the model or the loss function does something that a plain graph cannot express.
+            NotScriptable: the model or the loss function is plain and torch.jit.script cannot
+                compile it.
+            NotConvertible: the model or the loss function does something that a plain graph cannot
+                express.
             MessageTooLarge: the model is larger than `max_message_bytes` allows.
-            ConnectionFailed: the worker cannot be reached. Where an event loop runs, the next call raises this.
+            ConnectionFailed: the worker cannot be reached. Where an event loop runs, the next call
+                raises this.
         """
         if self.model is not None or self._model_id is None:
             self.model_ptr, self._model_id = self._wrap_and_send_obj(self.model, location)
@@ -124,7 +132,9 @@ class TrainConfig:
         return self.loss_fn_ptr.get() if self.loss_fn_ptr is not None else None
 
     def to_fields(self) -> dict[str, Any]:
-        """Return the settings as plain values; the model and the loss function by their ids on the worker."""
+        """Return the settings as plain values; the model and the loss function by their ids on the
+        worker.
+        """
         return {
             "id": self.id,
             "model_id": self._model_id,
@@ -145,8 +155,8 @@ class TrainConfig:
     def __str__(self) -> str:
         location = f" location:{self.location.id}" if self.location is not None else ""
         return (
-            f"<{type(self).__name__} id:{self.id} owner:{self.owner.id}{location} epochs: {self.epochs} "
-            f"batch_size: {self.batch_size} optimizer_args: {self.optimizer_args}>"
+            f"<{type(self).__name__} id:{self.id} owner:{self.owner.id}{location} epochs: "
+            f"{self.epochs} batch_size: {self.batch_size} optimizer_args: {self.optimizer_args}>"
         )
 
 
@@ -154,4 +164,6 @@ def _integer(seed: Any) -> int:
     try:
         return int(operator.index(seed))
     except TypeError:
-        raise ValueError(f"TrainConfig cannot be made: seed is {seed!r:.60}; expected an integer.") from None
+        raise ValueError(
+            f"TrainConfig cannot be made: seed is {seed!r:.60}; expected an integer."
+        ) from None

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 
 def absent(module: str, names: str, instead: str) -> Callable[[str], type]:
-    """Return the `__getattr__` of a module whose names can be imported and mentioned, but not called.
+    """Return the `__getattr__` of a module whose names can be imported and mentioned, but not
+    called.
 
     Args:
         module: the module's name.
@@ -22,7 +23,9 @@ def absent(module: str, names: str, instead: str) -> Callable[[str], type]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
         def refuse(cls: type, *args: Any, **kwargs: Any) -> NoReturn:
-            raise NotImplementedError(f"{module}.{name} cannot be used: only its name is here. {instead}")
+            raise NotImplementedError(
+                f"{module}.{name} cannot be used: only its name is here. {instead}"
+            )
 
         return type(name, (), {"__module__": module, "__new__": refuse})
 

@@ -1,13 +1,14 @@
-"""Models and loss functions as plain graphs: data that a receiver checks and runs, with no code in it.
+"""Models and loss functions as plain graphs: data that a receiver checks and runs, with no code in
+it.
 
     sender                                    receiver
     convert: model -> Model                   check: Structure, or an error that names what is wrong
         structure: msgpack, no code   ----->  interpret: GraphModule, an nn.Module that runs the graph
         state, constants: tensors     ----->  local: the same model, made fast for evaluation
 
-A structure is a map of plain values. Values of the computation are numbered: first the arguments of `forward`, then
-the entries of `state`, then the flag `training`, then what the nodes give, in the order in which they are written.
-Constants have negative numbers: -1 is the first one.
+A structure is a map of plain values. Values of the computation are numbered: first the arguments of
+`forward`, then the entries of `state`, then the flag `training`, then what the nodes give, in the
+order in which they are written. Constants have negative numbers: -1 is the first one.
 
     field      holds
     ---------  -----------------------------------------------------------------------------------------------

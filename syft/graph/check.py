@@ -1,7 +1,9 @@
-"""A structure that came from somebody else: read it, and check all of it, before anything is made of it.
+"""A structure that came from somebody else: read it, and check all of it, before anything is made
+of it.
 
-What is checked here costs no more than reading: bounds of size first, then types, names, and that every value is
-defined before it is used. What a graph computes is bounded when it runs (interpret.py).
+What is checked here costs no more than reading: bounds of size first, then types, names, and that
+every value is defined before it is used. What a graph computes is bounded when it runs
+(interpret.py).
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """A checked structure; see this package's docstring. Shared by all models of it, so never changed.
+    """A checked structure; see this package's docstring.
+
+    Shared by all models of it, so never changed.
 
     Attributes:
         arguments: (name, number of the default or None) of each argument of forward.
@@ -130,7 +134,10 @@ def read_structure(packed: bytes, allow_operators: Iterable[str] = ()) -> Struct
 
 
 _known: WeakValueDictionary[tuple[bytes, frozenset[str]], Structure] = WeakValueDictionary()
-"""The structure of a model is the same from round to round. It is known for as long as there is a model of it."""
+"""The structure of a model is the same from round to round.
+
+It is known for as long as there is a model of it.
+"""
 
 
 class _Reader:
@@ -142,8 +149,12 @@ class _Reader:
             _refuse(f"it has {len(packed)} bytes; the limit is {MAX_STRUCTURE_BYTES}")
         try:
             fields = unpack(packed, strict_map_key=True)
-        except Exception as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
-            raise MalformedMessage(f"a model's structure is no msgpack: {type(reason).__name__}: {reason}") from reason
+        except (
+            Exception
+        ) as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
+            raise MalformedMessage(
+                f"a model's structure is no msgpack: {type(reason).__name__}: {reason}"
+            ) from reason
         if not isinstance(fields, dict) or fields.keys() != _FIELDS.keys():
             _refuse(f"its fields are not {sorted(_FIELDS)}")
         for name, kind in _FIELDS.items():
@@ -160,7 +171,9 @@ class _Reader:
         self._constants = fields["constants"]
         if len(self._constants) > MAX_VALUES:
             _refuse(f"it has {len(self._constants)} constants; the limit is {MAX_VALUES}")
-        for index, value in enumerate(self._constants):  # in place: a copy of a million empty lists is as large again
+        for index, value in enumerate(
+            self._constants
+        ):  # in place: a copy of a million empty lists is as large again
             self._constants[index] = self._constant(value)
         arguments = [self._argument(each) for each in fields["arguments"]]
         state = [self._place(each) for each in fields["state"]]
@@ -180,13 +193,27 @@ class _Reader:
         self._state = range(len(arguments), len(arguments) + len(state))
         nodes = self._block(fields.pop("nodes"), 0)
         body = Block([], nodes, [self._value(fields["result"])])
-        return Structure(arguments, state, fields["aliases"], self._constants, body, len(self._defined), self._size)
+        return Structure(
+            arguments,
+            state,
+            fields["aliases"],
+            self._constants,
+            body,
+            len(self._defined),
+            self._size,
+        )
 
     def _argument(self, described: Any) -> tuple[str, int | None]:
-        if type(described) is not list or len(described) not in (1, 2) or not isinstance(described[0], str):
+        if (
+            type(described) is not list
+            or len(described) not in (1, 2)
+            or not isinstance(described[0], str)
+        ):
             _refuse("an argument is no [name] or [name, default]")
         default = described[1] if len(described) == 2 else None
-        if default is not None and (type(default) is not int or not -len(self._constants) <= default < 0):
+        if default is not None and (
+            type(default) is not int or not -len(self._constants) <= default < 0
+        ):
             _refuse(f"the default of argument {_told(described[0])} is no constant")
         return described[0][:_MAX_NAME], default
 
@@ -200,7 +227,12 @@ class _Reader:
         return Place(name, kind == PARAMETER, requires_grad, _dtype(dtype), _shape(shape))
 
     def _name(self, name: Any) -> None:
-        if type(name) is not str or len(name) > _MAX_NAME or not _NAME.fullmatch(name) or name.count(".") > MAX_DEPTH:
+        if (
+            type(name) is not str
+            or len(name) > _MAX_NAME
+            or not _NAME.fullmatch(name)
+            or name.count(".") > MAX_DEPTH
+        ):
             _refuse(f"{_told(name)} is no name of a parameter or buffer")
 
     def _constant(self, value: Any, depth: int = 0) -> Any:
@@ -219,7 +251,11 @@ class _Reader:
             return value
         if type(value) is dict and len(value) == 1:
             ((kind, content),) = value.items()
-            if kind == "complex" and type(content) is list and [type(each) for each in content] == [float, float]:
+            if (
+                kind == "complex"
+                and type(content) is list
+                and [type(each) for each in content] == [float, float]
+            ):
                 return complex(*content)
             if kind == "device" and type(content) is str:
                 return _device(content)
@@ -255,12 +291,19 @@ class _Reader:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             _refuse(f"it has more than {MAX_NODES} nodes")
-        if type(node) is not list or len(node) not in (3, 4) or type(node[1]) is not list or type(node[2]) is not int:
+        if (
+            type(node) is not list
+            or len(node) not in (3, 4)
+            or type(node[1]) is not list
+            or type(node[2]) is not int
+        ):
             _refuse("a node is no [operator, arguments, number of results]")
         operator = self._operators[_index(node[0], len(self._operators), "the operator of a node")]
         arguments = [self._value(number) for number in node[1]]
         blocks = node[3] if len(node) == 4 else []
-        if type(blocks) is not list or len(blocks) != {"prim::If": 2, "prim::Loop": 1}.get(operator.name, 0):
+        if type(blocks) is not list or len(blocks) != {"prim::If": 2, "prim::Loop": 1}.get(
+            operator.name, 0
+        ):
             _refuse(f"{operator.name} has other blocks than it should")
         self._check_arguments(operator, arguments)
         inner = [self._inner(block, depth) for block in blocks]
@@ -272,24 +315,37 @@ class _Reader:
         if operator.positional is not None:
             most = operator.positional + len(operator.keywords)
             if not operator.required <= count <= most:
-                _refuse(f"{operator.name} has {count} arguments; expected {operator.required} to {most}")
+                _refuse(
+                    f"{operator.name} has {count} arguments; expected {operator.required} to {most}"
+                )
         reads_state = operator.name in ("prim::SetAttr", "prim::GetAttr")
         if reads_state and (not arguments or arguments[0] not in self._state):
             _refuse(f"{operator.name} of what is no parameter or buffer")
 
-    def _check_blocks(self, operator: Operator, arguments: list[int], count: int, blocks: list[Block]) -> None:
+    def _check_blocks(
+        self, operator: Operator, arguments: list[int], count: int, blocks: list[Block]
+    ) -> None:
         if operator.name == "prim::If":
-            fits = len(arguments) == 1 and all(len(block.results) == count and not block.inputs for block in blocks)
+            fits = len(arguments) == 1 and all(
+                len(block.results) == count and not block.inputs for block in blocks
+            )
         elif operator.name == "prim::Loop":
             (block,) = blocks
-            fits = len(arguments) == count + 2 and len(block.inputs) == count + 1 == len(block.results)
+            fits = len(arguments) == count + 2 and len(block.inputs) == count + 1 == len(
+                block.results
+            )
         else:
             return
         if not fits:
             _refuse(f"{operator.name} has blocks with other inputs or results than it should")
 
     def _inner(self, block: Any, depth: int) -> Block:
-        if type(block) is not list or len(block) != 3 or type(block[0]) is not int or type(block[2]) is not list:
+        if (
+            type(block) is not list
+            or len(block) != 3
+            or type(block[0]) is not int
+            or type(block[2]) is not list
+        ):
             _refuse("a block is no [number of inputs, nodes, results]")
         first = len(self._defined)
         inputs = self._define(block[0])
@@ -301,7 +357,11 @@ class _Reader:
     def _value(self, number: Any) -> int:
         if type(number) is int and -len(self._constants) <= number < 0:
             return number
-        if type(number) is not int or not 0 <= number < len(self._defined) or not self._defined[number]:
+        if (
+            type(number) is not int
+            or not 0 <= number < len(self._defined)
+            or not self._defined[number]
+        ):
             _refuse(f"value {_told(number)} is used before it is defined")
         return number
 
@@ -359,7 +419,9 @@ def _device(name: str) -> torch.device:
 
 
 def _told(value: Any) -> str:
-    """Return what is wrong with a value as text; repr() of lists deep inside one another would fail."""
+    """Return what is wrong with a value as text; repr() of lists deep inside one another would
+    fail.
+    """
     return type(value).__name__ if isinstance(value, (list, dict)) else f"{value!r:.60}"
 
 

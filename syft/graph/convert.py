@@ -1,7 +1,8 @@
 """Models and functions to plain graphs: what the sender does.
 
-The graph is the one that TorchScript has of a traced or scripted model, with all calls inlined. Constants are folded
-and dead branches dropped before it is written down; `training` stays a value, so one graph serves both modes.
+The graph is the one that TorchScript has of a traced or scripted model, with all calls inlined.
+Constants are folded and dead branches dropped before it is written down; `training` stays a value,
+so one graph serves both modes.
 """
 
 from __future__ import annotations
@@ -44,12 +45,16 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what the model can do: its structure and its constants, but not its parameters."""
+        """The SHA-256 of what the model can do: its structure and its constants, but not its
+        parameters.
+        """
         return digest_of(self.structure, self.constants)
 
 
 def digest_of(structure: bytes, constants: Sequence[torch.Tensor]) -> str:
-    """Return the SHA-256 of a structure and of the tensors among its constants, as hexadecimal digits."""
+    """Return the SHA-256 of a structure and of the tensors among its constants, as hexadecimal
+    digits.
+    """
     digest = hashlib.sha256(structure)
     for tensor in constants:
         dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
@@ -79,13 +84,18 @@ def convert(obj: nn.Module | Callable[..., Any]) -> Model:
         if key is not None:
             _structures.add(key, known)
     structure, constants, _ = known
-    return Model(structure, [tensor.detach() for tensor in unique_tensors(scripted).values()], constants)
+    return Model(
+        structure, [tensor.detach() for tensor in unique_tensors(scripted).values()], constants
+    )
 
 
 _functions: WeakKeyDictionary[script.ScriptFunction, Model] = WeakKeyDictionary()
 """A function never changes, and a loss function goes to each worker in each round."""
 _structures: Memory[tuple[bytes, list[torch.Tensor], list[Any]]] = Memory(32)
-"""A model goes to many workers, round after round. With each structure: the types that its key tells by their id()."""
+"""A model goes to many workers, round after round.
+
+With each structure: the types that its key tells by their id().
+"""
 
 
 def _named_tensors(module: nn.Module | None) -> dict[str, torch.Tensor]:
@@ -101,7 +111,9 @@ def unique_tensors(module: nn.Module | None) -> dict[str, torch.Tensor]:
     """Return the parameters and buffers by name, each tensor once, under its first name."""
     seen: dict[int, str] = {}
     return {
-        name: tensor for name, tensor in _named_tensors(module).items() if seen.setdefault(id(tensor), name) == name
+        name: tensor
+        for name, tensor in _named_tensors(module).items()
+        if seen.setdefault(id(tensor), name) == name
     }
 
 
@@ -113,10 +125,18 @@ class _Converter:
         self._module = module
         self._tensors_of_module = _named_tensors(module)
         self._state = list(unique_tensors(module))
-        self._indices = {id(self._tensors_of_module[name]): index for index, name in enumerate(self._state)}
-        self._places = {name: self._indices[id(tensor)] for name, tensor in self._tensors_of_module.items()}
-        self._parameters = {name for name, _ in module.named_parameters()} if module is not None else set()
-        if module is not None and not hasattr(scripted, "forward"):  # scripted nn.LSTM has one for each kind of input
+        self._indices = {
+            id(self._tensors_of_module[name]): index for index, name in enumerate(self._state)
+        }
+        self._places = {
+            name: self._indices[id(tensor)] for name, tensor in self._tensors_of_module.items()
+        }
+        self._parameters = (
+            {name for name, _ in module.named_parameters()} if module is not None else set()
+        )
+        if module is not None and not hasattr(
+            scripted, "forward"
+        ):  # scripted nn.LSTM has one for each kind of input
             self._refuse("no forward() of its own")
         self._schema = (scripted.forward if module is not None else scripted).schema
         self._graph = scripted.inlined_graph.copy()
@@ -144,7 +164,11 @@ class _Converter:
             values = values[1:]
         for value in values:
             self._define(value)
-        arguments = [self._argument(each) for each in self._schema.arguments[-len(values) :]] if values else []
+        arguments = (
+            [self._argument(each) for each in self._schema.arguments[-len(values) :]]
+            if values
+            else []
+        )
         self._count += len(self._state) + 1
         self._training = self._count - 1
         self._find_reassigned(self._graph)
@@ -170,7 +194,11 @@ class _Converter:
 
     def _argument(self, argument: Any) -> list[Any]:
         has_default = argument.has_default_value()
-        return [argument.name, self._constant(argument.default_value)] if has_default else [argument.name]
+        return (
+            [argument.name, self._constant(argument.default_value)]
+            if has_default
+            else [argument.name]
+        )
 
     def _block(self, nodes: Any, depth: int) -> list[Any]:
         if depth > MAX_DEPTH:
@@ -186,7 +214,12 @@ class _Converter:
             return self._get_attribute(node)
         if kind == "prim::SetAttr":
             return self._set_attribute(node)
-        if kind in ("prim::CallMethod", "prim::CallFunction", "prim::PythonOp", "prim::CreateObject"):
+        if kind in (
+            "prim::CallMethod",
+            "prim::CallFunction",
+            "prim::PythonOp",
+            "prim::CreateObject",
+        ):
             self._refuse(kind)
         self._nodes += 1
         if self._nodes > MAX_NODES:
@@ -220,14 +253,20 @@ class _Converter:
         if isinstance(value, torch._C.ScriptObject):
             self._paths[output.unique()] = path
             return None
-        if isinstance(value, (list, tuple)) and any(isinstance(item, torch.Tensor) for item in value):
-            items = [self._item(item, path) for item in value]  # nn.LSTM keeps its weights in a list, too
+        if isinstance(value, (list, tuple)) and any(
+            isinstance(item, torch.Tensor) for item in value
+        ):
+            items = [
+                self._item(item, path) for item in value
+            ]  # nn.LSTM keeps its weights in a list, too
             return [self._operator("prim::ListConstruct"), items, self._define_all(node)]
         self._numbers[output.unique()] = self._constant(value, f"attribute {path!r}")
         return None
 
     def _item(self, tensor: Any, path: str) -> int:
-        """Return the number of a tensor in a list that is an attribute: it may be one of the model's parameters."""
+        """Return the number of a tensor in a list that is an attribute: it may be one of the
+        model's parameters.
+        """
         if id(tensor) in self._indices:
             return len(self._schema_inputs) + self._indices[id(tensor)]
         return self._constant(tensor, f"attribute {path!r}")
@@ -245,17 +284,23 @@ class _Converter:
         return self._schema.arguments[1 if self._module is not None else 0 :]
 
     def _attribute(self, path: str) -> Any:
-        value = self._module._c  # past the names that Python's side of it has for itself, "graph" for one
+        value = (
+            self._module._c
+        )  # past the names that Python's side of it has for itself, "graph" for one
         for name in path.split("."):
             value = value.getattr(name)
         return value
 
     def _find_reassigned(self, block: Any) -> None:
-        """Note which tensors of the model forward() replaces, so that earlier reads keep what they read."""
+        """Note which tensors of the model forward() replaces, so that earlier reads keep what they
+        read.
+        """
         for node in script.nodes_of(block):
             if node.kind() == "prim::SetAttr":
                 self._reassigned.add(node.s("name"))
-        self._reassigned = {path for path in self._places if path.rpartition(".")[2] in self._reassigned}
+        self._reassigned = {
+            path for path in self._places if path.rpartition(".")[2] in self._reassigned
+        }
 
     def _constant(self, value: Any, what: str = "a constant") -> int:
         """Return the number of a constant; equal ones are written down once."""
@@ -273,10 +318,16 @@ class _Converter:
             return {"complex": [value.real, value.imag]}
         if isinstance(value, torch.device):
             return {"device": str(value)}
-        if isinstance(value, (list, tuple)) and not any(isinstance(item, torch.Tensor) for item in value):
+        if isinstance(value, (list, tuple)) and not any(
+            isinstance(item, torch.Tensor) for item in value
+        ):
             items = [self._packed(item, what) for item in value]
             return {"tuple": items} if isinstance(value, tuple) else items
-        if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized:
+        if (
+            isinstance(value, torch.Tensor)
+            and value.layout == torch.strided
+            and not value.is_quantized
+        ):
             self._tensors.append(value.detach())
             return {"tensor": [len(self._tensors) - 1, _dtype_name(value), list(value.shape)]}
         return self._refuse(f"{what} of type {type(value).__name__}")

@@ -1,8 +1,9 @@
 """Formulas for what an operator makes and does, from its arguments by name.
 
-Each returns the bytes of its results, or these and the multiplications. The operators that most models use have one so
-that torch's way to measure (sizes.py), which takes two seconds and much memory to load, is left for those that use
-others; the operators whose results depend on values in tensors have one because there is no other way.
+Each returns the bytes of its results, or these and the multiplications. The operators that most
+models use have one so that torch's way to measure (sizes.py), which takes two seconds and much
+memory to load, is left for those that use others; the operators whose results depend on values in
+tensors have one because there is no other way.
 
 The shape letters: N batch, C channels, T steps, L and S queries and keys, H hidden units.
 """
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 LEAST_BYTES = 4
-"""Bytes that an element counts for at least, so that what is made as bool or uint8 is not too large as a float."""
+"""Bytes that an element counts for at least, so that what is made as bool or uint8 is not too large
+as a float."""
 ITEM = 8
 """Bytes of an index, and of a number whose dtype is not looked at."""
 
@@ -64,7 +66,9 @@ def _linear(input: Tensor, weight: Tensor, **_: Any) -> Size:
     return rows * outputs * itemsize(input), rows * outputs * weight.shape[-1]
 
 
-def _matmul(self: Tensor, other: Tensor | None = None, mat2: Tensor | None = None, **_: Any) -> Size:
+def _matmul(
+    self: Tensor, other: Tensor | None = None, mat2: Tensor | None = None, **_: Any
+) -> Size:
     second = mat2 if other is None else other
     assert second is not None
     rows = self.shape[-2] if self.dim() > 1 else 1
@@ -79,7 +83,9 @@ def _added(self: Tensor, **matrices: Any) -> Size:
     return max(size, pointwise(self=self)), work
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, **_: Any) -> Size:
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, **_: Any
+) -> Size:
     batch = broadcast(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     pairs = batch * query.shape[-2] * key.shape[-2]  # L x S
     mask = 0 if attn_mask is None else attn_mask.numel()
@@ -110,7 +116,8 @@ def _convolution(
         per_dimension(output_padding, dimensions),
     )
     pads = per_dimension(
-        {"valid": 0, "same": 0}.get(padding, padding) if isinstance(padding, str) else padding, dimensions
+        {"valid": 0, "same": 0}.get(padding, padding) if isinstance(padding, str) else padding,
+        dimensions,
     )
     if padding == "same":
         outputs = list(images)
@@ -129,8 +136,11 @@ def _convolution(
     places = math.prod(max(0, size) for size in outputs)
     made = batch * channels * places
     windows = math.prod(weight.shape[1:]) * (input.numel() if transposed else made)
-    # Where oneDNN does not help, the windows of one image are laid out as a matrix; and images get their padding.
-    columns = math.prod(weight.shape[1:]) * (math.prod(images) if transposed else places) * max(1, groups)
+    # Where oneDNN does not help, the windows of one image are laid out as a matrix; and images get
+    # their padding.
+    columns = (
+        math.prod(weight.shape[1:]) * (math.prod(images) if transposed else places) * max(1, groups)
+    )
     padded = (
         input.numel()
         // max(1, math.prod(images))
@@ -145,7 +155,13 @@ def _transposed(**arguments: Any) -> Size:
 
 def _pool(dimensions: int) -> Formula:
     def formula(
-        self: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, dilation: Any = 1, **_: Any
+        self: Tensor,
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        ceil_mode: bool,
+        dilation: Any = 1,
+        **_: Any,
     ) -> Size:
         kernel = per_dimension(kernel_size, dimensions)
         steps = per_dimension(stride, dimensions) if stride else kernel  # also for []
@@ -191,7 +207,9 @@ def _new(size: Sequence[int], **_: Any) -> int:
 
 def _arange(end: float, start: float = 0, step: float = 1, **_: Any) -> int:
     if not all(map(math.isfinite, (start, end, step))) or step == 0:
-        raise ValueError(f"aten::arange: from {start} to {end} in steps of {step}; expected finite numbers.")
+        raise ValueError(
+            f"aten::arange: from {start} to {end} in steps of {step}; expected finite numbers."
+        )
     return max(0, math.ceil((end - start) / step) + 1) * ITEM
 
 
@@ -234,7 +252,9 @@ def _pad_packed(data: Tensor, batch_sizes: Tensor, total_length: int, **_: Any) 
 
 
 def _ctc(log_probs: Tensor, target_lengths: Any, **_: Any) -> int:
-    longest = max(target_lengths.tolist() if isinstance(target_lengths, Tensor) else target_lengths, default=0)
+    longest = max(
+        target_lengths.tolist() if isinstance(target_lengths, Tensor) else target_lengths, default=0
+    )
     steps, batch = log_probs.shape[:2]
     return (steps * batch * (2 * longest + 1) + log_probs.numel()) * 2 * ITEM
 
@@ -328,7 +348,9 @@ BY_SHAPE: dict[str, Formula] = {
     "embedding": _embedding,
     "index_select": _index_select,
     "randint_like": lambda self, **_: self.numel() * ITEM,
-    **dict.fromkeys(("unique_dim", "unique_consecutive"), lambda self, **_: 4 * self.numel() * ITEM),
+    **dict.fromkeys(
+        ("unique_dim", "unique_consecutive"), lambda self, **_: 4 * self.numel() * ITEM
+    ),
     **dict.fromkeys(("masked_select", "allclose"), pointwise),
     **dict.fromkeys(("cov", "corrcoef"), _covariance),
     "linalg_lstsq": _lstsq,
@@ -336,12 +358,15 @@ BY_SHAPE: dict[str, Formula] = {
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     **dict.fromkeys(("_pack_padded_sequence", "sorted"), lambda **_: 0),
 }
-"""Formulas of shapes, dtypes and numbers, by the operator's name; with a dot, for one overload only."""
+"""Formulas of shapes, dtypes and numbers, by the operator's name; with a dot, for one overload
+only."""
 
 BY_VALUES: dict[str, Formula] = {
     **dict.fromkeys(("nonzero", "nonzero_numpy", "argwhere"), _nonzero),
     "where.": lambda condition: _nonzero(condition),
-    **dict.fromkeys(("index.Tensor", "index.Tensor_hacked_twin", "index_put", "index_put_"), _index),
+    **dict.fromkeys(
+        ("index.Tensor", "index.Tensor_hacked_twin", "index_put", "index_put_"), _index
+    ),
     "bincount": lambda self, minlength, **_: max(_largest(self) + 1, minlength) * ITEM,
     "one_hot": _one_hot,
     "repeat_interleave": _repeat_interleave,

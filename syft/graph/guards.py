@@ -1,12 +1,14 @@
-"""Checks of arguments before an operator runs: what torch's own kernels trust, and must not be trusted with.
+"""Checks of arguments before an operator runs: what torch's own kernels trust, and must not be
+trusted with.
 
-Some kernels read or write beyond their tensors, divide by zero or never end if their arguments do not fit together. No
-user's call does that, and so torch does not check it; a stranger's graph may. The rules that hold for every operator
-come first (numbers, dtypes, layouts), then the guards of single ones. They were found by the audit
-(tests/e2e/audit_operators.py), which calls every operator with hostile arguments.
+Some kernels read or write beyond their tensors, divide by zero or never end if their arguments do
+not fit together. No user's call does that, and so torch does not check it; a stranger's graph may.
+The rules that hold for every operator come first (numbers, dtypes, layouts), then the guards of
+single ones. They were found by the audit (tests/e2e/audit_operators.py), which calls every operator
+with hostile arguments.
 
-What a guard refuses is a ValueError that names the operator, the argument, what it is and what was expected; values
-of tensors are not shown.
+What a guard refuses is a ValueError that names the operator, the argument, what it is and what was
+expected; values of tensors are not shown.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from syft.graph.kinds import DTYPE_NUMBERS, DTYPES
 from syft.graph.sizes import Check, size_check
 
 MAX_INT = 2**30
-"""Sizes, paddings, strides, dimensions: torch adds and multiplies them, mostly without a look at the result."""
+"""Sizes, paddings, strides, dimensions: torch adds and multiplies them, mostly without a look at
+the result."""
 MAX_PARTS = 65_536
 """Tensors that one operator may give."""
 
@@ -87,7 +90,11 @@ def _guard_check(name: str, schema: Any, short: str) -> Check | None:
 
 
 def _rules_check(name: str, schema: Any, short: str) -> Check | None:
-    rules = [(place, each.name, *rule) for place, each in enumerate(schema.arguments) if (rule := _rule(short, each))]
+    rules = [
+        (place, each.name, *rule)
+        for place, each in enumerate(schema.arguments)
+        if (rule := _rule(short, each))
+    ]
     if not rules:
         return None
 
@@ -96,7 +103,9 @@ def _rules_check(name: str, schema: Any, short: str) -> Check | None:
         for place, argument, fits, expected in rules:
             value = values[place] if place < count else named.get(argument)
             if value is not None and not fits(value):
-                raise ValueError(f"{name}: argument {argument!r} is {value!r:.60}; expected {expected}.")
+                raise ValueError(
+                    f"{name}: argument {argument!r} is {value!r:.60}; expected {expected}."
+                )
 
     return check
 
@@ -113,7 +122,11 @@ def _rule(short: str, argument: Any) -> tuple[Fits, str] | None:
 
 
 def _is_dtype(value: Any) -> bool:
-    return value in _DTYPES if isinstance(value, torch.dtype) else type(value) is int and value in DTYPE_NUMBERS
+    return (
+        value in _DTYPES
+        if isinstance(value, torch.dtype)
+        else type(value) is int and value in DTYPE_NUMBERS
+    )
 
 
 def _is_device(value: Any) -> bool:
@@ -126,10 +139,13 @@ _BY_NAME: dict[str, tuple[Fits, str]] = {
     "out_dtype": _DTYPE,
     "layout": (lambda value: value is torch.strided or value == 0, "torch.strided"),
     "device": (_is_device, "the CPU or a GPU"),
-    **dict.fromkeys(("pin_memory", "sparse", "sparse_grad"), (lambda value: value is False, "False")),
+    **dict.fromkeys(
+        ("pin_memory", "sparse", "sparse_grad"), (lambda value: value is False, "False")
+    ),
 }
 _ANY_INT = frozenset({"slice", "slice_scatter", "randint", "randint_like", "random_"})
-"""Operators that take any int64: ends of slices are cut to the size, and random numbers have any range."""
+"""Operators that take any int64: ends of slices are cut to the size, and random numbers have any
+range."""
 
 
 def _small_int(value: Any) -> bool:
@@ -182,8 +198,18 @@ def _need_floats(**tensors: Tensor | None) -> None:
 def _need_indices(argument: str, tensor: Tensor, end: int) -> None:
     whole = tensor.dtype in (torch.int32, torch.int64)
     _need(whole, argument, tensor, "int32 or int64")
-    _need(not tensor.numel() or int(tensor.min()) >= 0, argument, "below 0 somewhere", f"indices from 0 to {end - 1}")
-    _need(not tensor.numel() or int(tensor.max()) < end, argument, "too large somewhere", f"indices below {end}")
+    _need(
+        not tensor.numel() or int(tensor.min()) >= 0,
+        argument,
+        "below 0 somewhere",
+        f"indices from 0 to {end - 1}",
+    )
+    _need(
+        not tensor.numel() or int(tensor.max()) < end,
+        argument,
+        "too large somewhere",
+        f"indices below {end}",
+    )
 
 
 # Normalisation
@@ -204,9 +230,18 @@ def _native_batch_norm(input: Tensor, training: bool, **rest: Any) -> None:
 
 
 def _native_group_norm(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, N: int, C: int, HxW: int, group: int, **_: Any
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    N: int,
+    C: int,
+    HxW: int,
+    group: int,
+    **_: Any,
 ) -> None:
-    fits = input.dim() >= 2 and tuple(input.shape[:2]) == (N, C) and math.prod(input.shape[2:]) == HxW
+    fits = (
+        input.dim() >= 2 and tuple(input.shape[:2]) == (N, C) and math.prod(input.shape[2:]) == HxW
+    )
     _need(fits, "input", input, f"N = {N}, C = {C}, HxW = {HxW}")
     _need(group > 0 and C % group == 0, "group", group, f"a divisor of {C}")
     _need_shape("weight", weight, C)
@@ -228,7 +263,12 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int) -> None:
 
 
 def _ctc_loss(
-    log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int, **_: Any
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int,
+    **_: Any,
 ) -> None:
     _need(log_probs.dim() == 3, "log_probs", log_probs, "3 dimensions: steps, batch, classes")
     _need_floats(log_probs=log_probs)
@@ -240,13 +280,21 @@ def _ctc_loss(
     _lengths("input_lengths", input_lengths, batch, steps)
     total = sum(_lengths("target_lengths", target_lengths, batch, longest))
     fits = targets.size(0) == batch if targets.dim() == 2 else total == targets.numel()
-    _need(fits, "targets", targets, f"a row for each of {batch} sequences, or as many as target_lengths in all")
+    _need(
+        fits,
+        "targets",
+        targets,
+        f"a row for each of {batch} sequences, or as many as target_lengths in all",
+    )
 
 
 def _lengths(argument: str, given: Any, count: int, longest: int) -> list[int]:
     if isinstance(given, Tensor):
         _need(
-            given.dtype in (torch.int32, torch.int64) and given.dim() == 1, argument, given, "1 dimension of integers"
+            given.dtype in (torch.int32, torch.int64) and given.dim() == 1,
+            argument,
+            given,
+            "1 dimension of integers",
         )
         given = given.tolist()
     fits = len(given) == count and all(0 <= length <= longest for length in given)
@@ -264,15 +312,26 @@ def _binary_cross_entropy(self: Tensor, target: Tensor, **_: Any) -> None:
 
 def _pack_padded_sequence(input: Tensor, lengths: Tensor, batch_first: bool) -> None:
     _need(input.dim() >= 2, "input", input, "at least 2 dimensions")
-    _need(lengths.dim() == 1 and lengths.dtype == torch.int64, "lengths", lengths, "1 dimension of int64")
+    _need(
+        lengths.dim() == 1 and lengths.dtype == torch.int64,
+        "lengths",
+        lengths,
+        "1 dimension of int64",
+    )
     batch, steps = input.shape[:2] if batch_first else (input.size(1), input.size(0))
     values: list[int] = lengths.tolist()
     fits = len(values) == batch > 0 and values == sorted(values, reverse=True) and values[-1] >= 1
-    _need(fits and values[0] <= steps, "lengths", lengths, f"{batch} lengths from {steps} down to 1")
+    _need(
+        fits and values[0] <= steps, "lengths", lengths, f"{batch} lengths from {steps} down to 1"
+    )
 
 
 def _batch_sizes(batch_sizes: Tensor, rows: int) -> list[int]:
-    fits = batch_sizes.dim() == 1 and batch_sizes.dtype == torch.int64 and 0 < batch_sizes.numel() <= rows
+    fits = (
+        batch_sizes.dim() == 1
+        and batch_sizes.dtype == torch.int64
+        and 0 < batch_sizes.numel() <= rows
+    )
     _need(fits, "batch_sizes", batch_sizes, f"1 to {rows} sizes, int64")
     sizes: list[int] = batch_sizes.tolist()
     fits = sizes[-1] >= 1 and sizes == sorted(sizes, reverse=True) and sum(sizes) == rows
@@ -286,7 +345,9 @@ def _pad_packed_sequence(data: Tensor, batch_sizes: Tensor, **_: Any) -> None:
 
 
 def _recurrent(gates: int) -> Guard:
-    """Return the guard of a recurrent layer with so many gates; its shape letters are those of torch.nn.LSTM."""
+    """Return the guard of a recurrent layer with so many gates; its shape letters are those of
+    torch.nn.LSTM.
+    """
 
     def check(
         hx: Any, params: list[Tensor], has_biases: bool, num_layers: int, bidirectional: bool, dropout: float,
@@ -296,8 +357,12 @@ def _recurrent(gates: int) -> Guard:
         _need(0 < num_layers <= len(params), "num_layers", num_layers, f"1 to {len(params)}")
         _need(0 <= dropout <= 1, "dropout", dropout, "0 to 1")
         states = list(hx) if isinstance(hx, (list, tuple)) else [hx]
-        _need(len(states) == (2 if gates == 4 else 1), "hx", states, "as many states as the layer has")
-        _need(all(each.dim() == 3 and each.numel() for each in states), "hx", states, "3 dimensions")
+        _need(
+            len(states) == (2 if gates == 4 else 1), "hx", states, "as many states as the layer has"
+        )
+        _need(
+            all(each.dim() == 3 and each.numel() for each in states), "hx", states, "3 dimensions"
+        )
         if data is not None:
             _need(data.dim() == 2, "data", data, "2 dimensions")
             given, batch = data, _batch_sizes(batch_sizes, data.size(0))[0]
@@ -306,11 +371,21 @@ def _recurrent(gates: int) -> Guard:
             _need(input.dim() == 3 and input.numel(), "input", input, "3 dimensions, not empty")
             given, batch = input, input.size(0 if batch_first else 1)
         directions = 2 if bidirectional else 1
-        out, hidden = states[0].size(2), states[-1].size(2)  # they differ for an LSTM with projections
+        out, hidden = (
+            states[0].size(2),
+            states[-1].size(2),
+        )  # they differ for an LSTM with projections
         _need_shape("hx", states[0], num_layers * directions, batch, out)
         _need_shape("hx", states[-1], num_layers * directions, batch, hidden)
-        wanted = _recurrent_shapes(given.size(-1), gates * hidden, out, hidden, has_biases, num_layers, directions)
-        _need([tuple(each.shape) for each in params] == wanted, "params", params, f"shapes {wanted[:4]!r:.120} ...")
+        wanted = _recurrent_shapes(
+            given.size(-1), gates * hidden, out, hidden, has_biases, num_layers, directions
+        )
+        _need(
+            [tuple(each.shape) for each in params] == wanted,
+            "params",
+            params,
+            f"shapes {wanted[:4]!r:.120} ...",
+        )
         _need_floats(input=given, **{f"hx {place}": each for place, each in enumerate(states)})
         _need_floats(input=given, **{f"params {place}": each for place, each in enumerate(params)})
 
@@ -329,9 +404,13 @@ def _recurrent_shapes(
 
 
 def _cell(gates: int) -> Guard:
-    def check(input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None) -> None:
+    def check(
+        input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
+    ) -> None:
         states = list(hx) if isinstance(hx, (list, tuple)) else [hx]
-        _need(len(states) == (2 if gates == 4 else 1), "hx", states, "as many states as the cell has")
+        _need(
+            len(states) == (2 if gates == 4 else 1), "hx", states, "as many states as the cell has"
+        )
         _need(input.dim() == 2 and states[0].dim() == 2, "input", input, "2 dimensions, as hx")
         hidden = states[0].size(1)
         for state in states:
@@ -340,7 +419,9 @@ def _cell(gates: int) -> Guard:
         _need_shape("w_hh", w_hh, gates * hidden, hidden)
         _need_shape("b_ih", b_ih, gates * hidden)
         _need_shape("b_hh", b_hh, gates * hidden)
-        _need_floats(input=input, hx=states[0], c=states[-1], w_ih=w_ih, w_hh=w_hh, b_ih=b_ih, b_hh=b_hh)
+        _need_floats(
+            input=input, hx=states[0], c=states[-1], w_ih=w_ih, w_hh=w_hh, b_ih=b_ih, b_hh=b_hh
+        )
 
     return check
 
@@ -349,7 +430,12 @@ def _cell(gates: int) -> Guard:
 
 
 def _need_attention(
-    input: Tensor, embed_dim: int, heads: int, mask: Tensor | None, mask_type: int | None, **weights: Tensor
+    input: Tensor,
+    embed_dim: int,
+    heads: int,
+    mask: Tensor | None,
+    mask_type: int | None,
+    **weights: Tensor,
 ) -> None:
     _need(input.dim() == 3 and input.numel(), "input", input, "3 dimensions, not empty")
     batch, steps, embedding = input.shape
@@ -361,9 +447,19 @@ def _need_attention(
     _need_shape("proj_bias", weights["proj_bias"], embedding)
     _need_floats(input=input, **weights)
     shapes = {None: None, 0: (steps, steps), 1: (batch, steps), 2: (batch, heads, steps, steps)}
-    _need(mask is None or (mask_type is not None and mask_type in shapes), "mask_type", mask_type, "0, 1 or 2")
+    _need(
+        mask is None or (mask_type is not None and mask_type in shapes),
+        "mask_type",
+        mask_type,
+        "0, 1 or 2",
+    )
     if mask is not None:
-        _need(mask.dtype == torch.bool or mask.dtype in _FLOATS, "mask", mask, "bool or floating point")
+        _need(
+            mask.dtype == torch.bool or mask.dtype in _FLOATS,
+            "mask",
+            mask,
+            "bool or floating point",
+        )
         _need_shape("mask", mask, *(shapes[mask_type] or ()))
 
 
@@ -412,7 +508,12 @@ def _embedding_bag(
         _need_shape("per_sample_weights", per_sample_weights, count)
     _need_floats(weight=weight, per_sample_weights=per_sample_weights)
     rows = weight.size(0)
-    _need(padding_idx is None or -rows <= padding_idx < rows, "padding_idx", padding_idx, f"{-rows} to {rows - 1}")
+    _need(
+        padding_idx is None or -rows <= padding_idx < rows,
+        "padding_idx",
+        padding_idx,
+        f"{-rows} to {rows - 1}",
+    )
 
 
 def _repeat_interleave(repeats: Any, output_size: int | None, **_: Any) -> None:
@@ -437,16 +538,27 @@ def _parts(self: Tensor, dim: int | None = None, **rest: Any) -> None:
 
 
 def _unbind(self: Tensor, dim: int) -> None:
-    _need(self.dim() == 0 or self.size(dim) <= MAX_PARTS, "self", self, f"at most {MAX_PARTS} parts")
+    _need(
+        self.dim() == 0 or self.size(dim) <= MAX_PARTS, "self", self, f"at most {MAX_PARTS} parts"
+    )
 
 
 # Images
 
 
-def _grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, **_: Any) -> None:
+def _grid_sampler(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, **_: Any
+) -> None:
     dimensions = input.dim() - 2
-    _need(dimensions in (2, 3) and all(input.shape[2:]), "input", input, "4 or 5 dimensions, no image empty")
-    fits = grid.dim() == input.dim() and grid.size(-1) == dimensions and grid.size(0) == input.size(0)
+    _need(
+        dimensions in (2, 3) and all(input.shape[2:]),
+        "input",
+        input,
+        "4 or 5 dimensions, no image empty",
+    )
+    fits = (
+        grid.dim() == input.dim() and grid.size(-1) == dimensions and grid.size(0) == input.size(0)
+    )
     _need(fits, "grid", grid, f"{input.size(0)} grids of {dimensions} coordinates")
     modes = (0, 1, 2) if dimensions == 2 else (0, 1)
     _need(interpolation_mode in modes, "interpolation_mode", interpolation_mode, f"one of {modes}")
@@ -458,8 +570,12 @@ def _grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_
 _SCALES = ("scales", "scales_d", "scales_h", "scales_w")
 
 
-def _upsample(output_size: Any, self: Tensor | None = None, input: Tensor | None = None, **rest: Any) -> None:
-    """Check that a size and a scale say the same; the overloads with a list of scales see to that themselves."""
+def _upsample(
+    output_size: Any, self: Tensor | None = None, input: Tensor | None = None, **rest: Any
+) -> None:
+    """Check that a size and a scale say the same; the overloads with a list of scales see to that
+    themselves.
+    """
     scales = {key: rest[key] for key in _SCALES if key in rest}
     image = self if self is not None else input
     assert image is not None
@@ -467,8 +583,12 @@ def _upsample(output_size: Any, self: Tensor | None = None, input: Tensor | None
     if scales:
         _need(image.dim() == len(scales) + 2, "self", image, f"{len(scales) + 2} dimensions")
         _need(len(output_size) == len(scales), "output_size", output_size, f"{len(scales)} sizes")
-        for size, wanted, (key, scale) in zip(image.shape[2:], output_size, scales.items(), strict=True):
-            fits = scale is None or (scale > 0 and math.isfinite(scale) and math.floor(size * scale) == wanted)
+        for size, wanted, (key, scale) in zip(
+            image.shape[2:], output_size, scales.items(), strict=True
+        ):
+            fits = scale is None or (
+                scale > 0 and math.isfinite(scale) and math.floor(size * scale) == wanted
+            )
             _need(wanted > 0 and fits, key, scale, f"a scale that makes {wanted} of {size}")
 
 
@@ -479,15 +599,26 @@ def _interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, **_:
 
 
 def _convolution(weight: Tensor, stride: Any, padding: Any, dilation: Any, **_: Any) -> None:
-    """Check paddings of 3-D convolutions: where they exceed half the kernel, gradients are read beyond the input."""
+    """Check paddings of 3-D convolutions: where they exceed half the kernel, gradients are read
+    beyond the input.
+    """
     if weight.dim() != 5 or isinstance(padding, str):
         return
     given = zip(
-        per_dimension(stride, 3), per_dimension(padding, 3), per_dimension(dilation, 3), weight.shape[2:], strict=True
+        per_dimension(stride, 3),
+        per_dimension(padding, 3),
+        per_dimension(dilation, 3),
+        weight.shape[2:],
+        strict=True,
     )
     for step, pad, spread, size in given:
         fits = step == 1 or 2 * pad <= spread * (size - 1)
-        _need(fits, "padding", padding, f"at most {spread * (size - 1) // 2} for a kernel of {size} with stride {step}")
+        _need(
+            fits,
+            "padding",
+            padding,
+            f"at most {spread * (size - 1) // 2} for a kernel of {size} with stride {step}",
+        )
 
 
 # Numbers
@@ -495,7 +626,11 @@ def _convolution(weight: Tensor, stride: Any, padding: Any, dilation: Any, **_: 
 
 def _need_negatives(argument: str, tensor: Tensor) -> None:
     """Check that no integer is the least of its dtype, whose negative does not exist."""
-    if tensor.numel() and tensor.dtype.is_signed and not (tensor.is_floating_point() or tensor.is_complex()):
+    if (
+        tensor.numel()
+        and tensor.dtype.is_signed
+        and not (tensor.is_floating_point() or tensor.is_complex())
+    ):
         fits = int(tensor.min()) > torch.iinfo(tensor.dtype).min
         _need(fits, argument, "the least integer somewhere", "integers whose negatives exist")
 
@@ -506,8 +641,13 @@ def _lcm(self: Tensor, other: Tensor) -> None:
 
 
 def _divide(self: Tensor, other: Any, rounding_mode: str | None = None) -> None:
-    """Check that the least integer is not divided by -1: cut off to an integer, that ends the process."""
-    whole = not any(isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point()) for x in (self, other))
+    """Check that the least integer is not divided by -1: cut off to an integer, that ends the
+    process.
+    """
+    whole = not any(
+        isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point())
+        for x in (self, other)
+    )
     if rounding_mode == "trunc" and whole and torch.any(torch.as_tensor(other == -1)):
         _need_negatives("self", self)
 
@@ -569,11 +709,15 @@ GUARDS: dict[str, Guard] = {
     "random_": _random,
     "binomial": _binomial,
 }  # fmt: skip
-"""The guards of single operators, each called with the arguments by name; for all overloads, and not for the twins."""
+"""The guards of single operators, each called with the arguments by name; for all overloads, and
+not for the twins."""
 
 _CONTIGUOUS_NAMES = """
 ctc_loss lstm gru rnn_tanh rnn_relu median.dim nanmedian.dim _native_multi_head_attention
 _transformer_encoder_layer_fwd
 """
 _CONTIGUOUS = frozenset(_CONTIGUOUS_NAMES.split())
-"""Operators whose kernels read some tensors as if they were contiguous. They get contiguous copies."""
+"""Operators whose kernels read some tensors as if they were contiguous.
+
+They get contiguous copies.
+"""

@@ -1,7 +1,7 @@
 """Runs a plain graph: the model as the receiver has it.
 
-A graph is compiled once to steps, one a node; running it is a loop over them. Every step sees only the values that
-it names, and the list of values is all the memory that a graph has:
+A graph is compiled once to steps, one a node; running it is a loop over them. Every step sees only
+the values that it names, and the list of values is all the memory that a graph has:
 
     values = [ arguments | state | training | results of nodes ... | constants, the first one last ]
                0, 1, ...                                             ..., -2, -1
@@ -49,34 +49,53 @@ class GraphModule(nn.Module):
     """
 
     def __init__(
-        self, structure: Structure, state: Sequence[torch.Tensor], constants: Sequence[torch.Tensor], digest: str = ""
+        self,
+        structure: Structure,
+        state: Sequence[torch.Tensor],
+        constants: Sequence[torch.Tensor],
+        digest: str = "",
     ) -> None:
         super().__init__()
         self.graph_structure = structure
         self.graph_digest = digest
         self.graph_arguments = [name for name, _ in structure.arguments]
         if len(state) != len(structure.state):
-            raise MalformedMessage(f"a model came with {len(state)} tensors; its structure has {len(structure.state)}")
-        tensors = [_as_described(place, tensor) for place, tensor in zip(structure.state, state, strict=True)]
+            raise MalformedMessage(
+                f"a model came with {len(state)} tensors; its structure has {len(structure.state)}"
+            )
+        tensors = [
+            _as_described(place, tensor)
+            for place, tensor in zip(structure.state, state, strict=True)
+        ]
         self._graph_places = [
-            self._graph_register(place.name, tensor) for place, tensor in zip(structure.state, tensors, strict=True)
+            self._graph_register(place.name, tensor)
+            for place, tensor in zip(structure.state, tensors, strict=True)
         ]
         for alias, index in structure.aliases.items():
             self._graph_register(alias, tensors[index])
         described = [each for each in structure.constants if isinstance(each, TensorConstant)]
-        if len({each.index for each in described}) != len(constants):  # else the digest would not tell them all
-            raise MalformedMessage(f"a model came with {len(constants)} constants; its structure has {len(described)}")
+        if len({each.index for each in described}) != len(
+            constants
+        ):  # else the digest would not tell them all
+            raise MalformedMessage(
+                f"a model came with {len(constants)} constants; its structure has {len(described)}"
+            )
         for number, constant in enumerate(structure.constants):
             if isinstance(constant, TensorConstant):
-                # As a buffer it follows the model to a device; as one that is not persistent it is no state.
+                # As a buffer it follows the model to a device; as one that is not persistent it is
+                # no state.
                 tensor = _constant_tensor(constant, constants)
                 self.register_buffer(f"_graph_constant_{number}", tensor, persistent=False)
 
     def graph_state(self) -> dict[str, torch.Tensor]:
-        """Return the parameters and buffers by name, each tensor once; they share the model's memory."""
+        """Return the parameters and buffers by name, each tensor once; they share the model's
+        memory.
+        """
         return {
             place.name: (owner._parameters if place.is_parameter else owner._buffers)[leaf].detach()  # type: ignore[union-attr]
-            for place, (owner, leaf) in zip(self.graph_structure.state, self._graph_places, strict=True)
+            for place, (owner, leaf) in zip(
+                self.graph_structure.state, self._graph_places, strict=True
+            )
         }
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
@@ -112,7 +131,10 @@ class GraphModule(nn.Module):
 
     def graph_tensors(self) -> list[Any]:
         """Return the parameters and buffers themselves, in the structure's order."""
-        return [owner._parameters.get(leaf, owner._buffers.get(leaf)) for owner, leaf in self._graph_places]
+        return [
+            owner._parameters.get(leaf, owner._buffers.get(leaf))
+            for owner, leaf in self._graph_places
+        ]
 
     def _graph_bound(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
         expected = self.graph_structure.arguments
@@ -123,13 +145,17 @@ class GraphModule(nn.Module):
         if len(arguments) > len(expected) or unknown:
             given = len(arguments) + len(named)
             raise TypeError(
-                f"the model takes the arguments {self.graph_arguments}; {given} were given {sorted(unknown)}"
+                f"the model takes the arguments {self.graph_arguments}; {given} were given "
+                f"{sorted(unknown)}"
             )
         bound |= named
         for name, default in expected:
             if name not in bound:
                 if default is None:
-                    raise TypeError(f"the model takes the arguments {self.graph_arguments}; {name!r} was not given")
+                    raise TypeError(
+                        f"the model takes the arguments {self.graph_arguments}; {name!r} was not "
+                        "given"
+                    )
                 bound[name] = _fresh(self._graph_constants[default])
         return [bound[name] for name in self.graph_arguments]
 
@@ -138,7 +164,9 @@ class GraphModule(nn.Module):
         """The constants, the first one last."""
         constants = enumerate(self.graph_structure.constants)
         return [
-            self._buffers[f"_graph_constant_{number}"] if isinstance(constant, TensorConstant) else constant
+            self._buffers[f"_graph_constant_{number}"]
+            if isinstance(constant, TensorConstant)
+            else constant
             for number, constant in constants
         ][::-1]
 
@@ -147,7 +175,8 @@ class GraphModule(nn.Module):
         expected, (owner, leaf) = self.graph_structure.state[place], self._graph_places[place]
         if not isinstance(value, torch.Tensor) or expected.is_parameter:
             raise TypeError(
-                f"the model replaces {expected.name!r} by a {type(value).__name__}; only buffers can change"
+                f"the model replaces {expected.name!r} by a {type(value).__name__}; only buffers "
+                "can change"
             )
         owner._buffers[leaf] = _as_described(expected, value)
 
@@ -164,14 +193,26 @@ class GraphModule(nn.Module):
             else:
                 owner.register_buffer(leaf, tensor)
         except KeyError as reason:  # the name of a module, or of a method of nn.Module
-            raise MalformedMessage(f"a parameter or buffer cannot have the name {name!r}: {reason}") from None
+            raise MalformedMessage(
+                f"a parameter or buffer cannot have the name {name!r}: {reason}"
+            ) from None
         return owner, leaf
 
 
 class Step:
     """A node, ready to run."""
 
-    __slots__ = ("arguments", "blocks", "drops", "function", "keywords", "name", "operator", "results", "unpacks")
+    __slots__ = (
+        "arguments",
+        "blocks",
+        "drops",
+        "function",
+        "keywords",
+        "name",
+        "operator",
+        "results",
+        "unpacks",
+    )
 
     def __init__(self, node: Node, drops: list[int], function: Callable[..., Any]) -> None:
         operator = node.operator
@@ -183,7 +224,10 @@ class Step:
         # A sender with another torch may leave out arguments that this one has; they have defaults.
         self.keywords = tuple(zip(operator.keywords, node.arguments[positional:], strict=False))
         self.results = node.results
-        self.unpacks = len(node.results) != 1 or operator.name in ("prim::ListUnpack", "prim::TupleUnpack")
+        self.unpacks = len(node.results) != 1 or operator.name in (
+            "prim::ListUnpack",
+            "prim::TupleUnpack",
+        )
         self.drops = drops
         self.blocks: list[tuple[list[int], list[Step], list[int]]] = []
 
@@ -208,7 +252,9 @@ class Program:
         self.steps, _ = self._block(structure.body, set())
 
     def _block(self, block: Block, kept: set[int]) -> tuple[list[Step], set[int]]:
-        """Return the block's steps and all values that they use; `kept` are used after the block."""
+        """Return the block's steps and all values that they use; `kept` are used after the
+        block.
+        """
         later = kept | set(block.results)
         defined = {number for node in block.nodes for number in node.results} | set(block.inputs)
         steps, used = [], set(block.results)
@@ -219,7 +265,8 @@ class Program:
             drops += [number for number in node.results if number not in later]
             step = Step(node, drops, self._prepare(node.operator))
             step.blocks = [
-                (each.inputs, steps_, each.results) for each, (steps_, _) in zip(node.blocks, inner, strict=True)
+                (each.inputs, steps_, each.results)
+                for each, (steps_, _) in zip(node.blocks, inner, strict=True)
             ]
             self.changes_lists |= node.operator.name.partition(".")[0] in CHANGES_LISTS
             steps.append(step)
@@ -228,7 +275,9 @@ class Program:
         return steps[::-1], used
 
 
-def compiled(structure: Structure, prepare: Prepare = lambda operator: operator.function) -> Program:
+def compiled(
+    structure: Structure, prepare: Prepare = lambda operator: operator.function
+) -> Program:
     """Return the program of a structure; that of the plain operators is remembered."""
     return Program(structure, prepare)
 
@@ -252,7 +301,9 @@ def run(steps: list[Step], values: list[Any], bound: Account | None, module: Gra
         else:
             arguments = [values[number] for number in step.arguments]
             try:
-                result = step.function(*arguments, **{name: values[number] for name, number in step.keywords})
+                result = step.function(
+                    *arguments, **{name: values[number] for name, number in step.keywords}
+                )
             except Exception as error:
                 if hasattr(error, "add_note"):  # from Python 3.11 on
                     error.add_note(f"The model failed at {step.name}.")
@@ -312,7 +363,9 @@ _CONTROL: dict[str, Callable[[Step, list[Any], Account | None, GraphModule], Non
 
 
 def checked_result(value: Any) -> Any:
-    """Return what a model returned, if it has few enough parts to be looked at: lists may share theirs."""
+    """Return what a model returned, if it has few enough parts to be looked at: lists may share
+    theirs.
+    """
     waiting, seen = [value], 0
     while waiting and isinstance(value, (list, tuple, dict)):
         each = waiting.pop()
@@ -325,7 +378,9 @@ def checked_result(value: Any) -> Any:
 
 
 def _fresh(constant: Any) -> Any:
-    """Return a constant whose lists are new ones, so that a graph that changes them changes its own."""
+    """Return a constant whose lists are new ones, so that a graph that changes them changes its
+    own.
+    """
     return list(map(_fresh, constant)) if type(constant) is list else constant
 
 
@@ -349,14 +404,20 @@ def _as_described(place: Place, tensor: torch.Tensor) -> torch.Tensor:
     if not place.is_parameter:
         return tensor.detach()
     if place.requires_grad and not (tensor.is_floating_point() or tensor.is_complex()):
-        raise MalformedMessage(f"parameter {place.name!r} of a model is {tensor.dtype}, which has no gradients")
+        raise MalformedMessage(
+            f"parameter {place.name!r} of a model is {tensor.dtype}, which has no gradients"
+        )
     return nn.Parameter(tensor.detach(), requires_grad=place.requires_grad)
 
 
 def _constant_tensor(constant: TensorConstant, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     if not 0 <= constant.index < len(tensors):
-        raise MalformedMessage(f"a model has the tensor {constant.index} as a constant; {len(tensors)} came with it")
+        raise MalformedMessage(
+            f"a model has the tensor {constant.index} as a constant; {len(tensors)} came with it"
+        )
     tensor = tensors[constant.index]
     if tuple(tensor.shape) != constant.shape or tensor.dtype != constant.dtype:
-        raise MalformedMessage(f"constant {constant.index} of a model is {tuple(tensor.shape)} {tensor.dtype}")
+        raise MalformedMessage(
+            f"constant {constant.index} of a model is {tuple(tensor.shape)} {tensor.dtype}"
+        )
     return tensor

@@ -1,12 +1,17 @@
-"""The same model, made fast for evaluation on the CPU. What it is made of is the receiver's own graph and tensors.
+"""The same model, made fast for evaluation on the CPU.
 
-Two things make a convolutional network up to twice as fast, and change its results by rounding only:
+What it is made of is the receiver's own graph and tensors.
 
-- batch normalisation with fixed statistics is a scale and a shift: they go into the convolution before it;
-- another layout. Where convolutions are followed by what oneDNN can do, tensors stay in its own layout, in which
-  pooling is ten times as fast; elsewhere they are kept with the channels last.
+Two things make a convolutional network up to twice as fast, and change its results by rounding
+only:
 
-Nothing is computed here that does not depend on the model's size alone, so a hostile graph gains no time by it.
+- batch normalisation with fixed statistics is a scale and a shift: they go into the convolution
+  before it;
+- another layout. Where convolutions are followed by what oneDNN can do, tensors stay in its own
+  layout, in which pooling is ten times as fast; elsewhere they are kept with the channels last.
+
+Nothing is computed here that does not depend on the model's size alone, so a hostile graph gains no
+time by it.
 """
 
 from __future__ import annotations
@@ -34,12 +39,17 @@ _FOLLOWING = frozenset(_FOLLOWING_NAMES.split())
 
 
 def for_inference(model: Any) -> Any:
-    """Return a faster equivalent of a received model in eval mode, on the CPU; else the model itself.
+    """Return a faster equivalent of a received model in eval mode, on the CPU; else the model
+    itself.
 
-    The results differ by rounding only. `model` is not modified; what is returned does not follow later changes of
-    its parameters. It may be called from several threads at once.
+    The results differ by rounding only. `model` is not modified; what is returned does not follow
+    later changes of its parameters. It may be called from several threads at once.
     """
-    usable = isinstance(model, GraphModule) and not model.training and torch.backends.mkldnn.is_available()
+    usable = (
+        isinstance(model, GraphModule)
+        and not model.training
+        and torch.backends.mkldnn.is_available()
+    )
     if not usable or any(tensor.device.type != "cpu" for tensor in model.graph_state().values()):
         return model
     structure = _for_evaluation(model.graph_structure)
@@ -74,8 +84,8 @@ class _FastModel:
 class _Folding:
     """Puts batch normalisation into the convolution before it.
 
-    The folded weight takes the place of the convolution's weight in the list of state, and the folded bias that of
-    the normalisation's bias; so each of them must have no other use.
+    The folded weight takes the place of the convolution's weight in the list of state, and the
+    folded bias that of the normalisation's bias; so each of them must have no other use.
     """
 
     def __init__(self, structure: Structure, state: list[Any]) -> None:
@@ -83,7 +93,9 @@ class _Folding:
         self._state = state
         self._first = len(structure.arguments)
         self._training = self._first + len(structure.state)
-        self._uses: Counter[int] = Counter(number for node in _nodes(structure.body) for number in node.arguments)
+        self._uses: Counter[int] = Counter(
+            number for node in _nodes(structure.body) for number in node.arguments
+        )
         for block in _blocks(structure.body):
             self._uses.update(block.results)
         self._queries: Counter[int] = Counter(
@@ -91,14 +103,20 @@ class _Folding:
         )
 
     def structure(self) -> Structure:
-        """Return the structure without the normalisations that were folded; change the list of state to fit."""
+        """Return the structure without the normalisations that were folded; change the list of
+        state to fit.
+        """
         return replace(self._structure, body=self._folded(self._structure.body))
 
     def _folded(self, block: Block) -> Block:
-        convolutions = {node.results[0]: node for node in block.nodes if node.operator.name in _CONVOLUTIONS}
+        convolutions = {
+            node.results[0]: node for node in block.nodes if node.operator.name in _CONVOLUTIONS
+        }
         changed: dict[int, Node] = {}  # id of a node -> what stands there now
         for node in block.nodes:
-            before = convolutions.get(node.arguments[0]) if node.operator.name == _BATCH_NORM else None
+            before = (
+                convolutions.get(node.arguments[0]) if node.operator.name == _BATCH_NORM else None
+            )
             if before is not None and self._fits(before, node):
                 self._fold(before, node)
                 arguments = [*before.arguments]
@@ -107,7 +125,9 @@ class _Folding:
                 changed[id(node)] = Node(_SAME, [node.arguments[0]], node.results)
         nodes = [changed.get(id(node), node) for node in block.nodes]
         return Block(
-            block.inputs, [replace(n, blocks=[self._folded(b) for b in n.blocks]) for n in nodes], block.results
+            block.inputs,
+            [replace(n, blocks=[self._folded(b) for b in n.blocks]) for n in nodes],
+            block.results,
         )
 
     def _fits(self, convolution: Node, norm: Node) -> bool:
@@ -128,14 +148,22 @@ class _Folding:
             and all(self._is_state(number) for number in norm.arguments[3:5])
             and (self._is_state(bias) or (bias < 0 and self._constant(bias) is None))
             and self._uses[output] - self._queries[output] == 1
-            and all(self._of(number).dtype == torch.float32 for number in [*own, *norm.arguments[3:5]])
-            and all(self._of(number).shape == self._of(own[0]).shape[:1] for number in norm.arguments[1:5])
+            and all(
+                self._of(number).dtype == torch.float32 for number in [*own, *norm.arguments[3:5]]
+            )
+            and all(
+                self._of(number).shape == self._of(own[0]).shape[:1]
+                for number in norm.arguments[1:5]
+            )
             and self._of(own[0]).dim() == 4
             and isinstance(self._constant(norm.arguments[7]), float)
         )
 
     def _fold(self, convolution: Node, norm: Node) -> None:
-        weight, (gamma, beta, mean, variance) = convolution.arguments[1], map(self._of, norm.arguments[1:5])
+        weight, (gamma, beta, mean, variance) = (
+            convolution.arguments[1],
+            map(self._of, norm.arguments[1:5]),
+        )
         bias = 0 if convolution.arguments[2] < 0 else self._of(convolution.arguments[2])
         with torch.no_grad():
             scale = gamma / torch.sqrt(variance + self._constant(norm.arguments[7]))
@@ -169,7 +197,9 @@ def _for_blocked(operator: Operator) -> Callable[..., Any]:
 
 
 def _for_channels_last(operator: Operator) -> Callable[..., Any]:
-    """Return what computes an operator where convolutions get and give tensors with their channels last."""
+    """Return what computes an operator where convolutions get and give tensors with their channels
+    last.
+    """
     function = operator.function
     if operator.name in _CONVOLUTIONS:
         return lambda tensor, *others: function(_channels_last(tensor), *others)
@@ -188,12 +218,24 @@ def _channels_last(tensor: Any) -> Any:
     return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
 
 
-def _convolved(function: Callable[..., Any], tensor: Any, weight: Any, bias: Any = None, *others: Any) -> Any:
+def _convolved(
+    function: Callable[..., Any], tensor: Any, weight: Any, bias: Any = None, *others: Any
+) -> Any:
     """Convolve in oneDNN's layout, if that can be."""
-    if weight.is_mkldnn and isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32 and tensor.dim() == 4:
+    if (
+        weight.is_mkldnn
+        and isinstance(tensor, torch.Tensor)
+        and tensor.dtype == torch.float32
+        and tensor.dim() == 4
+    ):
         try:
             blocked = tensor if tensor.is_mkldnn else tensor.to_mkldnn()
-            return function(blocked, weight, bias if bias is None or bias.is_mkldnn else bias.to_mkldnn(), *others)
+            return function(
+                blocked,
+                weight,
+                bias if bias is None or bias.is_mkldnn else bias.to_mkldnn(),
+                *others,
+            )
         except RuntimeError:  # it knows fewer cases than torch does
             pass
     return function(_plain(tensor), _plain(weight), _plain(bias), *others)
@@ -215,7 +257,8 @@ def _plain(value: Any) -> Any:
         return value.to_dense() if value.is_mkldnn else value
     if isinstance(value, (list, tuple)) and any(isinstance(item, torch.Tensor) for item in value):
         return type(value)(
-            item.to_dense() if isinstance(item, torch.Tensor) and item.is_mkldnn else item for item in value
+            item.to_dense() if isinstance(item, torch.Tensor) and item.is_mkldnn else item
+            for item in value
         )
     return value
 
@@ -225,24 +268,35 @@ def _stays_in_layout(structure: Structure) -> bool:
     nodes = list(_nodes(structure.body))
     convolved = {node.results[0] for node in nodes if node.operator.name in _CONVOLUTIONS}
     known = _FOLLOWING.union(_CONVOLUTIONS, [_SAME.name])
-    convolved |= {n.results[0] for n in nodes if n.operator is _SAME and n.arguments[0] in convolved}
-    return all(node.operator.name in known for node in nodes if convolved.intersection(node.arguments))
+    convolved |= {
+        n.results[0] for n in nodes if n.operator is _SAME and n.arguments[0] in convolved
+    }
+    return all(
+        node.operator.name in known for node in nodes if convolved.intersection(node.arguments)
+    )
 
 
 def _loses_writes(structure: Structure) -> bool:
     """Return whether a write could be lost where values are copied to another layout.
 
-    It is not if what is written to, and all that it is a view of, is looked at only once: by what writes to it, or by
-    what makes the next view of it.
+    It is not if what is written to, and all that it is a view of, is looked at only once: by what
+    writes to it, or by what makes the next view of it.
     """
     shared = _Shared(structure)
     uses = Counter(number for node in _nodes(structure.body) for number in node.arguments)
     uses.update(structure.body.results)
-    inner = [node for block in _blocks(structure.body) if block is not structure.body for node in block.nodes]
+    inner = [
+        node
+        for block in _blocks(structure.body)
+        if block is not structure.body
+        for node in block.nodes
+    ]
     if any(node.operator.writes is not None for node in inner):
         return True
     written = {
-        shared.group(n.arguments[n.operator.writes]) for n in _nodes(structure.body) if n.operator.writes is not None
+        shared.group(n.arguments[n.operator.writes])
+        for n in _nodes(structure.body)
+        if n.operator.writes is not None
     }
     return any(
         uses[number] > 1 and shared.group(number) in written
@@ -263,10 +317,20 @@ class _Shared:
 
     def __init__(self, structure: Structure) -> None:
         self._parents: dict[int, int] = {}
-        self._plain = {-1 - index for index, each in enumerate(structure.constants) if type(each) is not TensorConstant}
+        self._plain = {
+            -1 - index
+            for index, each in enumerate(structure.constants)
+            if type(each) is not TensorConstant
+        }
         self._plain.add(len(structure.arguments) + len(structure.state))
         for node in _nodes(structure.body):
-            self._join([*_sharing(node), *node.results, *(n for b in node.blocks for n in (*b.inputs, *b.results))])
+            self._join(
+                [
+                    *_sharing(node),
+                    *node.results,
+                    *(n for b in node.blocks for n in (*b.inputs, *b.results)),
+                ]
+            )
 
     def group(self, number: int) -> int:
         """Return what is the same for all values of a group."""
@@ -283,7 +347,9 @@ class _Shared:
 def _weights_of_convolutions(structure: Structure) -> set[int]:
     """Return the indices in the list of state of what convolutions take as weights."""
     first = len(structure.arguments)
-    weights = {node.arguments[1] for node in _nodes(structure.body) if node.operator.name in _CONVOLUTIONS}
+    weights = {
+        node.arguments[1] for node in _nodes(structure.body) if node.operator.name in _CONVOLUTIONS
+    }
     return {number - first for number in weights if first <= number < first + len(structure.state)}
 
 
@@ -295,7 +361,10 @@ def _changes_state(structure: Structure) -> bool:
     own |= {shared.group(number) for number in range(-len(structure.constants), 0)}
     return any(
         node.operator.name == "prim::SetAttr"
-        or (node.operator.writes is not None and shared.group(node.arguments[node.operator.writes]) in own)
+        or (
+            node.operator.writes is not None
+            and shared.group(node.arguments[node.operator.writes]) in own
+        )
         for node in _nodes(structure.body)
     )
 

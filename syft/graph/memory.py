@@ -10,7 +10,9 @@ Value = TypeVar("Value")
 
 
 class Memory(Generic[Value]):
-    """Remembers values by key, and forgets what was not asked for longest. Safe to use from several threads.
+    """Remembers values by key, and forgets what was not asked for longest.
+
+    Safe to use from several threads.
 
     Args:
         size: how many are remembered.

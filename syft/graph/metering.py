@@ -1,4 +1,6 @@
-"""How much a running model uses, told to whoever bounds it: after every operator, and after every turn of a loop."""
+"""How much a running model uses, told to whoever bounds it: after every operator, and after every
+turn of a loop.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from syft.graph.operators import Operator
 from syft.graph.scalars import CHANGES_LISTS
 
 _PER_RESULT = 512
-"""Bytes of what torch keeps of a tensor beside its elements: it counts where a loop makes millions of small ones."""
+"""Bytes of what torch keeps of a tensor beside its elements: it counts where a loop makes millions
+of small ones."""
 _PER_ITEM = 16
 
 
@@ -19,7 +22,9 @@ class Meter(Protocol):
     """What bounds running models."""
 
     def check(self, made: int) -> None:
-        """Raise an error if the model has used up what it may; `made` are the bytes that this forward pass made."""
+        """Raise an error if the model has used up what it may; `made` are the bytes that this
+        forward pass made.
+        """
 
 
 meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
@@ -56,9 +61,13 @@ class Account:
 
 
 def _made(operator: Operator, arguments: list[Any], result: Any) -> int:
-    """Return the bytes that an operator made: those of its results, but not of views and of what was there before."""
+    """Return the bytes that an operator made: those of its results, but not of views and of what
+    was there before.
+    """
     if isinstance(result, torch.Tensor):
-        if operator.writes is not None or (operator.shares and _address(result) in map(_address, arguments)):
+        if operator.writes is not None or (
+            operator.shares and _address(result) in map(_address, arguments)
+        ):
             return _PER_RESULT
         return result.nbytes + _PER_RESULT
     if operator.shares is not None:  # torch's own, with several results
@@ -72,7 +81,9 @@ def _made(operator: Operator, arguments: list[Any], result: Any) -> int:
 
 
 def _address(value: Any) -> Any:
-    """Return where a tensor's memory begins; something else for each tensor and value of which that cannot be told."""
+    """Return where a tensor's memory begins; something else for each tensor and value of which that
+    cannot be told.
+    """
     if not isinstance(value, torch.Tensor) or value.is_mkldnn or value.is_meta:
         return object()
     return value.untyped_storage().data_ptr()

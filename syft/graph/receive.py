@@ -19,9 +19,11 @@ class Receiver:
     """Makes models of what arrives, as far as the receiver's owner allows.
 
     Args:
-        permit: called with the digest of each model before anything else is read of it; raises an error to refuse it.
+        permit: called with the digest of each model before anything else is read of it; raises an
+            error to refuse it.
         allow_operators: operators that models may use beside those of operators.py.
-        allow_torchscript: take TorchScript archives too. Loading one runs what is in it, so this trusts the sender.
+        allow_torchscript: take TorchScript archives too. Loading one runs what is in it, so this
+            trusts the sender.
     """
 
     def __init__(
@@ -34,7 +36,9 @@ class Receiver:
         self.allow_operators = frozenset(allow_operators)
         self.allow_torchscript = allow_torchscript
 
-    def graph(self, structure: bytes, state: Sequence[torch.Tensor], constants: Sequence[torch.Tensor]) -> GraphModule:
+    def graph(
+        self, structure: bytes, state: Sequence[torch.Tensor], constants: Sequence[torch.Tensor]
+    ) -> GraphModule:
         """Return the model of a structure and its tensors, which it takes over.
 
         Raises:
@@ -44,7 +48,9 @@ class Receiver:
         """
         digest = digest_of(structure, constants)
         self._permit(digest)
-        return GraphModule(read_structure(structure, self.allow_operators), state, constants, digest)
+        return GraphModule(
+            read_structure(structure, self.allow_operators), state, constants, digest
+        )
 
     def archive(self, content: bytes) -> Any:
         """Return the model of a TorchScript archive.
@@ -60,6 +66,10 @@ class Receiver:
         try:
             module = torch.jit.load(io.BytesIO(content), map_location="cpu")
         except Exception as reason:  # torch raises RuntimeError, ValueError, IndexError, ...
-            raise MalformedMessage(f"a TorchScript archive cannot be read: {str(reason)[:200]}") from reason
-        module.__dict__["graph_digest"] = digest  # past TorchScript, which would make it an attribute of the model
+            raise MalformedMessage(
+                f"a TorchScript archive cannot be read: {str(reason)[:200]}"
+            ) from reason
+        module.__dict__["graph_digest"] = (
+            digest  # past TorchScript, which would make it an attribute of the model
+        )
         return module

@@ -1,7 +1,9 @@
-"""A model that comes back from a worker: the sender's own, with the tensors that the worker returned.
+"""A model that comes back from a worker: the sender's own, with the tensors that the worker
+returned.
 
-Nothing of a reply but tensors is used, and only tensors like those that were sent: so a worker can change what a model
-has learned, which is its part, but not what the model does, to this process or to the next worker.
+Nothing of a reply but tensors is used, and only tensors like those that were sent: so a worker can
+change what a model has learned, which is its part, but not what the model does, to this process or
+to the next worker.
 """
 
 from __future__ import annotations
@@ -32,13 +34,19 @@ def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) ->
         worker: id of the worker that it came from, for errors.
 
     Raises:
-        InvalidReply: the tensors are not like those of `sent` in name, shape and dtype; or one holds a value that is
-            not finite, and was not sent there (a mask of attention is a buffer that holds infinities).
+        InvalidReply: the tensors are not like those of `sent` in name, shape and dtype; or one
+            holds a value that is not finite, and was not sent there (a mask of attention is a
+            buffer that holds infinities).
     """
     expected = unique_tensors(sent) if isinstance(sent, nn.Module) else {}
     if not isinstance(state, dict) or state.keys() != expected.keys():
         observed = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
-        raise InvalidReply(worker, "the names of a model's tensors", f"{observed!s:.200}", f"{sorted(expected)!s:.200}")
+        raise InvalidReply(
+            worker,
+            "the names of a model's tensors",
+            f"{observed!s:.200}",
+            f"{sorted(expected)!s:.200}",
+        )
     for name, tensor in state.items():
         _check(worker, name, tensor, expected[name])
     if not isinstance(sent, nn.Module):
@@ -49,7 +57,9 @@ def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) ->
         for name, own in unique_tensors(model).items():
             address = state[name].data_ptr()
             if own.device.type == "cpu" and address not in taken:
-                taken.add(address)  # a second parameter in the same memory would change with the first
+                taken.add(
+                    address
+                )  # a second parameter in the same memory would change with the first
                 own.data = state[name]
             else:
                 own.copy_(state[name])
@@ -63,7 +73,9 @@ def _check(worker: str, name: str, tensor: Any, like: torch.Tensor) -> None:
     check_finite(worker, name, tensor, like)
 
 
-def check_finite(worker: str, name: str, tensor: torch.Tensor, like: torch.Tensor | None = None) -> None:
+def check_finite(
+    worker: str, name: str, tensor: torch.Tensor, like: torch.Tensor | None = None
+) -> None:
     """Check the values of a parameter or buffer that a worker returned.
 
     Args:

@@ -1,10 +1,11 @@
-"""Operators that compute with numbers, strings, lists and dicts, and the language's own: Python functions of ours.
+"""Operators that compute with numbers, strings, lists and dicts, and the language's own: Python
+functions of ours.
 
-A graph may call these with any arguments, so each is bounded by itself: an integer has 64 bits, a string at most
-`MAX_TEXT` characters, a list at most `MAX_ITEMS` items. What looks at the items of lists takes flat ones only: lists
-inside one another that share their parts can have 2**60 items in sixty lists. What computes takes no tensors, which
-are for torch's own operators. A tensor in a text is told by its shape only, so that no error and no log line carries
-samples.
+A graph may call these with any arguments, so each is bounded by itself: an integer has 64 bits, a
+string at most `MAX_TEXT` characters, a list at most `MAX_ITEMS` items. What looks at the items of
+lists takes flat ones only: lists inside one another that share their parts can have 2**60 items in
+sixty lists. What computes takes no tensors, which are for torch's own operators. A tensor in a text
+is told by its shape only, so that no error and no log line carries samples.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ _ERRORS: dict[str, type[Exception]] = {
 
 
 def _bounded(value: Any) -> Any:
-    """Return a result, if it is no larger than TorchScript's own values, or than a graph may ask for."""
+    """Return a result, if it is no larger than TorchScript's own values, or than a graph may ask
+    for.
+    """
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise OverflowError("a model computed an integer of more than 64 bits")
     if isinstance(value, str) and len(value) > MAX_TEXT:
@@ -62,14 +65,18 @@ _CONTAINERS = (list, tuple, dict, str)
 
 
 def _flat(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that takes scalars and flat lists of them only, and whose result is bounded."""
+    """Return a function that takes scalars and flat lists of them only, and whose result is
+    bounded.
+    """
 
     def checked(*arguments: Any) -> Any:
         for value in arguments:
             if type(value) not in _SCALARS and not (
                 isinstance(value, (list, tuple)) and all(type(item) in _SCALARS for item in value)
             ):
-                raise TypeError(f"a model computes with a {_kind(value)}; expected numbers, texts or flat lists")
+                raise TypeError(
+                    f"a model computes with a {_kind(value)}; expected numbers, texts or flat lists"
+                )
         return _bounded(function(*arguments))
 
     return checked
@@ -80,7 +87,9 @@ def _inside(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def checked(items: Any, *arguments: Any) -> Any:
         if not isinstance(items, _CONTAINERS):
-            raise TypeError(f"a model looks into a {_kind(items)}; expected a list, a tuple, a dict or a text")
+            raise TypeError(
+                f"a model looks into a {_kind(items)}; expected a list, a tuple, a dict or a text"
+            )
         return function(items, *arguments)
 
     return checked
@@ -104,7 +113,9 @@ def _multiply(a: Any, b: Any) -> Any:
     if not isinstance(items, (list, str)) or type(times) is not int:
         return _multiply_scalars(a, b)
     if len(items) * times > (MAX_TEXT if isinstance(items, str) else MAX_ITEMS):
-        raise ValueError(f"a model made {times} copies of {len(items)} items; the limit is {MAX_ITEMS} in all")
+        raise ValueError(
+            f"a model made {times} copies of {len(items)} items; the limit is {MAX_ITEMS} in all"
+        )
     return items * times
 
 
@@ -165,7 +176,9 @@ def _extend(items: list[Any], more: list[Any]) -> list[Any]:
     if not isinstance(items, list) or not isinstance(more, list):
         raise TypeError(f"a model extends a {_kind(items)} by a {_kind(more)}; expected lists")
     if len(items) + len(more) > MAX_ITEMS:
-        raise ValueError(f"a model made a list of {len(items) + len(more)} items; the limit is {MAX_ITEMS}")
+        raise ValueError(
+            f"a model made a list of {len(items) + len(more)} items; the limit is {MAX_ITEMS}"
+        )
     items.extend(list(more))
     return items
 
@@ -200,7 +213,10 @@ def _unwrap(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Return a value as text. Tensors are told by their shape: what is formatted here may leave the worker."""
+    """Return a value as text.
+
+    Tensors are told by their shape: what is formatted here may leave the worker.
+    """
     return _bounded(value) if isinstance(value, str) else _shown(value, [_MAX_SHOWN])
 
 
@@ -212,7 +228,10 @@ def _shown(value: Any, room: list[int]) -> str:
     if isinstance(value, torch.Tensor):
         return f"<Tensor {tuple(value.shape)} {value.dtype}>"
     if isinstance(value, dict):
-        shown = (f"{_shown(key, room)}: {_shown(item, room)}" for key, item in list(value.items())[: room[0] + 1])
+        shown = (
+            f"{_shown(key, room)}: {_shown(item, room)}"
+            for key, item in list(value.items())[: room[0] + 1]
+        )
         return f"{{{', '.join(shown)}}}"
     if isinstance(value, (list, tuple)):
         brackets = "[]" if isinstance(value, list) else "()"
@@ -308,19 +327,32 @@ def _dict_construct(*items: Any) -> dict[Any, Any]:
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
-def _tensor(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> torch.Tensor:
+def _tensor(
+    data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> torch.Tensor:
     """Return nested lists of numbers as a tensor; a dtype is TorchScript's number of it."""
     if dtype is not None and (type(dtype) is not int or dtype not in DTYPE_NUMBERS):
-        raise ValueError("a model makes a tensor of a dtype that is not one of those allowed in models")
+        raise ValueError(
+            "a model makes a tensor of a dtype that is not one of those allowed in models"
+        )
     waiting, seen = [data], 0
     while waiting:
         value, seen = waiting.pop(), seen + 1
         if isinstance(value, (list, tuple)) and seen + len(waiting) + len(value) <= MAX_ITEMS:
             waiting.extend(value)
-        elif type(value) not in _SCALARS and not (isinstance(value, torch.Tensor) and value.numel() == 1):
-            raise ValueError(f"a model makes a tensor of a {_kind(value)}; expected up to {MAX_ITEMS} numbers in lists")
+        elif type(value) not in _SCALARS and not (
+            isinstance(value, torch.Tensor) and value.numel() == 1
+        ):
+            raise ValueError(
+                f"a model makes a tensor of a {_kind(value)}; expected up to {MAX_ITEMS} numbers "
+                "in lists"
+            )
     tensor = torch.tensor(data, device=device, requires_grad=requires_grad and dtype is None)
-    return tensor if dtype is None else torch.ops.aten.to.dtype(tensor, dtype).requires_grad_(requires_grad)
+    return (
+        tensor
+        if dtype is None
+        else torch.ops.aten.to.dtype(tensor, dtype).requires_grad_(requires_grad)
+    )
 
 
 def _same(value: Any) -> Any:
@@ -352,7 +384,9 @@ SCALARS: dict[str, Callable[..., Any]] = {
         neg=_flat(operator.neg),
         round=_flat(lambda number: float(round(number))),
         factorial=_flat(_factorial),
-        __round_to_zero_floordiv=_flat(lambda a, b: abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)),
+        __round_to_zero_floordiv=_flat(
+            lambda a, b: abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+        ),
         __lshift__=_flat(_shift_left),
         __rshift__=_flat(lambda a, b: a >> min(b, 64)),
         __and__=_flat(operator.and_),
@@ -414,7 +448,9 @@ SCALARS: dict[str, Callable[..., Any]] = {
         upper=_flat(lambda text: text.upper()),
         lower=_flat(lambda text: text.lower()),
         replace=_flat(_replace),
-        find=_flat(lambda text, part, start=0, end=-1: text.find(part, start, None if end == -1 else end)),
+        find=_flat(
+            lambda text, part, start=0, end=-1: text.find(part, start, None if end == -1 else end)
+        ),
         warn=_warn,
         tensor=_tensor,
         is_grad_enabled=torch.is_grad_enabled,
@@ -445,4 +481,5 @@ _LIST_CHANGES = """
 append extend insert pop remove reverse sort clear Delete _set_item add_
 """
 CHANGES_LISTS = frozenset(f"aten::{name}" for name in _LIST_CHANGES.split())
-"""Operators that change a list; where a graph has one, it gets constants of its own for each call."""
+"""Operators that change a list; where a graph has one, it gets constants of its own for each
+call."""

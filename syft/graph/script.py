@@ -1,7 +1,9 @@
-"""What this package still asks of TorchScript: the graph of a model that a user has traced or scripted.
+"""What this package still asks of TorchScript: the graph of a model that a user has traced or
+scripted.
 
-torch warns that `torch.jit` is deprecated. Users of the tutorial cannot act on that, so the warning is silenced
-here, once. Nothing of TorchScript crosses the wire, so only this module and `convert` depend on it.
+torch warns that `torch.jit` is deprecated. Users of the tutorial cannot act on that, so the warning
+is silenced here, once. Nothing of TorchScript crosses the wire, so only this module and `convert`
+depend on it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ def is_script(obj: object) -> bool:
 
 
 def to_script(obj: nn.Module | Callable[..., Any]) -> Any:
-    """Return `obj` as TorchScript: itself if it is traced or scripted already, else compiled by torch.jit.script.
+    """Return `obj` as TorchScript: itself if it is traced or scripted already, else compiled by
+    torch.jit.script.
 
     Raises:
         NotScriptable: torch.jit.script cannot compile it.
@@ -37,15 +40,19 @@ def to_script(obj: nn.Module | Callable[..., Any]) -> Any:
         return obj
     try:
         return torch.jit.script(obj)
-    except Exception as reason:  # the compiler raises RuntimeError, OSError, SyntaxError, NotSupportedError, ...
+    except (
+        Exception
+    ) as reason:  # the compiler raises RuntimeError, OSError, SyntaxError, NotSupportedError, ...
         first_lines = " ".join(str(reason).split())[:300]
         raise NotScriptable(describe(obj), f"{type(reason).__name__}: {first_lines}") from reason
 
 
 def clone(model: nn.Module) -> Any:
-    """Return an independent copy of a plain, traced or scripted model, whose parameters can be trained.
+    """Return an independent copy of a plain, traced or scripted model, whose parameters can be
+    trained.
 
-    copy.deepcopy alone does not do for TorchScript: its copies are results of a differentiable clone, not leaves.
+    copy.deepcopy alone does not do for TorchScript: its copies are results of a differentiable
+    clone, not leaves.
     """
     with torch.no_grad():
         copied = copy.deepcopy(model)
@@ -55,13 +62,19 @@ def clone(model: nn.Module) -> Any:
 
 
 def operators(model: nn.Module) -> list[str]:
-    """Return the operators of a traced or scripted model's forward(), in order; none for a plain model.
+    """Return the operators of a traced or scripted model's forward(), in order; none for a plain
+    model.
 
-    They stay the same when the model travels, so with the shapes of its parameters they tell models apart.
+    They stay the same when the model travels, so with the shapes of its parameters they tell models
+    apart.
     """
     if not isinstance(model, ScriptModule):
         return []
-    return [node.kind() for node in nodes_of(model.inlined_graph) if not node.kind().startswith("prim::")]
+    return [
+        node.kind()
+        for node in nodes_of(model.inlined_graph)
+        if not node.kind().startswith("prim::")
+    ]
 
 
 def nodes_of(block: Any) -> Iterator[Any]:
@@ -75,8 +88,9 @@ def nodes_of(block: Any) -> Iterator[Any]:
 def loss_of(loss_fn: Callable[..., Any]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """Return a function of predictions and targets, in this order, that calls `loss_fn`.
 
-    It calls by name where `loss_fn` names its arguments `pred` and `target`, else in that order: PySyft 0.2.4 called
-    by name in fit() and by position in evaluate(), and this works for both habits.
+    It calls by name where `loss_fn` names its arguments `pred` and `target`, else in that order:
+    PySyft 0.2.4 called by name in fit() and by position in evaluate(), and this works for both
+    habits.
     """
     if {"pred", "target"} <= _argument_names(loss_fn):
         return lambda pred, target: loss_fn(pred=pred, target=target)
@@ -84,10 +98,12 @@ def loss_of(loss_fn: Callable[..., Any]) -> Callable[[torch.Tensor, torch.Tensor
 
 
 def structure_key(script: Any) -> tuple[tuple[Any, ...] | None, list[Any]]:
-    """Return what the graph of a traced or scripted model depends on, to be compared; None if that cannot be told.
+    """Return what the graph of a traced or scripted model depends on, to be compared; None if that
+    cannot be told.
 
-    The types of its modules hold the code and the constants; what is left are attributes. A type is told by its
-    id(), which is its own as long as the type is kept: so keep the types, which are returned too, with the key.
+    The types of its modules hold the code and the constants; what is left are attributes. A type is
+    told by its id(), which is its own as long as the type is kept: so keep the types, which are
+    returned too, with the key.
     """
     types: list[Any] = []
     tensors = {
@@ -96,7 +112,13 @@ def structure_key(script: Any) -> tuple[tuple[Any, ...] | None, list[Any]]:
     }
     places: dict[int, int] = {}  # tells which of them are the same tensor
     key: list[Any] = [
-        (name, tensor.dtype, tensor.shape, tensor.requires_grad, places.setdefault(id(tensor), len(places)))
+        (
+            name,
+            tensor.dtype,
+            tensor.shape,
+            tensor.requires_grad,
+            places.setdefault(id(tensor), len(places)),
+        )
         for name, tensor in tensors.items()
     ]
     module: Any
@@ -115,7 +137,9 @@ def structure_key(script: Any) -> tuple[tuple[Any, ...] | None, list[Any]]:
 def describe(obj: object) -> str:
     """Return what a model or function is called in errors."""
     kind = "model" if isinstance(obj, nn.Module) else "function"
-    name = getattr(obj, "__name__", None) or getattr(obj, "original_name", None) or type(obj).__name__
+    name = (
+        getattr(obj, "__name__", None) or getattr(obj, "original_name", None) or type(obj).__name__
+    )
     return f"{kind} {name!r}"
 
 

@@ -1,17 +1,19 @@
 """How much an operator makes and how long it runs, told from its arguments before it runs.
 
-A few numbers in a graph can ask for more memory than a machine has, or for days of computing: zeros([10**6, 10**6]),
-a row plus a column, a pool whose kernel is as large as the image. No limit reaches an operator that is running, and so
-it is measured first:
+A few numbers in a graph can ask for more memory than a machine has, or for days of computing:
+zeros([10**6, 10**6]), a row plus a column, a pool whose kernel is as large as the image. No limit
+reaches an operator that is running, and so it is measured first:
 
-- on tensors without memory (torch's device "meta") the operator makes results without memory, whose sizes are added up,
-  those of the operators inside it included. What is measured depends on shapes, dtypes and numbers only: remembered;
-- where the values in tensors decide (one_hot, nonzero, ...), torch knows no such way, or an operator is in most models,
-  by a formula (formulas.py).
+- on tensors without memory (torch's device "meta") the operator makes results without memory, whose
+  sizes are added up, those of the operators inside it included. What is measured depends on shapes,
+  dtypes and numbers only: remembered;
+- where the values in tensors decide (one_hot, nonzero, ...), torch knows no such way, or an
+  operator is in most models, by a formula (formulas.py).
 
-Three kinds of operators are not measured, since their results hold no more than their inputs: pointwise ones of one
-tensor, those that give no tensor, and views; but for those views that repeat elements, which count as if they had been
-copied: whatever comes next would copy them. Small inputs are not measured either, if nothing but tensors decides.
+Three kinds of operators are not measured, since their results hold no more than their inputs:
+pointwise ones of one tensor, those that give no tensor, and views; but for those views that repeat
+elements, which count as if they had been copied: whatever comes next would copy them. Small inputs
+are not measured either, if nothing but tensors decides.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ MAX_RESULT_BYTES = 2 * 1024**3
 max_result_bytes: ContextVar[int] = ContextVar("max_result_bytes", default=MAX_RESULT_BYTES)
 """Bytes that one operator may make in this context, what it makes on the way included."""
 MAX_WORK = 2**40
-"""Multiplications that one operator may do: seconds for a product of matrices, minutes for a pool."""
+"""Multiplications that one operator may do: seconds for a product of matrices, minutes for a
+pool."""
 
 _SMALL = 2**24
 """Elements that need no measuring: 64 MiB as float32."""
@@ -40,7 +43,8 @@ Small = Callable[[tuple[Any, ...]], bool]
 
 
 def size_check(name: str, schema: Any, operation: Any, first: Check | None = None) -> Check | None:
-    """Return what raises a ValueError if a call of an operator would make too much or run too long; None if none can.
+    """Return what raises a ValueError if a call of an operator would make too much or run too long;
+    None if none can.
 
     Args:
         name: the operator with its overload, for example "aten::add.Tensor".
@@ -55,7 +59,11 @@ def size_check(name: str, schema: Any, operation: Any, first: Check | None = Non
     formula = _of(BY_SHAPE, short, schema)
     if _holds_no_more(short, name, schema, operation, formula):
         return first
-    check = _by_measuring(name, schema, operation) if formula is None else _by_formula(name, schema, formula)
+    check = (
+        _by_measuring(name, schema, operation)
+        if formula is None
+        else _by_formula(name, schema, formula)
+    )
     small = _what_is_small(short, schema)
     if small is None:
         return _remembered(_both(first, check))
@@ -76,7 +84,9 @@ def _of(table: dict[str, Any], short: str, schema: Any) -> Any:
 
 def _by_formula(name: str, schema: Any, formula: Formula) -> Check:
     names = [each.name for each in schema.arguments]
-    defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
+    defaults = {
+        each.name: each.default_value for each in schema.arguments if each.has_default_value()
+    }
 
     def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
         size = formula(**{**defaults, **dict(zip(names, values, strict=False)), **named})
@@ -96,9 +106,13 @@ def _both(first: Check | None, second: Check) -> Check:
     return check
 
 
-def _holds_no_more(short: str, name: str, schema: Any, operation: Any, formula: Formula | None) -> bool:
+def _holds_no_more(
+    short: str, name: str, schema: Any, operation: Any, formula: Formula | None
+) -> bool:
     tensors = sum("Tensor" in str(each.type) for each in schema.arguments)
-    if short in _ONE_NUMBER or (tensors == 1 and (torch.Tag.pointwise in operation.tags or formula is pointwise)):
+    if short in _ONE_NUMBER or (
+        tensors == 1 and (torch.Tag.pointwise in operation.tags or formula is pointwise)
+    ):
         return True
     if formula is not None or short in _REPEATING_VIEWS or name in _REPEATING_VIEWS:
         return False
@@ -122,7 +136,9 @@ def _what_is_small(short: str, schema: Any) -> Small | None:
 
 
 def _no_larger(values: tuple[Any, ...]) -> bool:
-    """Return whether no tensor is empty: what reduces shape (10**6, 10**6, 0), which takes nothing, has 10**12."""
+    """Return whether no tensor is empty: what reduces shape (10**6, 10**6, 0), which takes nothing,
+    has 10**12.
+    """
     return all(value.numel() for value in values if isinstance(value, Tensor))
 
 
@@ -135,7 +151,8 @@ empty_like full_like ones_like rand_like randn_like zeros_like type_as flip roll
 index_fill masked_scatter scatter scatter_add pixel_shuffle pixel_unshuffle
 """
 _NO_LARGER = frozenset(_NO_LARGER_NAMES.split())
-"""Operators whose results have no more elements than one of their inputs; with a dot, one overload."""
+"""Operators whose results have no more elements than one of their inputs; with a dot, one
+overload."""
 
 
 def _small_linear(values: tuple[Any, ...]) -> bool:
@@ -158,10 +175,14 @@ def _small(values: tuple[Any, ...]) -> bool:
 
 def _only_tensors_decide(schema: Any) -> bool:
     types = [str(each.type) for each in schema.arguments if each.name not in _NEUTRAL]
-    return any("Tensor" in each for each in types) and not any("int" in each or "List[float]" in each for each in types)
+    return any("Tensor" in each for each in types) and not any(
+        "int" in each or "List[float]" in each for each in types
+    )
 
 
-_NEUTRAL = frozenset({"dim", "reduction", "ignore_index", "groups", "num_groups", "padding_idx", "dtype"})
+_NEUTRAL = frozenset(
+    {"dim", "reduction", "ignore_index", "groups", "num_groups", "padding_idx", "dtype"}
+)
 """Numbers that decide no size."""
 
 
@@ -175,7 +196,9 @@ class _Account(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.made = self.viewed = self.work = 0
 
-    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
         result = operation(*arguments, **(named or {}))
         shares = all(each.alias_info is not None for each in operation._schema.returns)
         for tensor in _tensors(result):
@@ -258,9 +281,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _compare(name: str, size: int, work: int) -> None:
     limit = max_result_bytes.get()
     if size > limit:
-        raise ValueError(f"{name} would make {size} bytes; the limit of one operator is {limit} bytes.")
+        raise ValueError(
+            f"{name} would make {size} bytes; the limit of one operator is {limit} bytes."
+        )
     if work > MAX_WORK:
-        raise ValueError(f"{name} would do {work} multiplications; the limit of one operator is {MAX_WORK}.")
+        raise ValueError(
+            f"{name} would do {work} multiplications; the limit of one operator is {MAX_WORK}."
+        )
 
 
 # Work: multiplications from the (first) result and the arguments of the operators inside
@@ -282,7 +309,9 @@ def _convolution_work(out: Tensor, image: Tensor, weight: Tensor, *others: Any) 
 
 def _pool_work(dimensions: int) -> Callable[..., int]:
     def work(out: Tensor, image: Tensor, kernel: list[int], *_: Any) -> int:
-        return out.numel() * math.prod(kernel) ** (dimensions if len(kernel) == 1 else 1)  # one size may stand for all
+        return out.numel() * math.prod(kernel) ** (
+            dimensions if len(kernel) == 1 else 1
+        )  # one size may stand for all
 
     return work
 
@@ -304,7 +333,9 @@ _WORK: dict[str, Callable[..., int]] = {
     ),
     **dict.fromkeys(("convolution", "_convolution"), _convolution_work),
     "conv_tbc": lambda out, image, weight, *_: out.numel() * weight.shape[0] * weight.shape[1],
-    **{f"{pool}{d}d": _pool_work(d) for pool in ("avg_pool", "fractional_max_pool") for d in (2, 3)},
+    **{
+        f"{pool}{d}d": _pool_work(d) for pool in ("avg_pool", "fractional_max_pool") for d in (2, 3)
+    },
     **{f"max_pool{d}d_with_indices": _pool_work(d) for d in (2, 3)},
     **dict.fromkeys(_MATRICES.split(), _matrix_work),
     "cholesky_solve": lambda out, b, matrix, *_: b.numel() * matrix.shape[-1],

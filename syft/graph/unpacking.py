@@ -14,8 +14,9 @@ import msgpack
 def collector_paused() -> Iterator[None]:
     """Make many objects without a collection in between.
 
-    A megabyte can hold a million empty lists. While these are made the collector would go through all of them again
-    and again, which takes seconds in which no other thread runs; without it they take a tenth of one.
+    A megabyte can hold a million empty lists. While these are made the collector would go through
+    all of them again and again, which takes seconds in which no other thread runs; without it they
+    take a tenth of one.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,7 +1,8 @@
 """How a failure on a worker is told to its coordinator, and raised there again.
 
-Either side may be hostile. What a coordinator put into names and values, and what a worker says of its errors, is made
-printable by the one who sends it and by the one who shows it: no escape codes reach a log or a terminal.
+Either side may be hostile. What a coordinator put into names and values, and what a worker says of
+its errors, is made printable by the one who sends it and by the one who shows it: no escape codes
+reach a log or a terminal.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def failure(request_id: int, call: str, error: BaseException) -> bytes:
     text = printable("".join(traceback.format_exception(error))[-_MAX_TRACEBACK:])
     own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
     fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
-    return wire.encode(wire.Failure(request_id, _type_name(error), _text(error), fields, printable(call), text))
+    return wire.encode(
+        wire.Failure(request_id, _type_name(error), _text(error), fields, printable(call), text)
+    )
 
 
 def unwrap(frame: bytes, worker_id: ObjectId) -> Any:
@@ -62,21 +65,31 @@ def describe_request(command: str, arguments: Mapping[str, Any]) -> str:
     """Return a request as text: the call that it asks for, or the command with its arguments."""
     if command == "call":
         name, args, kwargs = (arguments.get(key) for key in ("name", "args", "kwargs"))
-        if isinstance(name, str) and isinstance(args, (list, tuple)) and isinstance(kwargs, Mapping):
+        if (
+            isinstance(name, str)
+            and isinstance(args, (list, tuple))
+            and isinstance(kwargs, Mapping)
+        ):
             return describe_call(name, args, kwargs)
     return describe_call(command, (), arguments)
 
 
 def describe_call(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
-    """Return a call as text of at most 1,000 characters, with long parts shortened: fit(dataset_key='mnist')."""
-    shown = [shortly(value) for value in args] + [f"{_name(key)}={shortly(value)}" for key, value in kwargs.items()]
+    """Return a call as text of at most 1,000 characters, with long parts shortened:
+    fit(dataset_key='mnist').
+    """
+    shown = [shortly(value) for value in args] + [
+        f"{_name(key)}={shortly(value)}" for key, value in kwargs.items()
+    ]
     text = f"{_name(name)}({', '.join(shown)})"
     return text if len(text) <= _MAX_CALL else text[: _MAX_CALL - 4] + "...)"
 
 
 def _name(name: Any) -> str:
     """Return a name as it is, if it looks like one; else as text that is fit for a line."""
-    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 60 else shortly(name)
+    return (
+        name if isinstance(name, str) and name.isidentifier() and len(name) <= 60 else shortly(name)
+    )
 
 
 def shortly(value: Any) -> str:
@@ -86,7 +99,11 @@ def shortly(value: Any) -> str:
         return f"<{type(value).__name__} {shape}>"
     if isinstance(value, (str, bytes)):
         value = value[:60]  # what is longer is cut anyway
-    text = repr(value) if isinstance(value, (str, int, float, bytes, type(None))) else f"<{type(value).__name__}>"
+    text = (
+        repr(value)
+        if isinstance(value, (str, int, float, bytes, type(None)))
+        else f"<{type(value).__name__}>"
+    )
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -25,9 +25,10 @@ Every WebSocket message is binary and holds one message of this protocol. Number
     reply    result: value
     failure  type: str, message: str, fields: map, call: str, traceback: str
 
-A value is None, bool, int (64 bits), float, str, bytes, a list, a map with strings or integers as keys, or one of
-the extension types below. What is a tuple, a tensor or an array on one side is the same on the other; a float arrives
-as the same double. Models and functions travel in requests only: code never travels back.
+A value is None, bool, int (64 bits), float, str, bytes, a list, a map with strings or integers as
+keys, or one of the extension types below. What is a tuple, a tensor or an array on one side is the
+same on the other; a float arrives as the same double. Models and functions travel in requests only:
+code never travels back.
 
     code  extension type  payload (msgpack)
     ----  --------------  ----------------------------------------------------------------------------
@@ -58,7 +59,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from syft.exceptions import MalformedMessage, NotConvertible, NotPermitted, NotSerializable, ProtocolError
+from syft.exceptions import (
+    MalformedMessage,
+    NotConvertible,
+    NotPermitted,
+    NotSerializable,
+    ProtocolError,
+)
 from syft.graph import Receiver, convert, unpacking
 from syft.graph.script import ScriptFunction, to_script
 from syft.wire import tensors
@@ -151,24 +158,34 @@ def decode(frame: bytes, receiver: Receiver | None = None) -> Message:
 
     Raises:
         OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
-        MalformedMessage: it does not follow the layout at the top of this module; the reason names the place.
+        MalformedMessage: it does not follow the layout at the top of this module; the reason names
+            the place.
     """
     kind, request_id, parts = _split(frame)
     if len(parts[0]) > _MAX_ENVELOPE:
-        raise MalformedMessage(f"an envelope of {len(parts[0])} bytes; the limit is {_MAX_ENVELOPE}")
+        raise MalformedMessage(
+            f"an envelope of {len(parts[0])} bytes; the limit is {_MAX_ENVELOPE}"
+        )
     envelope = _Unpacker(parts[1:], receiver).unpack(parts[0])
     expected = _FIELDS[kind]
     if not isinstance(envelope, dict) or envelope.keys() != expected.keys():
-        names = sorted(map(str, envelope)) if isinstance(envelope, dict) else type(envelope).__name__
-        raise MalformedMessage(f"the envelope of a {_KINDS[kind].__name__} has {names}; expected {sorted(expected)}")
+        names = (
+            sorted(map(str, envelope)) if isinstance(envelope, dict) else type(envelope).__name__
+        )
+        raise MalformedMessage(
+            f"the envelope of a {_KINDS[kind].__name__} has {names}; expected {sorted(expected)}"
+        )
     for name, value in envelope.items():
         if not isinstance(value, expected[name]):
-            raise MalformedMessage(f"field {name!r} is {type(value).__name__}; expected {expected[name].__name__}")
+            raise MalformedMessage(
+                f"field {name!r} is {type(value).__name__}; expected {expected[name].__name__}"
+            )
     return _KINDS[kind](id=request_id, **envelope)
 
 
 def peek_id(frame: bytes) -> int:
-    """Return the request id of a frame, without reading more than its header; 0 if it has no valid header.
+    """Return the request id of a frame, without reading more than its header; 0 if it has no valid
+    header.
 
     Raises:
         MalformedMessage: these bytes do not begin with a header of this protocol.
@@ -177,7 +194,9 @@ def peek_id(frame: bytes) -> int:
 
 
 def peek_version(frame: bytes) -> int | None:
-    """Return the protocol version of a frame, also of a version this side does not speak; None if it has none."""
+    """Return the protocol version of a frame, also of a version this side does not speak; None if
+    it has none.
+    """
     return frame[4] if len(frame) > 4 and frame[:4] == _MAGIC else None
 
 
@@ -202,10 +221,14 @@ def _split(frame: bytes) -> tuple[int, int, list[memoryview]]:
     kind, request_id, count = _header(frame)
     start = _HEADER.size + count * _LENGTH.size
     if len(frame) < start:
-        raise MalformedMessage(f"{len(frame)} bytes; {count} attachments need a table of {start} bytes")
+        raise MalformedMessage(
+            f"{len(frame)} bytes; {count} attachments need a table of {start} bytes"
+        )
     lengths = [_LENGTH.unpack_from(frame, _HEADER.size + i * _LENGTH.size)[0] for i in range(count)]
     if sum(lengths) != len(frame) - start:
-        raise MalformedMessage(f"attachments of {sum(lengths)} bytes in all; {len(frame) - start} bytes are there")
+        raise MalformedMessage(
+            f"attachments of {sum(lengths)} bytes in all; {len(frame) - start} bytes are there"
+        )
     view, parts = memoryview(frame), []
     for length in lengths:
         parts.append(view[start : start + length])
@@ -236,11 +259,15 @@ class _Packer:
 
     def _pack(self, value: Any) -> bytes:
         try:
-            return msgpack.packb(self._without_long(value), default=self._extension, strict_types=True)
+            return msgpack.packb(
+                self._without_long(value), default=self._extension, strict_types=True
+            )
         except NotSerializable:
             raise
         except (OverflowError, RecursionError, TypeError, ValueError) as reason:
-            raise NotSerializable(f"a value of type {type(value).__name__}", str(reason)) from reason
+            raise NotSerializable(
+                f"a value of type {type(value).__name__}", str(reason)
+            ) from reason
 
     def _without_long(self, value: Any) -> Any:
         """Return a value whose long texts and bytes are replaced by references to blobs."""
@@ -248,7 +275,9 @@ class _Packer:
             content = value if isinstance(value, bytes) else value.encode()
             if len(content) > _LONG:
                 self._blobs.append(content)
-                return msgpack.ExtType(_BLOB, msgpack.packb([len(self._blobs) - 1, isinstance(value, str)]))
+                return msgpack.ExtType(
+                    _BLOB, msgpack.packb([len(self._blobs) - 1, isinstance(value, str)])
+                )
         elif type(value) is list:
             return [self._without_long(item) for item in value]
         elif type(value) is dict:
@@ -262,7 +291,9 @@ class _Packer:
                 return converted(self, value)
         if inspect.isroutine(value):
             return self._model(value)
-        raise NotSerializable(f"a value of type {type(value).__module__}.{type(value).__qualname__}", "unknown type")
+        raise NotSerializable(
+            f"a value of type {type(value).__module__}.{type(value).__qualname__}", "unknown type"
+        )
 
     def _tensor(self, value: torch.Tensor) -> msgpack.ExtType:
         return msgpack.ExtType(_TENSOR, msgpack.packb([self._add(value), value.requires_grad]))
@@ -296,9 +327,13 @@ class _Packer:
             self._blobs.append(buffer.getvalue())
             return msgpack.ExtType(_ARCHIVE, msgpack.packb(len(self._blobs) - 1))
         self._blobs.append(model.structure)
-        state, constants = ([self._add(each) for each in part] for part in (model.state, model.constants))
+        state, constants = (
+            [self._add(each) for each in part] for part in (model.state, model.constants)
+        )
         training = bool(getattr(value, "training", True))
-        return msgpack.ExtType(_MODEL, msgpack.packb([len(self._blobs) - 1, state, constants, training]))
+        return msgpack.ExtType(
+            _MODEL, msgpack.packb([len(self._blobs) - 1, state, constants, training])
+        )
 
     # The order matters: numpy's float64 is a float too, torch.Size a tuple, a model a callable.
     _conversions: Sequence[tuple[type | tuple[type, ...], Callable[[_Packer, Any], Any]]] = (
@@ -317,9 +352,13 @@ class _Packer:
     )
 
     def _add(self, tensor: torch.Tensor) -> int:
-        """Return the index of a tensor among the message's tensors; the same tensor is sent once."""
+        """Return the index of a tensor among the message's tensors; the same tensor is sent
+        once.
+        """
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise NotSerializable(f"a tensor of layout {tensor.layout}", "only dense tensors with data can travel")
+            raise NotSerializable(
+                f"a tensor of layout {tensor.layout}", "only dense tensors with data can travel"
+            )
         key = (
             tensor.data_ptr(),
             tensor.dtype,
@@ -340,7 +379,9 @@ class _Packer:
             return tensors.save({str(index): tensor for index, tensor in enumerate(self._tensors)})
         except ValueError as reason:
             kinds = sorted({str(tensor.dtype) for tensor in self._tensors})
-            raise NotSerializable(f"tensors of {', '.join(kinds)}", f"safetensors refused them: {reason}") from reason
+            raise NotSerializable(
+                f"tensors of {', '.join(kinds)}", f"safetensors refused them: {reason}"
+            ) from reason
 
 
 class _Unpacker:
@@ -360,12 +401,19 @@ class _Unpacker:
     def unpack(self, packed: bytes | memoryview) -> Any:
         try:
             return unpacking.unpack(
-                packed, ext_hook=self._extension, strict_map_key=False, object_pairs_hook=_map_with_plain_keys
+                packed,
+                ext_hook=self._extension,
+                strict_map_key=False,
+                object_pairs_hook=_map_with_plain_keys,
             )
         except (ProtocolError, NotPermitted):
             raise
-        except Exception as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
-            raise MalformedMessage(f"no msgpack value: {type(reason).__name__}: {reason}") from reason
+        except (
+            Exception
+        ) as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
+            raise MalformedMessage(
+                f"no msgpack value: {type(reason).__name__}: {reason}"
+            ) from reason
 
     def _extension(self, code: int, payload: bytes) -> Any:
         if self._nesting == _MAX_NESTING:
@@ -375,7 +423,12 @@ class _Unpacker:
         self._nesting -= 1
         if code == _TUPLE and isinstance(value, list):
             return tuple(value)
-        if code == _TENSOR and isinstance(value, list) and len(value) == 2 and isinstance(value[1], bool):
+        if (
+            code == _TENSOR
+            and isinstance(value, list)
+            and len(value) == 2
+            and isinstance(value[1], bool)
+        ):
             tensor = self._tensor(value[0])
             return tensor.requires_grad_() if value[1] else tensor
         if code == _ARRAY:
@@ -385,17 +438,25 @@ class _Unpacker:
         if code == _BLOB and isinstance(value, list) and len(value) == 2:
             content = self._blob(value[0])
             return _text(content) if value[1] is True else content
-        if code == _MODEL and isinstance(value, list) and [type(each) for each in value] == [int, list, list, bool]:
+        if (
+            code == _MODEL
+            and isinstance(value, list)
+            and [type(each) for each in value] == [int, list, list, bool]
+        ):
             blob, *parts, training = value
             state, constants = ([self._tensor(index) for index in part] for part in parts)
             return self._allowed().graph(self._blob(blob), state, constants).train(training)
         if code == _ARCHIVE:
             return self._allowed().archive(self._blob(value))
-        raise MalformedMessage(f"extension type {code} with a payload of type {type(value).__name__}")
+        raise MalformedMessage(
+            f"extension type {code} with a payload of type {type(value).__name__}"
+        )
 
     def _allowed(self) -> Receiver:
         if self._receiver is None:
-            raise MalformedMessage("a model or function where none is expected: code never travels back")
+            raise MalformedMessage(
+                "a model or function where none is expected: code never travels back"
+            )
         return self._receiver
 
     def _blob(self, index: Any) -> bytes:
@@ -411,10 +472,15 @@ class _Unpacker:
 
 
 def _map_with_plain_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return a map. Keys that are no strings or integers could be made to collide, or could not be hashed."""
+    """Return a map.
+
+    Keys that are no strings or integers could be made to collide, or could not be hashed.
+    """
     for key, _ in pairs:
         if type(key) not in (str, int):
-            raise MalformedMessage(f"a key of a map is {type(key).__name__}; expected a string or an integer")
+            raise MalformedMessage(
+                f"a key of a map is {type(key).__name__}; expected a string or an integer"
+            )
     return dict(pairs)
 
 

@@ -1,6 +1,7 @@
 """Tensors to safetensors data and back, without a copy on the way out and with one on the way in.
 
-The library's own `save` and `load` make and take the data as one `bytes` object: two more copies of a message.
+The library's own `save` and `load` make and take the data as one `bytes` object: two more copies of
+a message.
 
     offset  bytes  field (https://github.com/huggingface/safetensors#format)
     ------  -----  ----------------------------------------------------------------------------------------
@@ -45,12 +46,15 @@ _NAMES = {
     "BOOL": "bool",
     "C64": "complex64",
 }
-_DTYPES: dict[str, torch.dtype] = {code: getattr(torch, name) for code, name in _NAMES.items() if hasattr(torch, name)}
+_DTYPES: dict[str, torch.dtype] = {
+    code: getattr(torch, name) for code, name in _NAMES.items() if hasattr(torch, name)
+}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 def save(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
-    """Return safetensors data in parts: the header, and the tensors' own memory where it is contiguous.
+    """Return safetensors data in parts: the header, and the tensors' own memory where it is
+    contiguous.
 
     Raises:
         ValueError: safetensors has no such dtype.
@@ -63,7 +67,11 @@ def save(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
             raise ValueError(f"no code for {tensor.dtype}")
         parts.append(_content(tensor))
         begin, end = end, end + len(parts[-1])
-        header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[name] = {
+            "dtype": _CODES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return [len(text).to_bytes(8, "little"), text, *parts]
@@ -87,11 +95,15 @@ def load(data: memoryview) -> dict[str, torch.Tensor]:
     if not isinstance(header, dict):
         raise ValueError(f"the header is {type(header).__name__}; expected a map")
     header.pop("__metadata__", None)
-    described = sorted(((name, *_described(about)) for name, about in header.items()), key=lambda each: each[3:])
+    described = sorted(
+        ((name, *_described(about)) for name, about in header.items()), key=lambda each: each[3:]
+    )
     tensors, end_before = {}, 0
     for name, dtype, shape, begin, end in described:
         if begin != end_before or end > len(body):
-            raise ValueError(f"tensor {name!r} lies at {begin} to {end}; expected it at {end_before}")
+            raise ValueError(
+                f"tensor {name!r} lies at {begin} to {end}; expected it at {end_before}"
+            )
         tensors[name] = _tensor(dtype, shape, body[begin:end])
         end_before = end
     if end_before != len(body):
@@ -101,7 +113,9 @@ def load(data: memoryview) -> dict[str, torch.Tensor]:
 
 def _content(tensor: torch.Tensor) -> memoryview:
     dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    flat = dense.as_strided((dense.numel(),), (1,))  # reshape() keeps an odd stride of a single element
+    flat = dense.as_strided(
+        (dense.numel(),), (1,)
+    )  # reshape() keeps an odd stride of a single element
     return flat.view(torch.uint8).numpy().data
 
 
@@ -112,7 +126,9 @@ def _described(about: Any) -> tuple[torch.dtype, list[int], int, int]:
     if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
         raise ValueError(f"a shape is no list of at most {_MAX_DIMENSIONS} sizes")
     if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-        raise ValueError(f"shape {shape!r:.80} and offsets {offsets!r:.80}; expected integers, none negative")
+        raise ValueError(
+            f"shape {shape!r:.80} and offsets {offsets!r:.80}; expected integers, none negative"
+        )
     if dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
     if math.prod(shape) * _DTYPES[dtype].itemsize != end - begin:

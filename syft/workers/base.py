@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 class BaseWorker(ObjectStorage, ABC):
     """A worker as a coordinator sees it.
 
-    Source: PySyft 0.2.4, `syft.workers.base.BaseWorker`. Subclasses carry requests to the worker; all public
-    methods are built on four: `_exchange`, `_async_exchange`, `_post` and `_forget`.
+    Source: PySyft 0.2.4, `syft.workers.base.BaseWorker`. Subclasses carry requests to the worker;
+    all public methods are built on four: `_exchange`, `_async_exchange`, `_post` and `_forget`.
 
     Args:
         hook: the TorchHook; accepted for PySyft 0.2 programs, nothing depends on it.
@@ -65,7 +65,9 @@ class BaseWorker(ObjectStorage, ABC):
         self.msg_history: list[str] = []
         self._request_ids = itertools.count(1)
         self._forget_fits()
-        self._sent: dict[ObjectId, Any] = {}  # models and functions: what comes back of them is tensors only
+        self._sent: dict[
+            ObjectId, Any
+        ] = {}  # models and functions: what comes back of them is tensors only
         self.load_data(data)
         if auto_add:
             self.add_worker(self)
@@ -75,8 +77,12 @@ class BaseWorker(ObjectStorage, ABC):
         """Send a request and return its result, or raise its error."""
 
     @abstractmethod
-    async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
-        """Send a request and return its result, or raise its error, while other coroutines go on."""
+    async def _async_exchange(
+        self, command: str, timeout: float | None = None, **arguments: Any
+    ) -> Any:
+        """Send a request and return its result, or raise its error, while other coroutines go
+        on.
+        """
 
     @abstractmethod
     def _post(self, command: str, **arguments: Any) -> None:
@@ -113,8 +119,9 @@ class BaseWorker(ObjectStorage, ABC):
         """Send an object from this worker to another one, and return a pointer to it.
 
         Args:
-            obj: a tensor or an ObjectWrapper; or a TrainConfig, which is sent with its model and loss function as
-                its own `send` does, and returned. The other arguments are for objects with a pointer.
+            obj: a tensor or an ObjectWrapper; or a TrainConfig, which is sent with its model and
+                loss function as its own `send` does, and returned. The other arguments are for
+                objects with a pointer.
             workers: the receiving worker, its id, or a list of one of them.
             ptr_id: id of the pointer; None: a new one.
             garbage_collect_data: whether the object goes when the pointer goes. None: yes.
@@ -128,7 +135,9 @@ class BaseWorker(ObjectStorage, ABC):
         """
         receivers = workers if isinstance(workers, (list, tuple)) else [workers]
         if len(receivers) != 1:
-            raise NotImplementedError(f"send() takes one receiving worker; got {len(receivers)}. Send to each in turn.")
+            raise NotImplementedError(
+                f"send() takes one receiving worker; got {len(receivers)}. Send to each in turn."
+            )
         receiver = self.get_worker(receivers[0])
         if isinstance(obj, TrainConfig):
             return obj.send(receiver)
@@ -137,12 +146,19 @@ class BaseWorker(ObjectStorage, ABC):
         return pointer if create_pointer else None
 
     def _send_object(
-        self, obj: Any, owner: Any, ptr_id: ObjectId | None = None, collect: bool = True, wait: bool = True
+        self,
+        obj: Any,
+        owner: Any,
+        ptr_id: ObjectId | None = None,
+        collect: bool = True,
+        wait: bool = True,
     ) -> ObjectPointer:
         """Store an object on this worker; return a pointer that `owner` holds."""
         wrapped = isinstance(obj, ObjectWrapper)
         if not wrapped and not isinstance(obj, torch.Tensor):
-            raise TypeError(f"cannot send a {type(obj).__name__}; expected a tensor or an ObjectWrapper.")
+            raise TypeError(
+                f"cannot send a {type(obj).__name__}; expected a tensor or an ObjectWrapper."
+            )
         obj_id = obj.id if wrapped else ID_PROVIDER.pop()
         packed = pack_object(obj)
         if not isinstance(packed["obj"], torch.Tensor):
@@ -175,15 +191,21 @@ class BaseWorker(ObjectStorage, ABC):
         """Return an object as it came back; of a model, only the tensors come back."""
         if not isinstance(answer, dict) or answer.keys() != _FETCHED:
             what = f"the reply with object {obj_id!r}"
-            raise InvalidReply(str(self.id), what, type(answer).__name__, f"a map with {sorted(_FETCHED)}")
+            raise InvalidReply(
+                str(self.id), what, type(answer).__name__, f"a map with {sorted(_FETCHED)}"
+            )
         state = answer.pop("state")
         if state is None and is_model(self._sent.get(obj_id)):
             observed = f"a {type(answer['obj']).__name__}"
-            raise InvalidReply(str(self.id), f"object {obj_id!r}", observed, "the parameters of a model")
+            raise InvalidReply(
+                str(self.id), f"object {obj_id!r}", observed, "the parameters of a model"
+            )
         if state is not None:
             sent = self._sent.get(obj_id)
             if sent is None:
-                raise InvalidReply(str(self.id), f"object {obj_id!r}", "a model", "one that this process sent")
+                raise InvalidReply(
+                    str(self.id), f"object {obj_id!r}", "a model", "one that this process sent"
+                )
             answer["obj"] = with_state(sent, state, str(self.id))
             self._sent.pop(obj_id, None)
         return unpack_object(obj_id, answer)
@@ -200,8 +222,14 @@ class BaseWorker(ObjectStorage, ABC):
         except (TypeError, ValueError, RuntimeError) as reason:
             raise MalformedMessage(f"no result of a search: {reason}") from None
 
-    def _pointer_to(self, id: ObjectId, tags: list[str], description: str | None, shape: Any) -> ObjectPointer:
-        about: dict[str, Any] = {"tags": tags, "description": description, "garbage_collect_data": False}
+    def _pointer_to(
+        self, id: ObjectId, tags: list[str], description: str | None, shape: Any
+    ) -> ObjectPointer:
+        about: dict[str, Any] = {
+            "tags": tags,
+            "description": description,
+            "garbage_collect_data": False,
+        }
         if shape is None:
             return ObjectPointer(self, id, registry.local_worker, **about)
         return PointerTensor(self, id, registry.local_worker, shape=shape, **about)
@@ -226,8 +254,9 @@ class BaseWorker(ObjectStorage, ABC):
     def call(self, name: str, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Call a method of the worker, and return its result.
 
-        Offered are fit, evaluate, list_objects, objects_count, clear_objects and the public methods that a subclass
-        of the server worker defines; these run one at a time, in a thread of their own.
+        Offered are fit, evaluate, list_objects, objects_count, clear_objects and the public methods
+        that a subclass of the server worker defines; these run one at a time, in a thread of their
+        own.
 
         Args:
             name: name of the method.
@@ -240,9 +269,13 @@ class BaseWorker(ObjectStorage, ABC):
             CallTimeout: there was no result in time.
             RemoteError: the method raised an error; the error is of the same built-in type.
         """
-        return self._exchange("call", timeout, name=name, args=list(args), kwargs=_without_return_ids(kwargs))
+        return self._exchange(
+            "call", timeout, name=name, args=list(args), kwargs=_without_return_ids(kwargs)
+        )
 
-    async def async_call(self, name: str, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    async def async_call(
+        self, name: str, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> Any:
         """Call a method of the worker as `call` does, while other coroutines go on."""
         arguments = {"name": name, "args": list(args), "kwargs": _without_return_ids(kwargs)}
         return await self._async_exchange("call", timeout, **arguments)
@@ -251,7 +284,9 @@ class BaseWorker(ObjectStorage, ABC):
         """Call a method of the worker: `call` under PySyft 0.2's name, which subclasses use."""
         return self.call(command_name, *args, **kwargs)
 
-    async def _async_send_msg_and_deserialize(self, command_name: str, *args: Any, **kwargs: Any) -> Any:
+    async def _async_send_msg_and_deserialize(
+        self, command_name: str, *args: Any, **kwargs: Any
+    ) -> Any:
         """Call a method of the worker; `async_call` under a name like that of its blocking twin."""
         return await self.async_call(command_name, *args, **kwargs)
 
@@ -276,7 +311,12 @@ class BaseWorker(ObjectStorage, ABC):
         return await self.async_call("fit", timeout=timeout, **_fit_arguments(dataset_key, device))
 
     async def async_evaluate(
-        self, dataset_key: str, timeout: float | None = None, *, threshold: float | None = None, **kwargs: Any
+        self,
+        dataset_key: str,
+        timeout: float | None = None,
+        *,
+        threshold: float | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Evaluate as `evaluate` does, with the same arguments, while other coroutines go on."""
         arguments = {"dataset_key": dataset_key, **kwargs, **_threshold_argument(threshold)}
@@ -293,10 +333,12 @@ class BaseWorker(ObjectStorage, ABC):
 
         Args:
             worker: a worker or its id.
-            fail_hard: False: return an unknown id unchanged and log a warning, as PySyft 0.2.4 did by default.
+            fail_hard: False: return an unknown id unchanged and log a warning, as PySyft 0.2.4 did
+                by default.
 
         Raises:
-            WorkerNotFoundException: no worker of this id was made in this process (also a KeyError).
+            WorkerNotFoundException: no worker of this id was made in this process (also a
+                KeyError).
         """
         if isinstance(worker, BaseWorker):
             return worker
@@ -307,14 +349,22 @@ class BaseWorker(ObjectStorage, ABC):
         return self._known_workers.get(worker, worker)
 
     def add_worker(self, worker: BaseWorker) -> BaseWorker:
-        """Register a worker under its id, in place of any other worker with that id. Return this worker.
+        """Register a worker under its id, in place of any other worker with that id.
+
+        Return this worker.
 
         If the two are of different classes, a warning is logged.
         """
         former = self._known_workers.get(worker.id)
         names = type(worker).__name__, type(former).__name__
-        if former is not None and names[0] != names[1]:  # a class defined anew, in a notebook, is no other one
-            logger.warning("worker %s: this id now means a %s; the %s that had it is forgotten", worker.id, *names)
+        if (
+            former is not None and names[0] != names[1]
+        ):  # a class defined anew, in a notebook, is no other one
+            logger.warning(
+                "worker %s: this id now means a %s; the %s that had it is forgotten",
+                worker.id,
+                *names,
+            )
         self._known_workers[worker.id] = worker
         return self
 
@@ -335,7 +385,9 @@ class BaseWorker(ObjectStorage, ABC):
         self._seed_sent: int | None = None
 
     def _count_fits(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Count the fit that a request asks for; return the request's arguments, a config's with the count so far."""
+        """Count the fit that a request asks for; return the request's arguments, a config's with
+        the count so far.
+        """
         if command == "train_config":
             self._seed_sent = arguments["fields"].get("seed")
             return {**arguments, "fits": self._fits.so_far(self._seed_sent)}
@@ -357,7 +409,9 @@ _FETCHED = {"obj", "state", "wrapped", "tags", "description"}
 
 
 def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, Any]:
-    """Leave out a device that was not chosen, so that methods that override fit() need not know it."""
+    """Leave out a device that was not chosen, so that methods that override fit() need not know
+    it.
+    """
     arguments: dict[str, Any] = {"dataset_key": dataset_key}
     if str(device) != "cpu":
         arguments["device"] = device
@@ -365,7 +419,9 @@ def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, An
 
 
 def _threshold_argument(threshold: float | None) -> dict[str, float]:
-    """Leave out a threshold that was not given, so that methods that override evaluate() need not know it."""
+    """Leave out a threshold that was not given, so that methods that override evaluate() need not
+    know it.
+    """
     return {} if threshold is None else {"threshold": threshold}
 
 

@@ -1,18 +1,20 @@
 """The thread in which a server computes.
 
-One thread, one job at a time: two trainings at once would compete for the same cores and for torch's one generator,
-and take longer together than one after the other. The event loop stays free, so the worker answers pings, status
-requests and errors while it trains.
+One thread, one job at a time: two trainings at once would compete for the same cores and for
+torch's one generator, and take longer together than one after the other. The event loop stays free,
+so the worker answers pings, status requests and errors while it trains.
 
-A thread cannot be killed from outside, and one operator, or a method of the owner's, can run on where no check of ours
-does. So the clock is a second thread, a timer per job, and the two race for the job's future under a lock:
+A thread cannot be killed from outside, and one operator, or a method of the owner's, can run on
+where no check of ours does. So the clock is a second thread, a timer per job, and the two race for
+the job's future under a lock:
 
     the job ends first       its outcome goes to the future; the timer is cancelled
     the timer fires first    the future fails; the thread is abandoned and counts as stuck; a new one takes the next
                              jobs. When the abandoned job ends after all, it finds its future done and its thread ends.
 
-An abandoned thread keeps its core and its memory. So the number of stuck jobs is limited, and beyond it the worker
-takes no further jobs until it is restarted: that is better than a machine full of threads that nobody can stop.
+An abandoned thread keeps its core and its memory. So the number of stuck jobs is limited, and
+beyond it the worker takes no further jobs until it is restarted: that is better than a machine full
+of threads that nobody can stop.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ _Item = tuple[Future[Any], Callable[[], Any]]
 class ComputeThread(Executor):
     """Runs jobs one at a time, in the order in which they came.
 
-    A job that does not end in time fails and its thread is abandoned (see above). The threads are daemons, so that
-    none of them keeps the process alive.
+    A job that does not end in time fails and its thread is abandoned (see above). The threads are
+    daemons, so that none of them keeps the process alive.
 
     Args:
         worker: the worker's id, for errors and the thread's name.
@@ -61,7 +63,11 @@ class ComputeThread(Executor):
         if self.stuck >= self._most_stuck:
             future.set_exception(
                 LimitExceeded(
-                    self._worker, "the calls that never ended", self.stuck + 1, self._most_stuck, "stuck_calls"
+                    self._worker,
+                    "the calls that never ended",
+                    self.stuck + 1,
+                    self._most_stuck,
+                    "stuck_calls",
                 )
             )
         else:
@@ -98,7 +104,9 @@ class ComputeThread(Executor):
             future, call = item
             if not future.set_running_or_notify_cancel():
                 continue
-            timer = threading.Timer(min(self._seconds, threading.TIMEOUT_MAX), self._give_up, [future])
+            timer = threading.Timer(
+                min(self._seconds, threading.TIMEOUT_MAX), self._give_up, [future]
+            )
             timer.daemon = True
             timer.start()
             try:
@@ -118,7 +126,13 @@ class ComputeThread(Executor):
                 return
             self.stuck += 1
             future.set_exception(
-                LimitExceeded(self._worker, "the seconds of one call", self._seconds, self._seconds, "call_seconds")
+                LimitExceeded(
+                    self._worker,
+                    "the seconds of one call",
+                    self._seconds,
+                    self._seconds,
+                    "call_seconds",
+                )
             )
             self._thread = self._start()
         message = "worker %s: a call did not end within %g s; its thread keeps running. Restart the worker to stop it."

@@ -1,6 +1,7 @@
 """A thread with an event loop, on which all connections of this process live.
 
-Blocking calls hand coroutines to it and wait; they work inside a running event loop (Jupyter) and in any thread.
+Blocking calls hand coroutines to it and wait; they work inside a running event loop (Jupyter) and
+in any thread.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class IOThread:
     def after_fork(cls) -> None:
         """Leave the parent's thread alone in a forked child.
 
-        The thread does not run here, and its loop must not be touched or even freed: parent and child share the
-        selector that is inside it.
+        The thread does not run here, and its loop must not be touched or even freed: parent and
+        child share the selector that is inside it.
         """
         cls._starting = threading.Lock()
         if cls._current is not None:
@@ -64,31 +65,41 @@ class IOThread:
         return self._process == os.getpid() and not self.loop.is_closed()
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Start a task, called on the loop, and keep it from being garbage-collected while it runs."""
+        """Start a task, called on the loop, and keep it from being garbage-collected while it
+        runs.
+        """
         task = self.loop.create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
     def start_soon(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Start a task on the loop, from any thread and from `__del__`; do nothing if the process is about to end."""
+        """Start a task on the loop, from any thread and from `__del__`; do nothing if the process
+        is about to end.
+        """
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(lambda: self.start(function()))
 
     def call_later(self, seconds: float, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Start a task on the loop in some seconds, as `start_soon` does."""
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.loop.call_later, seconds, lambda: self.start(function()))
+            self.loop.call_soon_threadsafe(
+                self.loop.call_later, seconds, lambda: self.start(function())
+            )
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Start a task on the loop, from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
-        """Run a coroutine on the loop and wait for its result; cancel it if the wait is interrupted."""
+        """Run a coroutine on the loop and wait for its result; cancel it if the wait is
+        interrupted.
+        """
         if threading.current_thread() is self._thread:
             coroutine.close()
-            raise RuntimeError("a blocking call to a worker was made on the I/O thread; use its async form there.")
+            raise RuntimeError(
+                "a blocking call to a worker was made on the I/O thread; use its async form there."
+            )
         future = self.submit(coroutine)
         try:
             return future.result(timeout)

@@ -1,4 +1,6 @@
-"""A proxy that is given an address instead of host and port; a name that some PySyft 0.2 programs import."""
+"""A proxy that is given an address instead of host and port; a name that some PySyft 0.2 programs
+import.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from syft.workers.websocket_client import WebsocketClientWorker
 
 
 class NodeClient(WebsocketClientWorker):
-    """A proxy of a `WebsocketServerWorker` at an address such as "ws://192.0.2.11:8777". PyGrid's nodes are not meant.
+    """A proxy of a `WebsocketServerWorker` at an address such as "ws://192.0.2.11:8777".
+
+    PyGrid's nodes are not meant.
 
     Args:
         hook: the TorchHook.
@@ -25,5 +29,7 @@ class NodeClient(WebsocketClientWorker):
     def __init__(self, hook: Any, address: str, id: ObjectId = 0, **kwargs: Any) -> None:
         url = urlsplit(address)
         if url.scheme not in ("ws", "wss") or not url.hostname or url.port is None:
-            raise ValueError(f"not a worker's address: {address!r}; expected ws://HOST:PORT or wss://HOST:PORT.")
+            raise ValueError(
+                f"not a worker's address: {address!r}; expected ws://HOST:PORT or wss://HOST:PORT."
+            )
         super().__init__(hook, url.hostname, url.port, secure=url.scheme == "wss", id=id, **kwargs)

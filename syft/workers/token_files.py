@@ -1,4 +1,5 @@
-"""The token that a worker on loopback makes when it was given none, in a file that its user's programs find.
+"""The token that a worker on loopback makes when it was given none, in a file that its user's
+programs find.
 
     worker, user u                                  proxy, user u, same machine
     bind 127.0.0.1:8777
@@ -9,15 +10,17 @@
            <---------------- Authorization: Bearer ...
     stop: remove the file
 
-So whoever can read the user's files may use the user's workers, and nobody else on the machine: no other user, no
-container that only shares the network. Programs of the user need not know of it.
+So whoever can read the user's files may use the user's workers, and nobody else on the machine: no
+other user, no container that only shares the network. Programs of the user need not know of it.
 
-- The file is written before the worker listens and read after the connection is open, so it is the listener's. One that
-  a crash left behind does no harm: the next worker there overwrites it, and a worker without a token takes any.
-- It is named by the address and not only by the port. Who listens on another loopback address gets no token from those
-  who look for this worker.
-- A home directory outlives sessions, is the same in all of them (cron, ssh, systemd: XDG_RUNTIME_DIR is not) and cannot
-  be written by others, as /tmp can. Several machines may share it, hence the machine's name.
+- The file is written before the worker listens and read after the connection is open, so it is the
+  listener's. One that a crash left behind does no harm: the next worker there overwrites it, and a
+  worker without a token takes any.
+- It is named by the address and not only by the port. Who listens on another loopback address gets
+  no token from those who look for this worker.
+- A home directory outlives sessions, is the same in all of them (cron, ssh, systemd:
+  XDG_RUNTIME_DIR is not) and cannot be written by others, as /tmp can. Several machines may share
+  it, hence the machine's name.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FOLDER_VARIABLE = "XDG_STATE_HOME"
-"""The environment variable with another directory than ~/.local/state; both sides must have the same."""
+"""The environment variable with another directory than ~/.local/state; both sides must have the
+same."""
 
 Address = tuple[str, int]
 """An address of this machine, as numbers, and a port."""
@@ -52,7 +56,9 @@ def published(token: str, addresses: Iterable[Address]) -> Iterator[None]:
             _write(path, token)
         yield
     finally:
-        if os.getpid() == process:  # a child of a fork leaves its parent's alone, also when its interpreter ends
+        if (
+            os.getpid() == process
+        ):  # a child of a fork leaves its parent's alone, also when its interpreter ends
             for path in paths:
                 path.unlink(missing_ok=True)
 
@@ -78,7 +84,9 @@ def _path(address: Address) -> Path:
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_private(folder):
-        raise PermissionError(f"{folder} should be a directory of this user that others cannot enter (mode 700)")
+        raise PermissionError(
+            f"{folder} should be a directory of this user that others cannot enter (mode 700)"
+        )
 
 
 def _is_private(folder: Path) -> bool:

@@ -26,8 +26,9 @@ from syft.workers.base import BaseWorker
 class VirtualWorker(FederatedClient, BaseWorker):
     """A worker that lives in this process, for experiments and tests; also its own proxy.
 
-    Everything that would travel to a remote worker is encoded and decoded here too, so whatever works with a virtual
-    worker also works with a remote one. `fit` and `evaluate`, called directly, run in the calling thread.
+    Everything that would travel to a remote worker is encoded and decoded here too, so whatever
+    works with a virtual worker also works with a remote one. `fit` and `evaluate`, called directly,
+    run in the calling thread.
 
     Source: PySyft 0.2.4, `syft.workers.virtual.VirtualWorker`.
 
@@ -68,15 +69,21 @@ class VirtualWorker(FederatedClient, BaseWorker):
             verbose=verbose,
             auto_add=auto_add,
         )
-        self._dispatcher = Dispatcher(self, max_message_bytes, allow_operators, allow_torchscript, guard)
+        self._dispatcher = Dispatcher(
+            self, max_message_bytes, allow_operators, allow_torchscript, guard
+        )
         self._one_at_a_time = threading.Lock()
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         job = self._dispatcher.accept(self._request(command, arguments), self._session)
-        return self._result(self._dispatcher.run(job) if timeout is None else self._run_in_time(job, timeout))
+        return self._result(
+            self._dispatcher.run(job) if timeout is None else self._run_in_time(job, timeout)
+        )
 
     def _run_in_time(self, job: Job, seconds: float) -> bytes:
-        """Run a job in a thread of its own, which ends by itself, for no longer than these seconds."""
+        """Run a job in a thread of its own, which ends by itself, for no longer than these
+        seconds.
+        """
         reply: Future[bytes] = Future()
         context = contextvars.copy_context()
         work = lambda: reply.set_result(context.run(self._dispatcher.run, job))  # noqa: E731
@@ -88,7 +95,9 @@ class VirtualWorker(FederatedClient, BaseWorker):
         finally:
             job.abandon()
 
-    async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+    async def _async_exchange(
+        self, command: str, timeout: float | None = None, **arguments: Any
+    ) -> Any:
         job = self._dispatcher.accept(self._request(command, arguments), self._session)
 
         def run() -> bytes:

@@ -1,4 +1,5 @@
-"""Who may connect to a worker: no web page, the token, TLS in both directions, and what a refusal says.
+"""Who may connect to a worker: no web page, the token, TLS in both directions, and what a refusal
+says.
 
     coordinator                                     worker
     TLS: verify the certificate, host name too ---> TLS: verify the client's certificate, if client_ca_path is given
@@ -8,15 +9,18 @@
     Authorization: Bearer <token> ----------------> compare in constant time
                                  <----------------- 101, or 401 or 403 with the error as JSON
 
-All of it is checked during the opening handshake, before any message of this package's protocol is read.
+All of it is checked during the opening handshake, before any message of this package's protocol is
+read.
 
-A browser lets every web page open WebSocket connections to the machine that it runs on. It always names the page's
-origin in the header Origin, and coordinators send none, so a request that has one is refused.
+A browser lets every web page open WebSocket connections to the machine that it runs on. It always
+names the page's origin in the header Origin, and coordinators send none, so a request that has one
+is refused.
 
-With DNS rebinding a page's own host name suddenly means 127.0.0.1. Its Origin stays what it was; the name also shows
-in the header Host, which is checked as well where all good names are known: on loopback. A worker that listens
-elsewhere is reached by names that it cannot know (of machines, containers, relays) and takes any one Host; what keeps
-pages out there is their Origin, and the token, which no page can send.
+With DNS rebinding a page's own host name suddenly means 127.0.0.1. Its Origin stays what it was;
+the name also shows in the header Host, which is checked as well where all good names are known: on
+loopback. A worker that listens elsewhere is reached by names that it cannot know (of machines,
+containers, relays) and takes any one Host; what keeps pages out there is their Origin, and the
+token, which no page can send.
 """
 
 from __future__ import annotations
@@ -50,8 +54,9 @@ TOKEN_VARIABLE = "SYFT_TOKEN"
 FilePath = str | os.PathLike[str]
 
 OWN_TOKEN_REMEDY = (
-    "This worker was started without a token and made one, which programs of the same user on the same machine find by "
-    "themselves. For others, start it with a token (SYFT_TOKEN, --token_file or token=) and give them the same."
+    "This worker was started without a token and made one, which programs of the same user on "
+    "the same machine find by themselves. For others, start it with a token (SYFT_TOKEN, "
+    "--token_file or token=) and give them the same."
 )
 """What to tell those who have no token, or a wrong one, when the worker made its own."""
 
@@ -63,7 +68,8 @@ _QUOTED = 100
 
 
 class Gate:
-    """Lets in who is no web page, knows the token and has a certificate; `websockets` calls it for each handshake.
+    """Lets in who is no web page, knows the token and has a certificate; `websockets` calls it for
+    each handshake.
 
     Args:
         guard: knows the worker, how many connections it grants, and writes down who is sent away.
@@ -75,7 +81,13 @@ class Gate:
     """
 
     def __init__(
-        self, guard: Guard, host: str, token: str | None, own: bool, certificate: bool, origins: frozenset[str]
+        self,
+        guard: Guard,
+        host: str,
+        token: str | None,
+        own: bool,
+        certificate: bool,
+        origins: frozenset[str],
     ) -> None:
         self._guard = guard
         self._host = host
@@ -86,7 +98,11 @@ class Gate:
 
     def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
         """Return None to let a coordinator in, or the answer that sends it away."""
-        worker, limit, count = self._guard.worker, self._guard.limits.connections, len(connection.server.connections)
+        worker, limit, count = (
+            self._guard.worker,
+            self._guard.limits.connections,
+            len(connection.server.connections),
+        )
         status, error = HTTPStatus.FORBIDDEN, self._page(request.headers)
         if error is None:
             status, error = HTTPStatus.UNAUTHORIZED, self._stranger(connection, request.headers)
@@ -96,12 +112,16 @@ class Gate:
         if error is None:
             return None
         if isinstance(error, AccessDenied):
-            logger.warning("worker %s: access denied to %s: %s", worker, connection.remote_address, error.cause)
+            logger.warning(
+                "worker %s: access denied to %s: %s", worker, connection.remote_address, error.cause
+            )
         self._guard.record_refusal(Caller("", identity(connection, None)), "connect", error)
         return refuse(connection, status, error)
 
     def _page(self, headers: Headers) -> SyftError | None:
-        """Return what to tell a web page, or anybody else who came here by a wrong name; None: it is neither."""
+        """Return what to tell a web page, or anybody else who came here by a wrong name; None: it
+        is neither.
+        """
         origins, hosts = headers.get_all("Origin"), headers.get_all("Host")
         if origins and (len(origins) > 1 or origins[0] not in self._origins):
             cause = f"the request comes from a web page: {_quoted('Origin', origins)}"
@@ -110,7 +130,9 @@ class Gate:
         found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if found is None:
             cause = f"the request should name one host; it has {_quoted('Host', hosts)}"
-            return AccessDenied(self._guard.worker, "", cause, "Send one header Host, as HTTP asks for.")
+            return AccessDenied(
+                self._guard.worker, "", cause, "Send one header Host, as HTTP asks for."
+            )
         if is_loopback(self._host) and not is_loopback(found[1].strip("[]").lower()):
             cause = f"the worker listens on {self._host}, which has no such name: {_quoted('Host', hosts)}"
             remedy = "Connect to localhost or 127.0.0.1, or have the worker listen at an address of that name (host=)."
@@ -136,21 +158,23 @@ def check_origins(origins: Iterable[str]) -> frozenset[str]:
     """Return the origins of web pages that may connect.
 
     Raises:
-        ValueError: one of them is not written as browsers write it, and would never be met; or it is "null", which
-            is what they write for pages of many kinds and owners.
+        ValueError: one of them is not written as browsers write it, and would never be met; or it
+            is "null", which is what they write for pages of many kinds and owners.
     """
     origins = frozenset(origins)
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):
             raise ValueError(
-                f"not an origin: {origin!r}; expected scheme://host or scheme://host:port, in lower case and without "
-                "a slash at the end, such as 'http://localhost:3000'."
+                f"not an origin: {origin!r}; expected scheme://host or scheme://host:port, in "
+                "lower case and without a slash at the end, such as 'http://localhost:3000'."
             )
     return origins
 
 
 def refuse(connection: ServerConnection, status: HTTPStatus, error: SyftError) -> Response:
-    """Return the answer to an opening handshake that tells `error` to a proxy; `refusal` reads it."""
+    """Return the answer to an opening handshake that tells `error` to a proxy; `refusal` reads
+    it.
+    """
     body = json.dumps({"type": type(error).__name__, "fields": exceptions.to_fields(error)})
     response = connection.respond(status, body)
     if status == HTTPStatus.UNAUTHORIZED:
@@ -165,7 +189,9 @@ def refusal(worker: str, url: str, error: Exception) -> SyftError:
         return AccessDenied(worker, url, told.cause, told.remedy)
     if told is not None:
         return told
-    cause = printable(f"{type(error).__name__}: {error}", 500) if str(error) else type(error).__name__
+    cause = (
+        printable(f"{type(error).__name__}: {error}", 500) if str(error) else type(error).__name__
+    )
     if isinstance(error, InvalidMessage) and url.startswith("wss:"):
         # asyncio's TLS servers do not send the alert that would say so.
         cause = f"{cause} (it closed the connection after the TLS handshake: does it trust this client certificate?)"
@@ -175,12 +201,16 @@ def refusal(worker: str, url: str, error: Exception) -> SyftError:
 def identity(connection: ServerConnection, token: str | None) -> dict[str, Any]:
     """Return where a coordinator is and how it showed who it is, for the audit log."""
     address = connection.remote_address
-    who: dict[str, Any] = {"address": "{}:{}".format(*address[:2]) if isinstance(address, tuple) else str(address)}
+    who: dict[str, Any] = {
+        "address": "{}:{}".format(*address[:2]) if isinstance(address, tuple) else str(address)
+    }
     if token is not None:
         who["token"] = fingerprint(token)
     certificate = connection.transport.get_extra_info("peercert")
     if certificate:
-        who["certificate"] = ", ".join("=".join(pair) for names in certificate["subject"] for pair in names)
+        who["certificate"] = ", ".join(
+            "=".join(pair) for names in certificate["subject"] for pair in names
+        )
     return who
 
 
@@ -193,12 +223,16 @@ def resolve_token(token: str | None) -> str | None:
     """Return the token to use: the one given, else that of the environment, else None.
 
     Raises:
-        ValueError: it is not printable ASCII without spaces, which is all a header can carry unchanged.
+        ValueError: it is not printable ASCII without spaces, which is all a header can carry
+            unchanged.
     """
     if token is None:
         token = os.environ.get(TOKEN_VARIABLE, "")
     if not (token.isascii() and token.isprintable()) or " " in token:
-        raise ValueError("this token cannot be sent: it should be printable ASCII without spaces, 32 bytes or more.")
+        raise ValueError(
+            "this token cannot be sent: it should be printable ASCII without spaces, 32 bytes or "
+            "more."
+        )
     return token or None
 
 
@@ -219,7 +253,10 @@ def is_loopback(host: str) -> bool:
 
 
 def client_tls(
-    ca_path: FilePath | None, verify: bool, cert_path: FilePath | None = None, key_path: FilePath | None = None
+    ca_path: FilePath | None,
+    verify: bool,
+    cert_path: FilePath | None = None,
+    key_path: FilePath | None = None,
 ) -> ssl.SSLContext:
     """Return a TLS context that verifies certificates and host names, unless `verify` is False."""
     if key_path is not None and cert_path is None:
@@ -233,8 +270,11 @@ def client_tls(
     return context
 
 
-def server_tls(cert_path: FilePath, key_path: FilePath, client_ca_path: FilePath | None) -> ssl.SSLContext:
-    """Return a worker's TLS context (1.2 or later); it verifies client certificates if `client_ca_path` is given.
+def server_tls(
+    cert_path: FilePath, key_path: FilePath, client_ca_path: FilePath | None
+) -> ssl.SSLContext:
+    """Return a worker's TLS context (1.2 or later); it verifies client certificates if
+    `client_ca_path` is given.
 
     A client without one gets through TLS, so that `Gate` can tell it what is missing.
     """

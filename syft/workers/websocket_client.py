@@ -1,10 +1,12 @@
-"""The coordinator's side of the socket: a proxy of a worker in another process or on another machine.
+"""The coordinator's side of the socket: a proxy of a worker in another process or on another
+machine.
 
     caller's thread                        I/O thread (one for all proxies of the process)
     call() -> encode -> submit ----------> Link: request id -> a future; send
            <- decode <- future  <--------- Link: reply id -> its future
 
-Blocking calls therefore work inside a running event loop (Jupyter), and proxies do not wait for each other.
+Blocking calls therefore work inside a running event loop (Jupyter), and proxies do not wait for
+each other.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10.0
 """Seconds a proxy waits, by default, for its worker to accept a connection."""
 CONNECT_TIMEOUT_VARIABLE = "SYFT_CONNECT_TIMEOUT"
-"""The environment variable with another default; the launcher sets it, since the command it runs may be the first."""
+"""The environment variable with another default; the launcher sets it, since the command it runs
+may be the first."""
 GARBAGE_DELAY = 0.5
 """Seconds until a worker is told of objects to delete, unless another request goes there first."""
 
@@ -44,15 +47,17 @@ GARBAGE_DELAY = 0.5
 class WebsocketClientWorker(BaseWorker):
     """A proxy of a `WebsocketServerWorker`: what is asked of the proxy, the worker does.
 
-    The proxy holds one connection, which serves blocking and asynchronous calls alike. If it is lost, the next call
-    connects again. A proxy may be used from several threads. After a fork, the child's copy opens a connection of its
-    own and leaves its parent's connection and objects alone.
+    The proxy holds one connection, which serves blocking and asynchronous calls alike. If it is
+    lost, the next call connects again. A proxy may be used from several threads. After a fork, the
+    child's copy opens a connection of its own and leaves its parent's connection and objects alone.
 
-    Source: PySyft 0.2.4, `syft.workers.websocket_client.WebsocketClientWorker`; the arguments after `data` are new.
+    Source: PySyft 0.2.4, `syft.workers.websocket_client.WebsocketClientWorker`; the arguments after
+    `data` are new.
 
     Args:
         hook: the TorchHook.
-        host: host name or address of the worker. 0.0.0.0, which is an address to listen on, means this machine.
+        host: host name or address of the worker. 0.0.0.0, which is an address to listen on, means
+            this machine.
         port: its port.
         secure: whether to use TLS; the worker's certificate is verified, its host name included.
         id: the id that the worker has for this program.
@@ -60,24 +65,27 @@ class WebsocketClientWorker(BaseWorker):
         log_msgs: whether to keep the calls, as text, in `msg_history`.
         verbose: whether to log every call at level INFO rather than DEBUG.
         data: tensors to store in the proxy itself.
-        timeout: seconds that calls, blocking or asynchronous, wait for their result unless they name another limit.
-            None: as long as the worker answers pings; training may take hours.
-        connect_timeout: seconds to wait for the worker to accept a connection. None: the value of the environment
-            variable SYFT_CONNECT_TIMEOUT if it is set, else 10.
+        timeout: seconds that calls, blocking or asynchronous, wait for their result unless they
+            name another limit. None: as long as the worker answers pings; training may take hours.
+        connect_timeout: seconds to wait for the worker to accept a connection. None: the value of
+            the environment variable SYFT_CONNECT_TIMEOUT if it is set, else 10.
         max_message_bytes: upper bound on one message, sent or received.
-        ca_path: file of the certificate authority that signed the worker's certificate; None: the system's.
+        ca_path: file of the certificate authority that signed the worker's certificate; None: the
+            system's.
         verify: False turns the verification of the certificate off.
         connect: False: connect at the first call, rather than here.
-        token: the secret that the worker asks for, sent when a connection is opened. None: that of the environment
-            variable SYFT_TOKEN, if it is set, else that of a worker on loopback which this user started without one
-            (see syft/workers/token_files.py); "": none.
-        cert_path: file with a certificate chain that shows the worker who this is, if it asks for one.
+        token: the secret that the worker asks for, sent when a connection is opened. None: that of
+            the environment variable SYFT_TOKEN, if it is set, else that of a worker on loopback
+            which this user started without one (see syft/workers/token_files.py); "": none.
+        cert_path: file with a certificate chain that shows the worker who this is, if it asks for
+            one.
         key_path: file with its private key; None: it is in `cert_path`.
-        allow_torchscript: send models that a plain graph cannot carry as TorchScript archives; the worker must allow
-            that too.
+        allow_torchscript: send models that a plain graph cannot carry as TorchScript archives; the
+            worker must allow that too.
 
     Raises:
-        AccessDenied: the token or the client certificate is missing or wrong (also a PermissionError).
+        AccessDenied: the token or the client certificate is missing or wrong (also a
+            PermissionError).
         WorkerUnreachable: nothing accepts the connection in time (also a ConnectionRefusedError).
         HandshakeFailed: something other than a worker listens there.
         VersionMismatch: the worker speaks another version of the protocol.
@@ -117,7 +125,9 @@ class WebsocketClientWorker(BaseWorker):
         self._finds_token = token is None and self._token is None
         if not secure:
             if ca_path or cert_path or key_path:
-                raise ValueError("ca_path, cert_path and key_path are for TLS: give secure=True too.")
+                raise ValueError(
+                    "ca_path, cert_path and key_path are for TLS: give secure=True too."
+                )
             warn_of_open_token(self._token, host)
         self._allow_torchscript = allow_torchscript
         self._link: Link | None = None
@@ -150,8 +160,8 @@ class WebsocketClientWorker(BaseWorker):
     async def async_connect(self) -> None:
         """Open the connection unless it is open, and return when the worker answers.
 
-        Attempts are repeated for `connect_timeout` seconds, with pauses that double up to one second, plus jitter.
-        After a call that timed out, the worker has to answer a ping first.
+        Attempts are repeated for `connect_timeout` seconds, with pauses that double up to one
+        second, plus jitter. After a call that timed out, the worker has to answer a ping first.
 
         Raises:
             WorkerUnreachable, HandshakeFailed, VersionMismatch: as this class.
@@ -161,7 +171,10 @@ class WebsocketClientWorker(BaseWorker):
             await asyncio.wrap_future(link.io.submit(link.answer()))
 
     def close(self) -> None:
-        """Close the connection. The worker keeps this proxy's objects for a while; the next call connects again."""
+        """Close the connection.
+
+        The worker keeps this proxy's objects for a while; the next call connects again.
+        """
         link = self._link
         if link is not None and link.io.alive:
             link.io.run(link.close())
@@ -177,8 +190,8 @@ class WebsocketClientWorker(BaseWorker):
             The loss on the last batch, a scalar on the CPU.
 
         Raises:
-            DatasetNotFound, UnknownOptimizer, TrainConfigMissing, DeviceUnavailable: as FederatedClient.fit; all are
-                also ValueErrors.
+            DatasetNotFound, UnknownOptimizer, TrainConfigMissing, DeviceUnavailable: as
+                FederatedClient.fit; all are also ValueErrors.
             RemoteError: training failed on the worker; with the remote traceback.
         """
         device = kwargs.pop("device", "cpu")
@@ -197,7 +210,8 @@ class WebsocketClientWorker(BaseWorker):
     ) -> dict[str, Any]:
         """Evaluate on the worker, with the TrainConfig sent last, and wait for the end.
 
-        Arguments, result and errors are those of `FederatedClient.evaluate`; `timeout`: seconds to wait.
+        Arguments, result and errors are those of `FederatedClient.evaluate`; `timeout`: seconds to
+        wait.
         """
         return self.call(
             "evaluate",
@@ -215,10 +229,14 @@ class WebsocketClientWorker(BaseWorker):
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
         with self._waiting(link, call, seconds):
-            reply = link.io.run(link.request(request_id, call, frame, settle=command == "get"), seconds)
+            reply = link.io.run(
+                link.request(request_id, call, frame, settle=command == "get"), seconds
+            )
         return self._result(link, reply)
 
-    async def _async_exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+    async def _async_exchange(
+        self, command: str, timeout: float | None = None, **arguments: Any
+    ) -> Any:
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
         future = link.io.submit(link.request(request_id, call, frame, settle=command == "get"))
@@ -239,7 +257,9 @@ class WebsocketClientWorker(BaseWorker):
 
     def _post(self, command: str, **arguments: Any) -> None:
         link, request_id, call, frame = self._prepare(command, arguments)
-        if not link.open and not in_event_loop():  # a loop must not wait; there, the next call tells the failure
+        if (
+            not link.open and not in_event_loop()
+        ):  # a loop must not wait; there, the next call tells the failure
             link.io.run(link.connection())
         link.posts.add(link.io.submit(link.request(request_id, call, frame)))
 
@@ -293,9 +313,18 @@ class WebsocketClientWorker(BaseWorker):
             if self._link is not None:
                 self._garbage.clear()  # these are the parent's objects
                 self._forget_fits()  # and its fits
-            about = (str(self.id), self.host, self.port, self._tls, self.connect_timeout, self.max_message_bytes)
+            about = (
+                str(self.id),
+                self.host,
+                self.port,
+                self._tls,
+                self.connect_timeout,
+                self.max_message_bytes,
+            )
             peer = Peer(*about, self._token, self._finds_token)
-            collect = weakref.WeakMethod(self._collect)  # the proxy owns the link, and closes it when it goes
+            collect = weakref.WeakMethod(
+                self._collect
+            )  # the proxy owns the link, and closes it when it goes
             self._link = Link(io, peer, lambda link: (method := collect()) and method(link))
         return self._link
 

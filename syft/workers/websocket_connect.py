@@ -1,4 +1,5 @@
-"""How a proxy gets to its worker: one connection, opened and introduced, or an error that says why there is none.
+"""How a proxy gets to its worker: one connection, opened and introduced, or an error that says why
+there is none.
 
     try to connect ──> the opening handshake ──> the greeting ──────────> an open connection
         │                  │                        │
@@ -9,8 +10,8 @@
     WorkerUnreachable  AccessDenied,            HandshakeFailed,
     at the deadline    HandshakeFailed          VersionMismatch
 
-Only the first kind is worth another attempt: a worker may just be starting. Pauses double, with jitter, so that many
-coordinators that lost the same worker do not all come back at the same moment.
+Only the first kind is worth another attempt: a worker may just be starting. Pauses double, with
+jitter, so that many coordinators that lost the same worker do not all come back at the same moment.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from syft import wire
-from syft.exceptions import HandshakeFailed, MalformedMessage, VersionMismatch, WorkerUnreachable, printable
+from syft.exceptions import (
+    HandshakeFailed,
+    MalformedMessage,
+    VersionMismatch,
+    WorkerUnreachable,
+    printable,
+)
 from syft.wire.failures import unwrap
 from syft.workers import token_files
 from syft.workers import websocket_settings as settings
@@ -75,12 +82,16 @@ class Peer:
 
 
 class _TokenFinder(KeptAliveClient):
-    """A connection that sends the token of the worker it has reached, if that is one of this user."""
+    """A connection that sends the token of the worker it has reached, if that is one of this
+    user.
+    """
 
     async def handshake(self, additional_headers: Any = None, *args: Any, **kwargs: Any) -> None:
         address = self.remote_address  # None if the worker has reset the connection already
         token = token_files.find(address[:2]) if address else None
-        await super().handshake({**(additional_headers or {}), **authorization(token)}, *args, **kwargs)
+        await super().handshake(
+            {**(additional_headers or {}), **authorization(token)}, *args, **kwargs
+        )
 
 
 async def open_connection(
@@ -94,7 +105,8 @@ async def open_connection(
         count_attempt: called before each attempt.
 
     Returns:
-        connection: the open connection. limit: the most bytes that the worker accepts in one message.
+        connection: the open connection. limit: the most bytes that the worker accepts in one
+            message.
 
     Raises:
         WorkerUnreachable: nobody accepted a connection before the deadline.
@@ -127,7 +139,9 @@ async def _connect_in_time(peer: Peer, count_attempt: Callable[[], None]) -> Cli
             if time.monotonic() + pause >= deadline:
                 if hung_up:  # somebody is there
                     raise HandshakeFailed(peer.worker, peer.url, cause_of(error)) from None
-                raise WorkerUnreachable(peer.worker, peer.url, seconds, attempts, cause_of(error)) from None
+                raise WorkerUnreachable(
+                    peer.worker, peer.url, seconds, attempts, cause_of(error)
+                ) from None
         except (InvalidHandshake, InvalidMessage, ConnectionClosed) as error:
             raise refusal(peer.worker, peer.url, error) from None
         await asyncio.sleep(pause * _random.uniform(0.5, 1))
@@ -174,4 +188,6 @@ async def _introduce(connection: ClientConnection, peer: Peer, session: str) -> 
 
 def cause_of(error: BaseException) -> str:
     """Return an error as the cause of another one."""
-    return printable(f"{type(error).__name__}: {error}", 500) if str(error) else type(error).__name__
+    return (
+        printable(f"{type(error).__name__}: {error}", 500) if str(error) else type(error).__name__
+    )

@@ -1,8 +1,9 @@
 """Ends a connection whose other side has gone without a word: stopped, unplugged or cut off.
 
-It takes the place of the keepalive that websockets has. That one waits without limit while the buffers of the
-operating system are full, so a process that is stopped while a model is on its way to it would hang its peer for
-ever; and it takes a peer for dead whose pong has to wait behind a model on a slow network.
+It takes the place of the keepalive that websockets has. That one waits without limit while the
+buffers of the operating system are full, so a process that is stopped while a model is on its way
+to it would hang its peer for ever; and it takes a peer for dead whose pong has to wait behind a
+model on a slow network.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ _Base: Any = Connection if TYPE_CHECKING else object
 
 
 class _KeptAlive(_Base):
-    """Pings when it has heard nothing for `ping_interval`, and aborts when there is no sign of life for as long again.
+    """Pings when it has heard nothing for `ping_interval`, and aborts when there is no sign of life
+    for as long again.
 
-    A sign of life is any byte received, or any byte of what waits to be sent that the other side has taken.
+    A sign of life is any byte received, or any byte of what waits to be sent that the other side
+    has taken.
 
     Attributes:
         gave_up: whether it was aborted for that reason.

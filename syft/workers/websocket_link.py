@@ -9,8 +9,8 @@
     doubted  the same; but `answer` (async_connect) sends a ping    the connection ends; or the ping is answered
              first, since the worker may hang
 
-One task reads each connection. It owns the futures of the calls that wait on that connection, so a new connection
-starts with none, and a late reply of the old one finds nobody.
+One task reads each connection. It owns the futures of the calls that wait on that connection, so a
+new connection starts with none, and a late reply of the old one finds nobody.
 """
 
 from __future__ import annotations
@@ -44,17 +44,21 @@ class Link:
     Args:
         io: the thread it lives on.
         peer: the worker.
-        on_open: called with the link when the connection has been opened; what it returns is started as a task.
+        on_open: called with the link when the connection has been opened; what it returns is
+            started as a task.
 
     Attributes:
         open: whether there is a connection.
         attempts: connection attempts since the last open connection; 0 while there is one.
         peer_limit: the most bytes that the worker accepts in one message, once it has said so.
         posts: requests that nobody waits for.
-        session: name of the session. Whoever knows it gets the session's objects, so it is random and not shown.
+        session: name of the session. Whoever knows it gets the session's objects, so it is random
+            and not shown.
     """
 
-    def __init__(self, io: IOThread, peer: Peer, on_open: Callable[[Link], Coroutine[Any, Any, None] | None]) -> None:
+    def __init__(
+        self, io: IOThread, peer: Peer, on_open: Callable[[Link], Coroutine[Any, Any, None] | None]
+    ) -> None:
         self.io = io
         self.open = False
         self.attempts = 0
@@ -72,7 +76,9 @@ class Link:
         self._answering: asyncio.Task[None] | None = None
         io.links.add(self)
 
-    async def request(self, request_id: int, call: str, frame: bytes, settle: bool = False) -> bytes:
+    async def request(
+        self, request_id: int, call: str, frame: bytes, settle: bool = False
+    ) -> bytes:
         """Send a request and return its reply.
 
         Args:
@@ -91,13 +97,18 @@ class Link:
                 raise error
         waiting, reply = self._waiting, asyncio.get_running_loop().create_future()
         waiting[request_id] = reply
-        reply.add_done_callback(lambda done: done.cancelled() or done.exception())  # sending may fail first
+        reply.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # sending may fail first
         try:
-            # A message of which half was sent would end the connection: giving up the wait does not stop that.
+            # A message of which half was sent would end the connection: giving up the wait does not
+            # stop that.
             await asyncio.shield(self.io.start(connection.send(settings.fragments(frame))))
             return await reply
         except (ConnectionClosed, OSError) as error:
-            raise ConnectionLost(self._peer.worker, self._peer.url, call, _ending(connection, error)) from None
+            raise ConnectionLost(
+                self._peer.worker, self._peer.url, call, _ending(connection, error)
+            ) from None
         except asyncio.CancelledError:
             self.io.start(_cancel(connection, request_id))
             raise
@@ -107,7 +118,8 @@ class Link:
     async def connection(self) -> ClientConnection:
         """Return the open connection; open it first if need be.
 
-        Calls that wait while another one tries to open it share its failure, rather than try as long again in turn.
+        Calls that wait while another one tries to open it share its failure, rather than try as
+        long again in turn.
         """
         failures_before = self._failures[0]
         async with self._opening:
@@ -127,7 +139,9 @@ class Link:
 
     @property
     def answers(self) -> bool:
-        """Whether there is a connection, and no call was given up on it since the worker last answered a ping."""
+        """Whether there is a connection, and no call was given up on it since the worker last
+        answered a ping.
+        """
         return self.open and not self._doubted
 
     async def answer(self) -> None:
@@ -141,7 +155,9 @@ class Link:
         await asyncio.shield(self._answering)
 
     async def close(self) -> None:
-        """Close the connection, if there is one, once what was posted is carried out, or CLOSE_TIMEOUT later."""
+        """Close the connection, if there is one, once what was posted is carried out, or
+        CLOSE_TIMEOUT later.
+        """
         await self.posts.settle(settings.CLOSE_TIMEOUT)
         connection, reader = self._connection, self._reader
         self._connection, self.open = None, False
@@ -156,7 +172,9 @@ class Link:
             await asyncio.wait([reader])
 
     def give_up(self) -> None:
-        """Note that a call failed or was given up; no later one shall fail for what was posted before it."""
+        """Note that a call failed or was given up; no later one shall fail for what was posted
+        before it.
+        """
         self._doubted = True
         self.posts.give_up()
 
@@ -195,18 +213,26 @@ class Link:
         try:
             reply = waiting.get(wire.peek_id(frame))  # type: ignore[arg-type]
         except (MalformedMessage, TypeError) as error:
-            logger.warning("worker %s sent a message that is dropped: %s", self._peer.worker, printable(str(error)))
+            logger.warning(
+                "worker %s sent a message that is dropped: %s",
+                self._peer.worker,
+                printable(str(error)),
+            )
             return
         if reply is not None and not reply.done():
             reply.set_result(frame)  # type: ignore[arg-type]
 
 
 async def _cancel(connection: ClientConnection, request_id: int) -> None:
-    """Tell the worker that nobody waits for a request any more; its answer, with id 0, is dropped."""
+    """Tell the worker that nobody waits for a request any more; its answer, with id 0, is
+    dropped.
+    """
     with contextlib.suppress(ConnectionClosed, OSError):
         await connection.send(wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))
 
 
 def _ending(connection: ClientConnection, error: Exception) -> str:
     gave_up = isinstance(connection, KeptAliveClient) and connection.gave_up
-    return f"no sign of life within {2 * settings.PING_INTERVAL:g} s" if gave_up else cause_of(error)
+    return (
+        f"no sign of life within {2 * settings.PING_INTERVAL:g} s" if gave_up else cause_of(error)
+    )

@@ -1,6 +1,7 @@
 """Requests that nobody waits for: what `TrainConfig.send` sends, say.
 
-Their errors are not lost. The next call that waits raises the first of them, since it is what that call builds on.
+Their errors are not lost. The next call that waits raises the first of them, since it is what that
+call builds on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from syft.wire.failures import unwrap
 
 
 class Posts:
-    """The posted requests of one proxy that have no reply yet, and the first error among those that have.
+    """The posted requests of one proxy that have no reply yet, and the first error among those that
+    have.
 
     Args:
         worker: the worker's id, for errors.
@@ -41,7 +43,9 @@ class Posts:
     async def settle(self, timeout: float | None = None) -> None:
         """Wait until all have their reply, or for `timeout` seconds."""
         if self._futures:
-            await asyncio.wait([asyncio.wrap_future(future) for future in self._futures], timeout=timeout)
+            await asyncio.wait(
+                [asyncio.wrap_future(future) for future in self._futures], timeout=timeout
+            )
 
     def take_error(self) -> SyftError | None:
         """Return the first error, once."""

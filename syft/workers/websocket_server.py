@@ -62,15 +62,16 @@ _LARGE = 64 * 1024
 class WebsocketServerWorker(VirtualWorker):
     """A worker that coordinators reach through a `WebsocketClientWorker`.
 
-    Several coordinators may be connected at once; each has its own TrainConfig and gets its own replies. Data stay
-    here: no request returns a dataset.
+    Several coordinators may be connected at once; each has its own TrainConfig and gets its own
+    replies. Data stay here: no request returns a dataset.
 
     To offer methods of your own, subclass this class and define them, public; call them with
-    `proxy.call("name", ...)` or `await proxy.async_call("name", ...)`. They run one at a time with fit() and
-    evaluate(), take and return tensors, arrays, models and plain values, and find the coordinator's model with
-    `self.current_model()`.
+    `proxy.call("name", ...)` or `await proxy.async_call("name", ...)`. They run one at a time with
+    fit() and evaluate(), take and return tensors, arrays, models and plain values, and find the
+    coordinator's model with `self.current_model()`.
 
-    Source: PySyft 0.2.4, `syft.workers.websocket_server.WebsocketServerWorker`; `max_message_bytes` is new.
+    Source: PySyft 0.2.4, `syft.workers.websocket_server.WebsocketServerWorker`; `max_message_bytes`
+    is new.
 
     Args:
         hook: the TorchHook.
@@ -84,25 +85,30 @@ class WebsocketServerWorker(VirtualWorker):
         cert_path: file with the certificate chain; with `key_path`, the worker speaks TLS only.
         key_path: file with the private key.
         max_message_bytes: upper bound on one message, received or sent.
-        token: the secret that a coordinator must send when it opens a connection; it is checked before any message
-            is read. None: that of the environment variable SYFT_TOKEN; if that is not set either, a worker on
-            loopback makes one at each start, which proxies of the same user on the same machine find by themselves
-            (see syft/workers/token_files.py). "": none is needed.
-        client_ca_path: file of the certificate authority; a coordinator must have a certificate signed by it. Only
-            with `cert_path` and `key_path`.
-        allow_origins: origins of web pages that may connect, such as "http://localhost:3000"; any other page that a
-            browser shows is refused. A page cannot send a token: this is for workers without one, and for programs
-            that send an Origin.
-        allow_operators: names of operators that models may use beside those of syft/graph/operators.py.
-        allow_torchscript: take models that a plain graph cannot carry as TorchScript archives. Loading one runs what
-            is in it, and torch's loader trusts its input: only where every coordinator is trusted.
+        token: the secret that a coordinator must send when it opens a connection; it is checked
+            before any message is read. None: that of the environment variable SYFT_TOKEN; if that
+            is not set either, a worker on loopback makes one at each start, which proxies of the
+            same user on the same machine find by themselves (see syft/workers/token_files.py). "":
+            none is needed.
+        client_ca_path: file of the certificate authority; a coordinator must have a certificate
+            signed by it. Only with `cert_path` and `key_path`.
+        allow_origins: origins of web pages that may connect, such as "http://localhost:3000"; any
+            other page that a browser shows is refused. A page cannot send a token: this is for
+            workers without one, and for programs that send an Origin.
+        allow_operators: names of operators that models may use beside those of
+            syft/graph/operators.py.
+        allow_torchscript: take models that a plain graph cannot carry as TorchScript archives.
+            Loading one runs what is in it, and torch's loader trusts its input: only where every
+            coordinator is trusted.
         limits: how much coordinators may use; None: as class Limits says.
         policy: what they may ask for; None: everything that the worker offers.
-        audit_path: file to which lines are written for everything they ask (syft/access/audit.py); None: no such file.
+        audit_path: file to which lines are written for everything they ask (syft/access/audit.py);
+            None: no such file.
 
     Attributes:
-        stuck_calls: once stopped: calls that ran beyond their time and cannot be ended (see Limits). Their threads
-            still run, so the process should end by os._exit: Python's way out aborts under them.
+        stuck_calls: once stopped: calls that ran beyond their time and cannot be ended (see
+            Limits). Their threads still run, so the process should end by os._exit: Python's way
+            out aborts under them.
     """
 
     def __init__(
@@ -133,7 +139,8 @@ class WebsocketServerWorker(VirtualWorker):
         if client_ca_path is not None and cert_path is None:
             raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
         audit = AuditLog(audit_path) if audit_path is not None else None
-        # A server is no proxy: the local worker does not list it, so one process may hold both of an id.
+        # A server is no proxy: the local worker does not list it, so one process may hold both of
+        # an id.
         super().__init__(
             hook,
             id,
@@ -167,7 +174,8 @@ class WebsocketServerWorker(VirtualWorker):
         """Listen and serve.
 
         Args:
-            block: whether to return only when the server is stopped, by Ctrl-C or by `stop` from another thread.
+            block: whether to return only when the server is stopped, by Ctrl-C or by `stop` from
+                another thread.
 
         Raises:
             AddressInUse: the address cannot be listened on (also an OSError).
@@ -175,18 +183,22 @@ class WebsocketServerWorker(VirtualWorker):
             RuntimeError: the server is running already.
         """
         if self._running is not None:
-            raise RuntimeError(f"worker {self.id!r} is already serving at {self.url}; call stop() first.")
+            raise RuntimeError(
+                f"worker {self.id!r} is already serving at {self.url}; call stop() first."
+            )
         running = _Running(self)
         running.start()
         self._running = running
         if self._token is None and not is_loopback(self.host):
             logger.warning(
-                "worker %s listens on %s without a token: whoever reaches its port may run models on its data. "
-                "Set SYFT_TOKEN or token=, or listen on localhost.",
+                "worker %s listens on %s without a token: whoever reaches its port may run "
+                "models on its data. Set SYFT_TOKEN or token=, or listen on localhost.",
                 self.id,
                 self.host,
             )
-        logger.info("worker %s serves at %s (listening on %s)", self.id, self.url, running.addresses())
+        logger.info(
+            "worker %s serves at %s (listening on %s)", self.id, self.url, running.addresses()
+        )
         if block:
             print(f"Worker {self.id} is serving at {self.url}. Press CTRL-C to stop.", flush=True)
             try:
@@ -197,7 +209,10 @@ class WebsocketServerWorker(VirtualWorker):
                 self.stop()
 
     def stop(self) -> None:
-        """Close all connections and stop serving. Training in progress ends before its next batch."""
+        """Close all connections and stop serving.
+
+        Training in progress ends before its next batch.
+        """
         running, self._running = self._running, None
         if running is not None:
             running.stop()
@@ -215,11 +230,15 @@ class _Running:
         self._worker = worker
         self._token = secrets.token_urlsafe(32) if worker._makes_token else worker._token
         self._dispatcher = worker._dispatcher
-        usable = worker.loop is not None and not worker.loop.is_running() and not worker.loop.is_closed()
+        usable = (
+            worker.loop is not None and not worker.loop.is_running() and not worker.loop.is_closed()
+        )
         self._loop = worker.loop if usable and worker.loop is not None else asyncio.new_event_loop()
         self._guard = self._dispatcher.guard
         limits = self._guard.limits
-        self._compute = ComputeThread(str(worker.id), limits.call_seconds + STUCK_SECONDS, limits.stuck_calls)
+        self._compute = ComputeThread(
+            str(worker.id), limits.call_seconds + STUCK_SECONDS, limits.stuck_calls
+        )
         self._server: Server | None = None
         self._thread = threading.Thread(target=self._serve, name=f"serve-{worker.id}", daemon=True)
         self._ready = threading.Event()
@@ -305,14 +324,18 @@ class _Running:
 
     @contextlib.contextmanager
     def _published_token(self) -> Iterator[None]:
-        """Have the user's programs find the token while the context lasts, if the worker made it."""
+        """Have the user's programs find the token while the context lasts, if the worker made
+        it.
+        """
         with contextlib.ExitStack() as stack:
             if self._worker._makes_token and self._token is not None and self._server is not None:
                 addresses = [socket.getsockname()[:2] for socket in self._server.sockets]
                 try:
                     stack.enter_context(token_files.published(self._token, addresses))
                 except OSError as reason:
-                    raise TokenNotKept(str(self._worker.id), self._worker.url, str(reason)) from None
+                    raise TokenNotKept(
+                        str(self._worker.id), self._worker.url, str(reason)
+                    ) from None
             yield
 
     async def _connection(self, connection: ServerConnection) -> None:
@@ -326,7 +349,9 @@ class _Running:
         except ConnectionClosed:
             pass
         except MalformedMessage as error:
-            logger.warning("worker %s: a connection is closed: %s", self._worker.id, printable(str(error)))
+            logger.warning(
+                "worker %s: a connection is closed: %s", self._worker.id, printable(str(error))
+            )
             await connection.close(1002, str(error)[:120])
         finally:
             for task, job in jobs.items():
@@ -336,7 +361,9 @@ class _Running:
                 self._disconnected(session)
 
     async def _greet(self, connection: ServerConnection) -> Session:
-        """Read the greeting, answer it, and return the coordinator's session, a new one or that of before."""
+        """Read the greeting, answer it, and return the coordinator's session, a new one or that of
+        before.
+        """
         seconds = self._guard.limits.handshake_seconds
         try:
             frame = await asyncio.wait_for(connection.recv(), seconds)
@@ -348,8 +375,15 @@ class _Running:
             # An answer in this side's version lets the other side name both versions.
             await connection.send(failure(0, "hello", error))
             raise
-        arguments = request.arguments if isinstance(request, wire.Request) and request.command == "hello" else {}
-        name, limit = arguments.get("session"), arguments.get("max_message_bytes", wire.MAX_MESSAGE_BYTES)
+        arguments = (
+            request.arguments
+            if isinstance(request, wire.Request) and request.command == "hello"
+            else {}
+        )
+        name, limit = (
+            arguments.get("session"),
+            arguments.get("max_message_bytes", wire.MAX_MESSAGE_BYTES),
+        )
         if not isinstance(name, str) or len(name) > _LONGEST_NAME or not isinstance(limit, int):
             raise MalformedMessage("the first message is no greeting")
         try:
@@ -371,9 +405,15 @@ class _Running:
         return session
 
     async def _answer(
-        self, connection: ServerConnection, session: Session, frame: str | bytes, jobs: dict[asyncio.Task[None], Job]
+        self,
+        connection: ServerConnection,
+        session: Session,
+        frame: str | bytes,
+        jobs: dict[asyncio.Task[None], Job],
     ) -> None:
-        """Answer one request: at once if it is quick, else when its turn in the compute thread has come."""
+        """Answer one request: at once if it is quick, else when its turn in the compute thread has
+        come.
+        """
         data = _binary(frame)
         accept = self._dispatcher.accept
         large = len(data) > _LARGE
@@ -382,7 +422,9 @@ class _Running:
             limit = self._guard.limits.queued_calls
             if session.queued >= limit:
                 what = "the calls of one coordinator that wait"
-                refusal = LimitExceeded(str(self._worker.id), what, session.queued + 1, limit, "queued_calls")
+                refusal = LimitExceeded(
+                    str(self._worker.id), what, session.queued + 1, limit, "queued_calls"
+                )
                 self._guard.record_refusal(session.caller, job.call, refusal)
                 await connection.send(failure(job.request_id, job.call, refusal))
                 return
@@ -393,20 +435,28 @@ class _Running:
         else:
             run = self._dispatcher.run
             at_once = job.place == "loop" and not large  # another thread would cost more
-            await connection.send(fragments(run(job) if at_once else await asyncio.to_thread(run, job)))
+            await connection.send(
+                fragments(run(job) if at_once else await asyncio.to_thread(run, job))
+            )
 
     async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
         context = contextvars.copy_context()
         try:
-            reply = await self._loop.run_in_executor(self._compute, context.run, self._dispatcher.run, job)
+            reply = await self._loop.run_in_executor(
+                self._compute, context.run, self._dispatcher.run, job
+            )
         except LimitExceeded as error:  # it did not end in time, and never may
             self._guard.record_refusal(job.session.caller, job.call, error, error.observed)
             reply = failure(job.request_id, job.call, error)
-        with contextlib.suppress(ConnectionClosed):  # the coordinator has gone; so has the use of its reply
+        with contextlib.suppress(
+            ConnectionClosed
+        ):  # the coordinator has gone; so has the use of its reply
             await connection.send(fragments(reply))
 
     @staticmethod
-    def _finished(session: Session, jobs: dict[asyncio.Task[None], Job], task: asyncio.Task[None]) -> None:
+    def _finished(
+        session: Session, jobs: dict[asyncio.Task[None], Job], task: asyncio.Task[None]
+    ) -> None:
         session.queued -= 1
         jobs.pop(task)
 

@@ -1,6 +1,7 @@
 """What both ends of a connection agree on: intervals, sizes of pieces, ports.
 
-They are read where they are used (`settings.PING_INTERVAL`), so that a test can shorten them for both ends at once.
+They are read where they are used (`settings.PING_INTERVAL`), so that a test can shorten them for
+both ends at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a worker has for the opening handshake, once it has accepted the connection."""
 PING_INTERVAL = 20.0
-"""Seconds of silence after which a side pings; as many again without an answer end the connection (40 in all)."""
+"""Seconds of silence after which a side pings; as many again without an answer end the connection
+(40 in all)."""
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side has to take part in closing a connection."""
 TIMEOUTS = (TimeoutError, asyncio.TimeoutError, FutureTimeout)
@@ -27,8 +29,8 @@ _MAX_FRAGMENTS = 4000
 def fragments(frame: bytes) -> bytes | Iterator[memoryview]:
     """Return a message as `websockets` shall send it: in pieces, if it is large.
 
-    A message in one piece is copied as a whole at each step of sending and receiving; pieces are copied one by one,
-    and pings pass between them.
+    A message in one piece is copied as a whole at each step of sending and receiving; pieces are
+    copied one by one, and pings pass between them.
     """
     if len(frame) <= _FRAGMENT:
         return frame

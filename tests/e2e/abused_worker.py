@@ -1,4 +1,5 @@
-"""A worker in a process of its own, with a small dataset and tight limits; test_abuse.py talks to it.
+"""A worker in a process of its own, with a small dataset and tight limits; test_abuse.py talks to
+it.
 
 Prints its port, and serves until standard input ends.
 """
@@ -24,7 +25,8 @@ LIMITS = Limits(
 
 
 def warm_up():
-    """Have torch import what the first training of a process needs; that is no coordinator's time."""
+    """Have torch import what the first training of a process needs; that is no coordinator's
+    time."""
     worker = sy.VirtualWorker(id="warm")
     worker.add_dataset(blobs(), "blobs")
     make_config().send(worker)

@@ -1,38 +1,44 @@
-"""Call every allowed operator with hostile arguments, and say which calls crash, leak memory or grow without bound.
+"""Call every allowed operator with hostile arguments, and say which calls crash, leak memory or
+grow without bound.
 
-A coordinator's graph may call any allowed operator with any tensors and constants, so an operator has to be safe by
-itself, or be guarded by a check, or be refused. The operators are called as a graph calls them, behind the guards of
-syft/graph/guards.py and the bounds of sizes.py; with --unguarded, torch's own are.
+A coordinator's graph may call any allowed operator with any tensors and constants, so an operator
+has to be safe by itself, or be guarded by a check, or be refused. The operators are called as a
+graph calls them, behind the guards of syft/graph/guards.py and the bounds of sizes.py; with
+--unguarded, torch's own are.
 
     python -m tests.e2e.audit_operators [--jobs N] [--cases N] [--seed N] [--unguarded] [NAME ...]
 
-NAME is an operator without its overload, such as aten::conv2d, allowed or not; without names, the whole list is
-audited (with --jobs 2 --cases 90 in about ten minutes). It needs Linux and a C compiler. The table of findings is
-written to operator_audit.json.
+NAME is an operator without its overload, such as aten::conv2d, allowed or not; without names, the
+whole list is audited (with --jobs 2 --cases 90 in about ten minutes). It needs Linux and a C
+compiler. The table of findings is written to operator_audit.json.
 
-When a new torch comes, or an operator is to be added to the list: run it over the whole list with a new --seed, then
-with --cases 400 over what is new. Read what is not "safe" in the table, with --unguarded to see what torch itself
-does; write a guard, or take the operator off the list; add a valid call to `operator_samples.py` for what is "invalid";
-run again until nothing is left.
+When a new torch comes, or an operator is to be added to the list: run it over the whole list with a
+new --seed, then with --cases 400 over what is new. Read what is not "safe" in the table, with
+--unguarded to see what torch itself does; write a guard, or take the operator off the list; add a
+valid call to `operator_samples.py` for what is "invalid"; run again until nothing is left.
 
-How it works: the process starts itself again on `guarded_malloc.c`, under which each tensor ends at an unmapped page
-and new memory is filled with a known byte. Each overload gets valid calls (torch's own samples, the table in
-`operator_samples.py`, or tensors of plain shapes), and then the same calls with one or two arguments made hostile.
-A child process makes each call twice, with different bytes in the new memory, forward and, where an argument is
-floating point, backward. The findings:
+How it works: the process starts itself again on `guarded_malloc.c`, under which each tensor ends at
+an unmapped page and new memory is filled with a known byte. Each overload gets valid calls (torch's
+own samples, the table in `operator_samples.py`, or tensors of plain shapes), and then the same
+calls with one or two arguments made hostile. A child process makes each call twice, with different
+bytes in the new memory, forward and, where an argument is floating point, backward. The findings:
 
-- crash: a signal. The innermost functions are named: an access outside of a tensor always ends here.
+- crash: a signal. The innermost functions are named: an access outside of a tensor always ends
+  here.
 - leak: results that depend on the byte in new memory, so that they show what nobody wrote.
 - write: something wrote in front of a block.
 - unbounded: more than 1 GB or 2 s from small arguments.
-- view: a result of more than 2**28 elements that takes no memory itself (expand), but whose copy would.
-- alias: a result shares its memory with an argument, but not the version counter by which autograd notices that saved
-  tensors were overwritten.
+- view: a result of more than 2**28 elements that takes no memory itself (expand), but whose copy
+  would.
+- alias: a result shares its memory with an argument, but not the version counter by which autograd
+  notices that saved tensors were overwritten.
 - kind: a result that is not a plain tensor on the processor (meta, nested, sparse, quantized).
-- invalid: no call among the samples succeeded, so that the hostile calls say little. Add one to the table.
+- invalid: no call among the samples succeeded, so that the hostile calls say little. Add one to the
+  table.
 
-Left out are the overloads that write to `out=`, those with names of dimensions, streams, storages or C++ classes, and
-those of any number of arguments (prim::TupleUnpack), which cannot be called without an interpreter.
+Left out are the overloads that write to `out=`, those with names of dimensions, streams, storages
+or C++ classes, and those of any number of arguments (prim::TupleUnpack), which cannot be called
+without an interpreter.
 """
 
 from __future__ import annotations
@@ -69,7 +75,24 @@ MANY = 1 << 28  # elements of a view that count as unbounded
 FINDINGS = 12  # deaths of one overload after which its audit ends
 BYTES = (0xA5, 0x3C)  # what new memory holds in the first and in the second call
 
-INTS = [0, -1, 1, 2, 3, -2, 7, 64, 1000, 2**31 - 1, 2**31, 10**12, 2**62, 2**63 - 1, -(2**63), -(10**12)]
+INTS = [
+    0,
+    -1,
+    1,
+    2,
+    3,
+    -2,
+    7,
+    64,
+    1000,
+    2**31 - 1,
+    2**31,
+    10**12,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+    -(10**12),
+]
 FLOATS = [0.0, -1.0, 1.5, float("nan"), float("inf"), -float("inf"), 1e300, 1e18, 1e-300]
 STRINGS = [
     "none", "mean", "sum", "constant", "reflect", "replicate", "circular", "valid", "same", "nearest", "linear",
@@ -154,7 +177,9 @@ TENSORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     **{f"to {dtype}": _cast(dtype) for dtype in TRIED[:-1]},
 }
 for _value in (2**63 - 1, -(2**63), 2**40):
-    TENSORS[f"forged {_value}"] = lambda t, v=_value: _forged(v)(t.to(torch.int64) if t.dtype == torch.int32 else t)
+    TENSORS[f"forged {_value}"] = lambda t, v=_value: _forged(v)(
+        t.to(torch.int64) if t.dtype == torch.int32 else t
+    )
 
 Mutation = tuple[str, Any]  # ("tensor", name), ("value", value) or ("item", (index, Mutation))
 
@@ -172,9 +197,15 @@ def mutations(value: object, kind: str) -> list[Mutation]:
     elif "ScalarType" in kind:
         found += [("value", dtype) for dtype in TRIED]
     elif "Layout" in kind:
-        found += [("value", layout) for layout in (torch.sparse_coo, torch.sparse_csr, torch._mkldnn, torch.jagged)]
+        found += [
+            ("value", layout)
+            for layout in (torch.sparse_coo, torch.sparse_csr, torch._mkldnn, torch.jagged)
+        ]
     elif "MemoryFormat" in kind:
-        found += [("value", form) for form in (torch.channels_last, torch.channels_last_3d, torch.preserve_format)]
+        found += [
+            ("value", form)
+            for form in (torch.channels_last, torch.channels_last_3d, torch.preserve_format)
+        ]
     elif "Device" in kind:
         found += [("value", torch.device("meta"))]
     elif "Generator" in kind:
@@ -183,7 +214,12 @@ def mutations(value: object, kind: str) -> list[Mutation]:
         found += [("value", not value)]
     elif "List" in kind:
         items = list(value) if isinstance(value, list | tuple) else []
-        found += [("value", []), ("value", items + items[-1:]), ("value", items[:-1]), ("value", items * 30)]
+        found += [
+            ("value", []),
+            ("value", items + items[-1:]),
+            ("value", items[:-1]),
+            ("value", items * 30),
+        ]
         inner = re.sub(r"^(Optional\[)?List\[", "", kind)
         if "int" in inner or "Int" in inner:
             found += [("value", [n] * max(1, len(items))) for n in INTS]
@@ -226,7 +262,12 @@ def exact(value: Any) -> Any:
     """Return a copy whose tensors have blocks of their own, as short as their elements allow."""
     if isinstance(value, list | tuple):
         return [exact(item) for item in value]
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_meta or value.is_quantized:
+    if (
+        not isinstance(value, torch.Tensor)
+        or value.layout != torch.strided
+        or value.is_meta
+        or value.is_quantized
+    ):
         return value
     value = value.detach()
     shape = value.shape
@@ -248,7 +289,11 @@ def described(value: Any) -> str:
             text += f" strides {value.stride()}"
         if value.dtype in (torch.int64, torch.int32) and 0 < value.numel() <= 12:
             text += f" = {value.tolist()}"
-        elif value.is_floating_point() and value.dtype.itemsize > 1 and not bool(value.reshape(-1).isfinite().all()):
+        elif (
+            value.is_floating_point()
+            and value.dtype.itemsize > 1
+            and not bool(value.reshape(-1).isfinite().all())
+        ):
             text += " with nan or inf"
         return text
     text = repr(value)
@@ -263,7 +308,8 @@ class Overload:
 
     Args:
         schema: its schema.
-        guarded: call it as graphs do, behind its guards; one that graphs cannot call has no function then.
+        guarded: call it as graphs do, behind its guards; one that graphs cannot call has no
+            function then.
     """
 
     def __init__(self, schema: Any, guarded: bool) -> None:
@@ -273,7 +319,11 @@ class Overload:
         self.call = found[0] if found else None
         if guarded:
             operator = operators.resolve(self.name)
-            self.call = operator.function if operator is not None and operator.positional is not None else None
+            self.call = (
+                operator.function
+                if operator is not None and operator.positional is not None
+                else None
+            )
         self.guarded = guarded
         self.pointwise = bool(found) and torch.Tag.pointwise in found[2]
         self.arguments = [(a.name, str(a.real_type), a.kwarg_only) for a in schema.arguments]
@@ -281,7 +331,11 @@ class Overload:
     def run(self, values: list[Any]) -> Any:
         """Return the result of a call with the values in the schema's order."""
         split = len([1 for _, _, by_name in self.arguments if not by_name])
-        named = {name: value for (name, _, by_name), value in zip(self.arguments, values, strict=True) if by_name}
+        named = {
+            name: value
+            for (name, _, by_name), value in zip(self.arguments, values, strict=True)
+            if by_name
+        }
         return self.call(*values[:split], **named)
 
 
@@ -299,7 +353,8 @@ def overloads(names: list[str], guarded: bool) -> list[Overload]:
             found.append(overload)
     # Those that take no tensor say least, and come last.
     return sorted(
-        {o.name: o for o in found}.values(), key=lambda o: ("Tensor" not in str(o.schema), o.pointwise, o.name)
+        {o.name: o for o in found}.values(),
+        key=lambda o: ("Tensor" not in str(o.schema), o.pointwise, o.name),
     )
 
 
@@ -319,7 +374,8 @@ class Recorder(TorchDispatchMode):
 
 
 def torch_samples() -> dict[str, list[tuple[Any, Any]]]:
-    """Return calls of torch's own test samples, by overload where they were seen to run, else by operator."""
+    """Return calls of torch's own test samples, by overload where they were seen to run, else by
+    operator."""
     # The module of the samples asks for a test helper that the samples do not need.
     sys.modules.setdefault("expecttest", types.SimpleNamespace(TestCase=object))  # type: ignore[arg-type]
     from torch.testing._internal.common_methods_invocations import op_db
@@ -330,7 +386,9 @@ def torch_samples() -> dict[str, list[tuple[Any, Any]]]:
             if dtype not in info.dtypes:
                 continue
             try:
-                samples = [s for s, _ in zip(info.sample_inputs("cpu", dtype), range(6), strict=False)]
+                samples = [
+                    s for s, _ in zip(info.sample_inputs("cpu", dtype), range(6), strict=False)
+                ]
             except Exception:
                 continue
             for sample in samples:
@@ -373,7 +431,8 @@ def plain_values() -> list[Callable[[str, str], Any]]:
 
 
 def bind(overload: Overload, args: Any, kwargs: Any) -> list[Any] | None:
-    """Return a call's values in the schema's order, with defaults; None if the call is of another overload."""
+    """Return a call's values in the schema's order, with defaults; None if the call is of another
+    overload."""
     values, args, kwargs = [], list(args), dict(kwargs)
     for argument, (name, _, _) in zip(overload.schema.arguments, overload.arguments, strict=True):
         if args and name not in kwargs:
@@ -434,8 +493,11 @@ class Guard:
 
 
 def refuse(overload: Overload, values: list[Any]) -> None:
-    """Leave a case that no graph can be: a model with tensors of other dtypes is refused when it arrives."""
-    if overload.guarded and not all(t.dtype in DTYPES.values() and not t.is_meta for t in tensors_of(values)):
+    """Leave a case that no graph can be: a model with tensors of other dtypes is refused when it
+    arrives."""
+    if overload.guarded and not all(
+        t.dtype in DTYPES.values() and not t.is_meta for t in tensors_of(values)
+    ):
         raise Leave
 
 
@@ -449,7 +511,9 @@ def with_gradients(value: Any, in_place: bool) -> Any:
     return value
 
 
-def run_once(overload: Overload, values: list[Any], gradients: bool, contiguous: bool) -> tuple[list[Any], list[Any]]:
+def run_once(
+    overload: Overload, values: list[Any], gradients: bool, contiguous: bool
+) -> tuple[list[Any], list[Any]]:
     """Return the results of a call, and those together with the gradients."""
     in_place = overload.schema.name.endswith("_")
     leaves = list(tensors_of(values))
@@ -481,11 +545,19 @@ def image(value: Any) -> Any:
     if value.numel() > MANY:
         return f"view {value.numel()}"
     value = value.detach().resolve_conj().resolve_neg().contiguous()
-    return (str(value.dtype), tuple(value.shape), value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return (
+        str(value.dtype),
+        tuple(value.shape),
+        value.reshape(-1).view(torch.uint8).numpy().tobytes(),
+    )
 
 
 def examine(
-    guard: Guard, overload: Overload, case: Callable[[], list[Any]], gradients: bool, contiguous: bool
+    guard: Guard,
+    overload: Overload,
+    case: Callable[[], list[Any]],
+    gradients: bool,
+    contiguous: bool,
 ) -> dict[str, str]:
     """Return what is wrong with a case: the kind of finding -> what was observed. Runs in a child."""
     images, found = [], {}
@@ -555,7 +627,9 @@ def hidden_aliases(overload: Overload, values: list[Any]) -> str | None:
     given = [t for t in tensors_of(values) if t.layout == torch.strided]
     with torch.no_grad():
         result = overload.run(values)
-        for number, out in enumerate(tensors_of(list(result) if isinstance(result, list | tuple) else [result])):
+        for number, out in enumerate(
+            tensors_of(list(result) if isinstance(result, list | tuple) else [result])
+        ):
             for t in given:
                 if out is t or out.layout != torch.strided or out.is_meta or not out.numel():
                     continue
@@ -581,7 +655,9 @@ class Child:
                 with os.fdopen(write, "w", buffering=1) as told:
                     for number in numbers:
                         told.write(json.dumps([number, "started"]) + "\n")
-                        signal.setitimer(signal.ITIMER_PROF, TIMEOUT)  # ends the process, in the middle of a kernel too
+                        signal.setitimer(
+                            signal.ITIMER_PROF, TIMEOUT
+                        )  # ends the process, in the middle of a kernel too
                         told.write(json.dumps([number, work(number)]) + "\n")
             finally:
                 os._exit(0)
@@ -589,7 +665,8 @@ class Child:
         self._read = os.fdopen(read, "rb", buffering=0)
 
     def messages(self) -> Iterator[tuple[int, object]]:
-        """Yield what the child tells; the last may be ("timeout") or ("signal N ...") of a case that did not end."""
+        """Yield what the child tells; the last may be ("timeout") or ("signal N ...") of a case
+        that did not end."""
         rest, current = b"", -1
         while True:
             ready, _, _ = select.select([self._read], [], [], 10 * TIMEOUT)
@@ -615,7 +692,11 @@ class Child:
             yield current, "timeout"
         elif os.WIFSIGNALED(status) or current >= 0:
             self.crash.seek(0)
-            yield current, crash_text(self.crash.read().decode(errors="replace")) or f"signal, status {status}"
+            yield (
+                current,
+                crash_text(self.crash.read().decode(errors="replace"))
+                or f"signal, status {status}",
+            )
 
 
 def crash_text(report: str) -> str:
@@ -625,8 +706,16 @@ def crash_text(report: str) -> str:
         return ""
     names = re.findall(r"\((_Z\w+|[a-z_]\w+)\+0x", "\n".join(lines[1:]))
     names = [n for n in names if not n.startswith(("guard_", "gsignal", "abort", "raise"))][:6]
-    plain = subprocess.run(["c++filt", *names], capture_output=True, text=True).stdout.split("\n") if names else []
-    short = [re.sub(r"\(.*|<.*", "", name) for name in plain if name and not name.startswith(("_Py", "Py"))]
+    plain = (
+        subprocess.run(["c++filt", *names], capture_output=True, text=True).stdout.split("\n")
+        if names
+        else []
+    )
+    short = [
+        re.sub(r"\(.*|<.*", "", name)
+        for name in plain
+        if name and not name.startswith(("_Py", "Py"))
+    ]
     where = dict.fromkeys(short) or re.findall(r"([^/]+\.so[.\d]*\(\+0x\w+)\)", report)[2:4]
     return f"{lines[0].split(' at ')[0]} in {' < '.join(where)}"
 
@@ -672,7 +761,10 @@ def audit(
     budget = count // 3 if plain else count
     singles, doubles = [], []
     for base in bases:
-        options = [[(i, m) for m in mutations(value, overload.arguments[i][1])] for i, value in enumerate(base)]
+        options = [
+            [(i, m) for m in mutations(value, overload.arguments[i][1])]
+            for i, value in enumerate(base)
+        ]
         singles += [(base, [one]) for choices in options for one in choices]
         full = [choices for choices in options if choices]
         for _ in range(budget):
@@ -715,11 +807,22 @@ def audit(
         found["invalid"] = {"observed": why, "times": 1}
     order = ("crash", "write", "leak", "unbounded", "view", "kind", "alias", "invalid")
     verdict = next((kind for kind in order if kind in found), "safe")
-    return {"schema": str(overload.schema), "verdict": verdict, "valid": len(valid), "cases": len(cases), **found}
+    return {
+        "schema": str(overload.schema),
+        "verdict": verdict,
+        "valid": len(valid),
+        "cases": len(cases),
+        **found,
+    }
 
 
 def note(
-    found: dict[str, dict[str, Any]], kind: str, observed: str, overload: Overload, values: list[Any], backward: bool
+    found: dict[str, dict[str, Any]],
+    kind: str,
+    observed: str,
+    overload: Overload,
+    values: list[Any],
+    backward: bool,
 ) -> None:
     """Keep a finding: up to four different observations of a kind, each with its first example."""
     entry = found.setdefault(kind, {"times": 0, "examples": {}})
@@ -727,7 +830,8 @@ def note(
     key = re.sub(r"[\d.]+e\+\d+|\d+\.\d s", "N", observed)
     if len(entry["examples"]) < 4 and key not in entry["examples"]:
         call = ", ".join(
-            f"{name}={described(value)}" for (name, _, _), value in zip(overload.arguments, values, strict=True)
+            f"{name}={described(value)}"
+            for (name, _, _), value in zip(overload.arguments, values, strict=True)
         )
         entry["examples"][key] = {"observed": observed, "call": call, "backward": backward}
 
@@ -735,11 +839,21 @@ def note(
 def main() -> None:
     """Audit the operators named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="operators without overload, such as aten::conv2d")
-    parser.add_argument("--out", type=Path, default=Path("operator_audit.json"), help="where the table goes")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="operators without overload, such as aten::conv2d"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("operator_audit.json"), help="where the table goes"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--unguarded", action="store_true", help="call torch's own operators, without guards")
-    parser.add_argument("--quick", action="store_true", help="leave out torch's own samples, which take 20 s to make")
+    parser.add_argument(
+        "--unguarded", action="store_true", help="call torch's own operators, without guards"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="leave out torch's own samples, which take 20 s to make",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed tries other combinations")
     parser.add_argument("--cases", type=int, default=150, help="hostile calls an overload, at most")
     options = parser.parse_args()
@@ -747,9 +861,13 @@ def main() -> None:
         source = Path(__file__).with_name("guarded_malloc.c")
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder, "guarded_malloc.so")
-            subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-fno-builtin", "-o", library, source], check=True)
+            subprocess.run(
+                ["cc", "-shared", "-fPIC", "-O1", "-fno-builtin", "-o", library, source], check=True
+            )
             command = [sys.executable, "-m", "tests.e2e.audit_operators", *sys.argv[1:]]
-            raise SystemExit(subprocess.run(command, env={**os.environ, "LD_PRELOAD": str(library)}).returncode)
+            raise SystemExit(
+                subprocess.run(command, env={**os.environ, "LD_PRELOAD": str(library)}).returncode
+            )
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     guard = Guard()
@@ -778,7 +896,8 @@ def main() -> None:
     lines.unlink()
     if failed or len(table) < len(todo):
         raise SystemExit(
-            f"audit failed: {len(table)} of {len(todo)} overloads have a verdict; see the traceback above."
+            f"audit failed: {len(table)} of {len(todo)} overloads have a verdict; see the "
+            "traceback above."
         )
 
 

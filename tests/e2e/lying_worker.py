@@ -1,6 +1,7 @@
 """A worker whose replies are not what was asked for, in another way in each round.
 
-It lies below the API: what the worker's class returned is exchanged for something else in the reply.
+It lies below the API: what the worker's class returned is exchanged for something else in the
+reply.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,12 @@ LIES_IN_THE_STATE: dict[str, Callable[[State], State]] = {
     "wrong names": lambda state: {f"other.{name}": tensor for name, tensor in state.items()},
     "wrong shapes": lambda state: {name: tensor.unsqueeze(0) for name, tensor in state.items()},
     "wrong dtypes": lambda state: {name: tensor.double() for name, tensor in state.items()},
-    "NaN": lambda state: {name: torch.full_like(tensor, torch.nan) for name, tensor in state.items()},
-    "inf": lambda state: {name: torch.full_like(tensor, torch.inf) for name, tensor in state.items()},
+    "NaN": lambda state: {
+        name: torch.full_like(tensor, torch.nan) for name, tensor in state.items()
+    },
+    "inf": lambda state: {
+        name: torch.full_like(tensor, torch.inf) for name, tensor in state.items()
+    },
     "another architecture": lambda _: torch.nn.Linear(784, 10).state_dict(),
 }
 LIES_IN_THE_ANSWER: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -32,7 +37,8 @@ LIES = (*LIES_IN_THE_STATE, *LIES_IN_THE_ANSWER, ODD_FAILURE, LATE)
 
 
 class LyingWorker(Worker):
-    """A worker that tells the truth in the first round, then each of the lies, then the truth again."""
+    """A worker that tells the truth in the first round, then each of the lies, then the truth
+    again."""
 
     def __init__(self, id: str) -> None:
         super().__init__("127.0.0.1", 0, id)
@@ -59,5 +65,7 @@ class LyingWorker(Worker):
             answer = LIES_IN_THE_ANSWER[self._lie](answer)
         elif self._lie == ODD_FAILURE:
             fields = {"worker": [1], "seconds": "long"}
-            return wire.encode(wire.Failure(request_id, "CallTimeout\n", "\x1b[2J\nodd", fields, "", "\x00"))
+            return wire.encode(
+                wire.Failure(request_id, "CallTimeout\n", "\x1b[2J\nodd", fields, "", "\x00")
+            )
         return wire.encode(wire.Reply(request_id, answer))

@@ -1,7 +1,9 @@
-"""Valid calls for the audit of operators: what neither torch's own samples nor tensors of plain shapes reach.
+"""Valid calls for the audit of operators: what neither torch's own samples nor tensors of plain
+shapes reach.
 
-One entry an operator, a list of calls; a call is its arguments in the schema's order, the last ones may be missing.
-The shape letters: N batch, C channels, T steps, I inputs, H hidden units, E embedding.
+One entry an operator, a list of calls; a call is its arguments in the schema's order, the last ones
+may be missing. The shape letters: N batch, C channels, T steps, I inputs, H hidden units, E
+embedding.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def _i(*values: int) -> torch.Tensor:
     return torch.tensor(values)
 
 
-def _cells(gates: int, biases: bool = True, layers: int = 1, directions: int = 1) -> list[torch.Tensor]:
+def _cells(
+    gates: int, biases: bool = True, layers: int = 1, directions: int = 1
+) -> list[torch.Tensor]:
     """Return the weights of a recurrent layer with I = 5, H = 6."""
     weights = []
     for layer in range(layers):
@@ -40,7 +44,17 @@ def _recurrent(gates: int) -> list[tuple[Any, ...]]:
     return [
         (_f(4, 3, 5), state(), _cells(gates), True, 1, 0.0, True, False, False),
         (_f(4, 3, 5), state(), _cells(gates), True, 1, 0.0, False, False, False),
-        (_f(3, 4, 5), state(4), _cells(gates, layers=2, directions=2), True, 2, 0.1, True, True, True),
+        (
+            _f(3, 4, 5),
+            state(4),
+            _cells(gates, layers=2, directions=2),
+            True,
+            2,
+            0.1,
+            True,
+            True,
+            True,
+        ),
         (_f(4, 3, 5), state(), _cells(gates, biases=False), False, 1, 0.0, True, False, False),
         (_f(6, 5), _i(3, 2, 1), state(), _cells(gates), True, 1, 0.0, True, False),
         (_f(6, 5), _i(3, 2, 1), state(), _cells(gates), True, 1, 0.0, False, False),
@@ -54,9 +68,14 @@ def _cell(gates: int) -> list[tuple[Any, ...]]:
 
 
 def _resize(dims: int) -> list[tuple[Any, ...]]:
-    """Return calls of the forms (input, size, scale, ...) and (input, size, align_corners, scale ...)."""
+    """Return calls of the forms (input, size, scale, ...) and (input, size, align_corners, scale
+    ...)."""
     image = _f(2, 3, *([6] * dims))
-    modes = {1: ["nearest", "linear"], 2: ["nearest", "bilinear", "bicubic", "area"], 3: ["nearest", "trilinear"]}
+    modes = {
+        1: ["nearest", "linear"],
+        2: ["nearest", "bilinear", "bicubic", "area"],
+        3: ["nearest", "trilinear"],
+    }
     return [(image, 8, None, mode) for mode in modes[dims]] + [(image, None, 2.0, mode) for mode in modes[dims]] + [
         (image, [8] * dims, None, mode) for mode in modes[dims]
     ] + [(image, None, [2.0] * dims, mode) for mode in modes[dims]] + [(image, None, 2, "nearest")]  # fmt: skip
@@ -73,7 +92,10 @@ def _vec(dims: int, corners: bool) -> list[tuple[Any, ...]]:
 
 def _pool(dims: int) -> list[tuple[Any, ...]]:
     image = _f(2, 3, *([8] * dims))
-    return [(image, [2] * dims, [2] * dims, [1] * dims), (image, [3] * dims, [2] * dims, [1] * dims, [2] * dims)]
+    return [
+        (image, [2] * dims, [2] * dims, [1] * dims),
+        (image, [3] * dims, [2] * dims, [1] * dims, [2] * dims),
+    ]
 
 
 _MASK = torch.tensor([[True, True, True, False], [True, True, False, False]])  # N 2, T 4
@@ -89,7 +111,10 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     + [(x := _f(2, 4, 8), x, x, 8, 2, *_LAYER, ~_MASK, False, True, 1)],
     "aten::_nested_tensor_from_mask": [(_f(2, 4, 8), _MASK, True)],
     "aten::_nested_tensor_from_mask_left_aligned": [(_f(2, 4, 8), _MASK)],
-    "aten::_pack_padded_sequence": [(_f(4, 3, 5), _i(4, 2, 1), False), (_f(3, 4, 5), _i(4, 2, 1), True)],
+    "aten::_pack_padded_sequence": [
+        (_f(4, 3, 5), _i(4, 2, 1), False),
+        (_f(3, 4, 5), _i(4, 2, 1), True),
+    ],
     "aten::_pad_packed_sequence": [
         (_f(7, 5), _i(3, 2, 1, 1), False, 0.0, 4),
         (_f(7, 5), _i(3, 2, 1, 1), True, 0.0, 6),
@@ -120,17 +145,23 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "aten::adaptive_avg_pool1d": [(_f(2, 3, 8), [3])],
     "aten::adaptive_max_pool1d": [(_f(2, 3, 8), [3])],
     "aten::adaptive_avg_pool3d": [(_f(2, 3, 8, 8, 8), [3, 2, 4])],
-    "aten::affine_grid_generator": [(_f(2, 2, 3), [2, 3, 4, 5], False), (_f(2, 3, 4), [2, 3, 4, 5, 6], True)],
+    "aten::affine_grid_generator": [
+        (_f(2, 2, 3), [2, 3, 4, 5], False),
+        (_f(2, 3, 4), [2, 3, 4, 5, 6], True),
+    ],
     "aten::batch_norm": [
-        (_f(3, 50, 4), _f(50), _f(50), _f(50), _f(50).abs(), training, 0.1, 1e-5, False) for training in (True, False)
+        (_f(3, 50, 4), _f(50), _f(50), _f(50), _f(50).abs(), training, 0.1, 1e-5, False)
+        for training in (True, False)
     ]
     + [(_f(3, 50, 4, 4), None, None, None, None, True, 0.1, 1e-5, True)],
     "aten::native_batch_norm": [
-        (_f(3, 50, 4), _f(50), _f(50), _f(50), _f(50).abs(), training, 0.1, 1e-5) for training in (True, False)
+        (_f(3, 50, 4), _f(50), _f(50), _f(50), _f(50).abs(), training, 0.1, 1e-5)
+        for training in (True, False)
     ]
     + [(_f(3, 50, 4, 4), None, None, None, None, True, 0.1, 1e-5)],
     "aten::instance_norm": [
-        (_f(3, 5, 4), _f(5), _f(5), _f(5), _f(5).abs(), use, 0.1, 1e-5, False) for use in (True, False)
+        (_f(3, 5, 4), _f(5), _f(5), _f(5), _f(5).abs(), use, 0.1, 1e-5, False)
+        for use in (True, False)
     ],
     "aten::bilinear": [(_f(3, 4), _f(3, 5), _f(6, 4, 5), _f(6))],
     "aten::conv1d": [
@@ -143,11 +174,41 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     ],
     "aten::conv3d": [(_f(2, 4, 5, 5, 5), _f(6, 4, 3, 3, 3), _f(6), [1] * 3, "valid")],
     "aten::_convolution": [
-        (_f(2, 4, 8, 8), _f(4, 6, 3, 3), _f(6), [2, 2], [1, 1], [1, 1], True, [1, 1], 1, False, False, True, True),
-        (_f(2, 4, 8, 8), _f(6, 4, 3, 3), _f(6), [1, 1], [1, 1], [2, 1], False, [0, 0], 1, False, False, True, True),
+        (
+            _f(2, 4, 8, 8),
+            _f(4, 6, 3, 3),
+            _f(6),
+            [2, 2],
+            [1, 1],
+            [1, 1],
+            True,
+            [1, 1],
+            1,
+            False,
+            False,
+            True,
+            True,
+        ),
+        (
+            _f(2, 4, 8, 8),
+            _f(6, 4, 3, 3),
+            _f(6),
+            [1, 1],
+            [1, 1],
+            [2, 1],
+            False,
+            [0, 0],
+            1,
+            False,
+            False,
+            True,
+            True,
+        ),
     ],
     "aten::conv_transpose1d": [(_f(2, 4, 8), _f(4, 3, 3), _f(6), [2], [1], [1], 2, [1])],
-    "aten::conv_transpose3d": [(_f(2, 4, 5, 5, 5), _f(4, 6, 3, 3, 3), _f(6), [2] * 3, [1] * 3, [1] * 3, 1, [1] * 3)],
+    "aten::conv_transpose3d": [
+        (_f(2, 4, 5, 5, 5), _f(4, 6, 3, 3, 3), _f(6), [2] * 3, [1] * 3, [1] * 3, 1, [1] * 3)
+    ],
     "aten::conv_tbc": [(_f(8, 2, 4), _f(3, 4, 6), _f(6), 1)],
     "aten::cosine_embedding_loss": [(_f(3, 4), _f(3, 4), _f(3).sign(), 0.1, 1)],
     "aten::cross_entropy_loss": [
@@ -155,9 +216,17 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
         (_f(2, 5, 3), torch.ones(2, 3).long(), _f(5), 0, 2, 0.0),
         (_f(4, 5), _f(4, 5).softmax(-1), _f(5), 1),
     ],
-    "aten::nll_loss": [(_f(4, 50), _i(0, 3, 49, 7), _f(50).abs(), 1, -100), (_f(4, 50), _i(0, 3, 49, 7), _f(50), 0)],
-    "aten::nll_loss_nd": [(_f(4, 50), _i(0, 3, 49, 7), _f(50), 1), (_f(2, 5, 3), torch.ones(2, 3).long(), _f(5), 1)],
-    "aten::nll_loss2d": [(_f(2, 5, 3, 3), torch.ones(2, 3, 3).long(), _f(5), reduction, 2) for reduction in (0, 1, 2)],
+    "aten::nll_loss": [
+        (_f(4, 50), _i(0, 3, 49, 7), _f(50).abs(), 1, -100),
+        (_f(4, 50), _i(0, 3, 49, 7), _f(50), 0),
+    ],
+    "aten::nll_loss_nd": [
+        (_f(4, 50), _i(0, 3, 49, 7), _f(50), 1),
+        (_f(2, 5, 3), torch.ones(2, 3).long(), _f(5), 1),
+    ],
+    "aten::nll_loss2d": [
+        (_f(2, 5, 3, 3), torch.ones(2, 3, 3).long(), _f(5), reduction, 2) for reduction in (0, 1, 2)
+    ],
     "aten::multi_margin_loss": [
         (_f(4, 5), _i(0, 3, 4, 2), 1, 1.0, _f(5), 1),
         (_f(4, 5), _i(0, 3, 4, 2), 2, 1.0, None, 0),
@@ -169,8 +238,14 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
         (_CTC[0], _i(1, 2, 3, 4, 1), _i(10, 9), _i(3, 2), 0, 0, False),
         (_CTC[0], _i(1, 2, 3, 4, 1), [10, 9], [3, 2]),
     ],
-    "aten::einsum": [("ij,jk->ik", [_f(3, 4), _f(4, 5)], None), ("bij,bjk->bik", [_f(2, 3, 4), _f(2, 4, 5)], [0, 1])],
-    "aten::embedding": [(_f(10, 3), _i(1, 2, 9), 2, True, False), (_f(10, 3), _i(1, 2, 9), -1, False, False)],
+    "aten::einsum": [
+        ("ij,jk->ik", [_f(3, 4), _f(4, 5)], None),
+        ("bij,bjk->bik", [_f(2, 3, 4), _f(2, 4, 5)], [0, 1]),
+    ],
+    "aten::embedding": [
+        (_f(10, 3), _i(1, 2, 9), 2, True, False),
+        (_f(10, 3), _i(1, 2, 9), -1, False, False),
+    ],
     "aten::embedding_renorm_": [(_f(10, 3), _i(1, 2, 9), 1.0, 2.0)],
     "aten::embedding_bag": [
         (_f(10, 3), _i(1, 2, 4, 5, 4), _i(0, 3), False, mode, False, weights, last, *pad)
@@ -178,8 +253,12 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
         for last in (False, True)
         for pad in ((), (4,))
     ],
-    "aten::fractional_max_pool2d": [(_f(2, 3, 8, 8), [2, 2], [4, 4], torch.rand(2, 3, 2, generator=_generator))],
-    "aten::fractional_max_pool3d": [(_f(2, 3, 8, 8, 8), [2] * 3, [4] * 3, torch.rand(2, 3, 3, generator=_generator))],
+    "aten::fractional_max_pool2d": [
+        (_f(2, 3, 8, 8), [2, 2], [4, 4], torch.rand(2, 3, 2, generator=_generator))
+    ],
+    "aten::fractional_max_pool3d": [
+        (_f(2, 3, 8, 8, 8), [2] * 3, [4] * 3, torch.rand(2, 3, 3, generator=_generator))
+    ],
     "aten::frobenius_norm": [(_f(3, 4), [0, 1], False), (_f(3, 4), [1], True)],
     "aten::grid_sampler": [
         (_f(2, 3, 6, 6), torch.rand(2, 4, 4, 2, generator=_generator) * 2 - 1, mode, pad, False)
@@ -214,7 +293,13 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
         (_f(2, 3, 2, 2), torch.tensor([5, 7, 13, 15]).view(2, 2).expand(2, 3, 2, 2).clone(), [4, 4])
     ],
     "aten::max_unpool3d": [
-        (_f(2, 3, 2, 2, 2), torch.arange(8).view(2, 2, 2).expand(2, 3, 2, 2, 2).clone(), [4] * 3, [2] * 3, [0] * 3)
+        (
+            _f(2, 3, 2, 2, 2),
+            torch.arange(8).view(2, 2, 2).expand(2, 3, 2, 2, 2).clone(),
+            [4] * 3,
+            [2] * 3,
+            [0] * 3,
+        )
     ],
     "aten::meshgrid": [([_f(3), _f(4)],), ([_f(3), _f(4)], "ij")],
     "aten::norm_except_dim": [(_f(6, 4), 2, 0)],
@@ -227,7 +312,13 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     + [(_f(2, 4, 4, 8), _f(2, 2, 5, 8), _f(2, 2, 5, 8), None, 0.1, False, 0.3, True)],
     "aten::stft": [(_f(2, 100), 16, 4, 16, torch.hann_window(16), False, True, True)],
     "aten::istft": [
-        (torch.stft(_f(2, 100), 16, 4, return_complex=True, window=torch.ones(16)), 16, 4, 16, torch.ones(16))
+        (
+            torch.stft(_f(2, 100), 16, 4, return_complex=True, window=torch.ones(16)),
+            16,
+            4,
+            16,
+            torch.ones(16),
+        )
     ],
     "aten::to_padded_tensor": [],
     "aten::triplet_margin_loss": [(_f(3, 4), _f(3, 4), _f(3, 4))],
@@ -248,13 +339,30 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "aten::upsample_bilinear2d": _vec(2, True),
     "aten::upsample_bicubic2d": _vec(2, True),
     "aten::upsample_trilinear3d": _vec(3, True),
-    "aten::index_put": [(_f(6, 4), [_i(0, 5), _i(1, 3)], _f(2), False), (_f(6, 4), [None, _i(1, 3)], _f(6, 2), True)],
-    "aten::index_put_": [(_f(6, 4), [_i(0, 5), _i(1, 3)], _f(2), False), (_f(6, 4), [_i(0, 5)], _f(2, 4), True)],
-    "aten::index": [(_f(6, 4), [_i(0, 5), _i(1, 3)]), (_f(6, 4), [None, _i(1, 3)]), (_f(6, 4), [_f(6, 4) > 0])],
+    "aten::index_put": [
+        (_f(6, 4), [_i(0, 5), _i(1, 3)], _f(2), False),
+        (_f(6, 4), [None, _i(1, 3)], _f(6, 2), True),
+    ],
+    "aten::index_put_": [
+        (_f(6, 4), [_i(0, 5), _i(1, 3)], _f(2), False),
+        (_f(6, 4), [_i(0, 5)], _f(2, 4), True),
+    ],
+    "aten::index": [
+        (_f(6, 4), [_i(0, 5), _i(1, 3)]),
+        (_f(6, 4), [None, _i(1, 3)]),
+        (_f(6, 4), [_f(6, 4) > 0]),
+    ],
     "aten::histc": [(_f(100), 10, 0, 0), (_f(100), 10, -1, 1)],
     "aten::bincount": [(_i(1, 2, 5), _f(3).abs(), 0), (_i(1, 2, 5), None, 3)],
     "aten::searchsorted": [
-        (_f(2, 5).sort().values, _f(2, 3), False, True, None, torch.tensor([[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]])),
+        (
+            _f(2, 5).sort().values,
+            _f(2, 3),
+            False,
+            True,
+            None,
+            torch.tensor([[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]]),
+        ),
         (_f(5).sort().values, _f(3), True, False, "left", None),
         (_f(5).sort().values, 0.5, False, False, None, None),
     ],
@@ -270,7 +378,11 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "aten::multinomial": [(_f(3, 5).abs(), 4, False, None), (_f(5).abs(), 9, True, None)],
     "aten::native_dropout": [(_f(3, 4), 0.5, True)],
     "aten::prelu": [(_f(2, 5, 4), _f(5))],
-    "aten::repeat_interleave": [(_f(4, 3), _i(1, 0, 2, 3), 0, None), (_f(4, 3), 3, 1, None), (_i(1, 0, 2, 3), None)],
+    "aten::repeat_interleave": [
+        (_f(4, 3), _i(1, 0, 2, 3), 0, None),
+        (_f(4, 3), 3, 1, None),
+        (_i(1, 0, 2, 3), None),
+    ],
     "aten::where": [(_f(3, 4) > 0, _f(3, 4), _f(3, 4))],
     "aten::binomial": [(torch.full((3, 4), 9.0), torch.rand(3, 4, generator=_generator))],
     "aten::poisson": [(_f(3, 4).abs(),)],
@@ -299,9 +411,18 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "aten::renorm": [(_f(3, 4), 2, 0, 1.0)],
     "aten::clamp": [(_f(3, 4), -0.5, 0.5), (_f(3, 4), _f(4), _f(3, 1))],
     "aten::clip": [(_f(3, 4), -0.5, 0.5), (_f(3, 4), _f(4), _f(3, 1))],
-    "aten::pad": [(_f(2, 3, 6), [1, 2], mode, None) for mode in ("constant", "reflect", "replicate", "circular")]
-    + [(_f(2, 3, 6, 6), [1, 2, 0, 1], "reflect", None), (_f(2, 3, 6, 6), [1, 2, -1, 1], "constant", 0.5)],
-    "aten::quantile": [(_f(3, 4), torch.tensor([0.2, 0.7]), 1, True, "linear"), (_f(3, 4), torch.tensor(0.5), None)],
+    "aten::pad": [
+        (_f(2, 3, 6), [1, 2], mode, None)
+        for mode in ("constant", "reflect", "replicate", "circular")
+    ]
+    + [
+        (_f(2, 3, 6, 6), [1, 2, 0, 1], "reflect", None),
+        (_f(2, 3, 6, 6), [1, 2, -1, 1], "constant", 0.5),
+    ],
+    "aten::quantile": [
+        (_f(3, 4), torch.tensor([0.2, 0.7]), 1, True, "linear"),
+        (_f(3, 4), torch.tensor(0.5), None),
+    ],
     "aten::reflection_pad1d": [(_f(2, 3, 6), [1, 2])],
     "aten::reflection_pad2d": [(_f(2, 3, 6, 6), [1, 2, 3, 0])],
     "aten::reflection_pad3d": [(_f(2, 3, 4, 4, 4), [1, 2, 3, 0, 1, 1])],
@@ -320,7 +441,8 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "aten::squeeze": [(_f(3, 1, 4, 1), [1, 3])],
     "aten::special_logsumexp": [(_f(3, 4), [0], True)],
     "aten::index_reduce": [
-        (_f(5, 3), 0, _i(0, 4), _f(2, 3), reduce, False) for reduce in ("prod", "mean", "amax", "amin")
+        (_f(5, 3), 0, _i(0, 4), _f(2, 3), reduce, False)
+        for reduce in ("prod", "mean", "amax", "amin")
     ],
     "aten::scatter_reduce": [
         (_f(3, 5), 1, torch.tensor([[0, 4], [1, 2]]), _f(2, 2), reduce, True)

@@ -18,7 +18,8 @@ REPOSITORY = Path(__file__).parent.parent.parent
 DEADLINE = 300.0
 """Seconds after which a program has failed; on an idle machine none takes a quarter of it."""
 
-# Torch's threads wait for each other by spinning: on a busy machine, two of them are slower than one.
+# Torch's threads wait for each other by spinning: on a busy machine, two of them are slower than
+# one.
 ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "passive"}
 
 
@@ -82,11 +83,15 @@ class Program:
             assert self._process.poll() is None, f"it has not loaded {text!r}: {self.finish()}"
 
     def child_that_listens(self, port: int) -> psutil.Process:
-        """Return the process that listens on a port, among those that ran at the last `read_until`."""
+        """Return the process that listens on a port, among those that ran at the last
+        `read_until`."""
         return next(
             child
             for child in self._children
-            if any(each.laddr.port == port and each.status == "LISTEN" for each in child.net_connections())
+            if any(
+                each.laddr.port == port and each.status == "LISTEN"
+                for each in child.net_connections()
+            )
         )
 
     def maps(self, text: str) -> list[psutil.Process]:
@@ -107,7 +112,8 @@ class Program:
         self._process.wait()
 
     def finish(self) -> tuple[int, str, str]:
-        """Wait for the end; return the exit status, and the rest of standard output and of standard error."""
+        """Wait for the end; return the exit status, and the rest of standard output and of standard
+        error."""
         out, err = self._process.communicate()
         self._watchdog.cancel()
         return self._process.returncode, out, err
@@ -149,9 +155,19 @@ def run(script: str, *args: str, **settings: Any) -> tuple[int, str, str]:
 
 
 def write_namesakes(folder: Path) -> None:
-    """Put modules into a folder that have the names of the project's own, and end whatever imports them."""
-    names = {str(path.relative_to(REPOSITORY)) for pattern in ("*.py", "*/*.py") for path in REPOSITORY.glob(pattern)}
-    assert {"run_websocket_client.py", "syft/__init__.py", "tutorial/__init__.py", "tutorial/options.py"} <= names
+    """Put modules into a folder that have the names of the project's own, and end whatever imports
+    them."""
+    names = {
+        str(path.relative_to(REPOSITORY))
+        for pattern in ("*.py", "*/*.py")
+        for path in REPOSITORY.glob(pattern)
+    }
+    assert {
+        "run_websocket_client.py",
+        "syft/__init__.py",
+        "tutorial/__init__.py",
+        "tutorial/options.py",
+    } <= names
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"raise SystemExit('this is another {name}')")
@@ -168,7 +184,9 @@ def is_zombie(process: psutil.Process) -> bool:
 def free_ports(count: int = 4) -> list[int]:
     """Return ports that nobody listens on now."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
         return [each.getsockname()[1] for each in sockets]
 
 

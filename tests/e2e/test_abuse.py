@@ -1,4 +1,5 @@
-"""A real worker, and clients that break the rules: each is told so, and the others notice nothing."""
+"""A real worker, and clients that break the rules: each is told so, and the others notice
+nothing."""
 
 import contextlib
 import io
@@ -57,14 +58,17 @@ def proxy(worker):
 
 
 def train(proxy):
-    """Train as an honest coordinator does; the result is the same each time, since nothing is shuffled."""
+    """Train as an honest coordinator does; the result is the same each time, since nothing is
+    shuffled."""
     config = make_config(classifier(), shuffle=False).send(proxy)
     loss = proxy.fit("blobs", timeout=DEADLINE)
     return loss, config.model_ptr.get().obj.state_dict()
 
 
 def same(one, other):
-    return torch.equal(one[0], other[0]) and all(torch.equal(one[1][name], other[1][name]) for name in one[1])
+    return torch.equal(one[0], other[0]) and all(
+        torch.equal(one[1][name], other[1][name]) for name in one[1]
+    )
 
 
 class Saves(torch.nn.Module):
@@ -112,7 +116,8 @@ def corpus():
 
 
 def mutate(frame, frames, rng):
-    """Return a frame with a few changes: bits, numbers, cuts, repetitions, pieces of other frames."""
+    """Return a frame with a few changes: bits, numbers, cuts, repetitions, pieces of other
+    frames."""
     data = bytearray(frame)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         at = rng.randrange(len(data)) if data else 0
@@ -137,7 +142,9 @@ def mutate(frame, frames, rng):
                 data[at : at + 8] = struct.pack(rng.choice((">Q", "<Q")), number)
             case 7 if len(data) > 28:  # behind the header, and the lengths still right
                 place = rng.randrange(28, len(data))
-                data[place] = rng.choice(b"\x00\x01\x7f\x80\x90\xc0\xc1\xc7\xcf\xd9\xdc\xdd\xde\xdf\xff./_P")
+                data[place] = rng.choice(
+                    b"\x00\x01\x7f\x80\x90\xc0\xc1\xc7\xcf\xd9\xdc\xdd\xde\xdf\xff./_P"
+                )
     return bytes(data)
 
 
@@ -193,7 +200,13 @@ def test_ten_thousand_mutated_frames(worker, proxy):
 
 def test_what_is_no_websocket(worker, proxy):
     rng = random.Random(1)
-    for garbage in (b"", b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(200), rng.randbytes(5000)):
+    for garbage in (
+        b"",
+        b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01" + bytes(200),
+        rng.randbytes(5000),
+    ):
         with socket.create_connection(("127.0.0.1", worker.port), timeout=DEADLINE) as raw:
             raw.sendall(garbage)
             raw.shutdown(socket.SHUT_WR)
@@ -249,7 +262,8 @@ def test_a_model_that_loops_for_ever(worker, proxy):
 
 
 class Honest(threading.Thread):
-    """A coordinator that asks the worker something all the time, and notes how long it waits at most."""
+    """A coordinator that asks the worker something all the time, and notes how long it waits at
+    most."""
 
     def __init__(self, port):
         super().__init__()
@@ -275,7 +289,8 @@ class Honest(threading.Thread):
 
 @contextlib.contextmanager
 def undisturbed(worker, sent):
-    """The worker lives, answers another coordinator in half a second, and keeps little memory, whatever is sent."""
+    """The worker lives, answers another coordinator in half a second, and keeps little memory,
+    whatever is sent."""
     process, abuser = psutil.Process(worker.pid), Abuser(worker.port)
     before = process.memory_info().rss
     with Honest(worker.port) as honest:
@@ -303,7 +318,9 @@ def set_request(value, id=1):
 
 
 def packed_tensors(tensors):
-    return b"".join(wire.messages.tensors.save({str(index): each for index, each in enumerate(tensors)}))
+    return b"".join(
+        wire.messages.tensors.save({str(index): each for index, each in enumerate(tensors)})
+    )
 
 
 def model_frame(packed, state=(), constants=(), id=1, indices=None, code=4):
@@ -343,11 +360,17 @@ def header(text):
     return len(text).to_bytes(8, "little") + text
 
 
-WEIGHT, RELU, LOOP = torch.ones(2, 2), {"operators": ("aten::relu",)}, {"operators": ("prim::Loop",)}
+WEIGHT, RELU, LOOP = (
+    torch.ones(2, 2),
+    {"operators": ("aten::relu",)},
+    {"operators": ("prim::Loop",)},
+)
 DEEP = b"\x91" * 100_000 + b"\xc0"
 TENSOR = set_request(extension(2, [0, False]))
 ATTACKS = {
-    "more elements than the tensor has": lambda: model_frame(structure(state=[described("w", [2**40])]), [WEIGHT]),
+    "more elements than the tensor has": lambda: model_frame(
+        structure(state=[described("w", [2**40])]), [WEIGHT]
+    ),
     "another shape": lambda: model_frame(structure(state=[described("w", [4])]), [WEIGHT]),
     "no tensor": lambda: model_frame(structure(state=[described("w", [2, 2])])),
     "a tensor that there is not": lambda: model_frame(structure(), indices=[[10**9], []]),
@@ -357,42 +380,72 @@ ATTACKS = {
     "a structure of deep lists": lambda: model_frame(DEEP),
     "an envelope of deep lists": lambda: frame(DEEP),
     "deep lists among the arguments": lambda: frame(set_request(0).replace(b"\x00", DEEP)),
-    "deep blocks": lambda: model_frame(structure(*deep_blocks(70), constants=(True,), operators=("prim::If",))),
-    "extensions in extensions": lambda: frame(nested_extensions(1000)),
-    "extensions in extensions, wide": lambda: frame(set_request([msgpack.ExtType(1, nested_extensions(30))] * 500)),
-    "many digits": lambda: frame(
-        TENSOR, header(b'{"0":{"dtype":"F32","shape":[' + b"9" * 900_000 + b'],"data_offsets":[0,4]}}')
+    "deep blocks": lambda: model_frame(
+        structure(*deep_blocks(70), constants=(True,), operators=("prim::If",))
     ),
-    "many digits in the metadata": lambda: frame(TENSOR, header(b'{"__metadata__":' + b"9" * 900_000 + b"}")),
+    "extensions in extensions": lambda: frame(nested_extensions(1000)),
+    "extensions in extensions, wide": lambda: frame(
+        set_request([msgpack.ExtType(1, nested_extensions(30))] * 500)
+    ),
+    "many digits": lambda: frame(
+        TENSOR,
+        header(b'{"0":{"dtype":"F32","shape":[' + b"9" * 900_000 + b'],"data_offsets":[0,4]}}'),
+    ),
+    "many digits in the metadata": lambda: frame(
+        TENSOR, header(b'{"__metadata__":' + b"9" * 900_000 + b"}")
+    ),
     "a header of deep lists": lambda: frame(TENSOR, header(b"[" * 900_000)),
     "a shape of 1,800 sizes": lambda: frame(
         TENSOR,
-        header(b'{"0":{"dtype":"F32","shape":[' + b",".join([b"1"] * 1800) + b'],"data_offsets":[0,4]}}') + bytes(4),
+        header(
+            b'{"0":{"dtype":"F32","shape":['
+            + b",".join([b"1"] * 1800)
+            + b'],"data_offsets":[0,4]}}'
+        )
+        + bytes(4),
     ),
     "a product of sizes": lambda: frame(
         TENSOR,
-        header(b'{"0":{"dtype":"F32","shape":[' + b",".join([b"9" * 18] * 60) + b'],"data_offsets":[0,4]}}') + bytes(4),
+        header(
+            b'{"0":{"dtype":"F32","shape":['
+            + b",".join([b"9" * 18] * 60)
+            + b'],"data_offsets":[0,4]}}'
+        )
+        + bytes(4),
     ),
     "keys that collide": lambda: frame(
         b"\xdf"
         + struct.pack(">I", 90_000)
-        + b"".join(b"\xcb" + struct.pack(">d", 2.0 ** -(i % 1000) * (1 + i)) + b"\xc0" for i in range(90_000))
+        + b"".join(
+            b"\xcb" + struct.pack(">d", 2.0 ** -(i % 1000) * (1 + i)) + b"\xc0"
+            for i in range(90_000)
+        )
     ),
     "integer keys that collide": lambda: frame(
         b"\xdf"
         + struct.pack(">I", 90_000)
-        + b"".join(b"\xcf" + struct.pack(">Q", (2**61 - 1) * (1 + i % 8)) + b"\xc0" for i in range(90_000))
+        + b"".join(
+            b"\xcf" + struct.pack(">Q", (2**61 - 1) * (1 + i % 8)) + b"\xc0" for i in range(90_000)
+        )
     ),
     "50,000 nodes": lambda: model_frame(structure(*[[0, [0], 1]] * 50_001, **RELU)),
-    "50,000 nodes that are none": lambda: model_frame(structure(*[[0, [0], 1, []]] * 50_000, [9, [], 0], **RELU)),
-    "10,001 modules": lambda: model_frame(structure(state=[described(f"m{i}.w", [1]) for i in range(10_001)])),
+    "50,000 nodes that are none": lambda: model_frame(
+        structure(*[[0, [0], 1, []]] * 50_000, [9, [], 0], **RELU)
+    ),
+    "10,001 modules": lambda: model_frame(
+        structure(state=[described(f"m{i}.w", [1]) for i in range(10_001)])
+    ),
     "a billion results": lambda: model_frame(structure([0, [0], 10**9], **RELU)),
     "a billion inputs": lambda: model_frame(
         structure([0, [-1, -2], 0, [[10**9, [], [-2]]]], constants=(1, True), **LOOP)
     ),
     "1 MiB of constants": lambda: model_frame(structure(constants=([[]] * 1_040_000,))),
-    "1 MiB of a constant text": lambda: model_frame(structure(constants=("x" * 1_048_000,), result=-1)),
-    "1 MiB of empty lists": lambda: frame(b"\xdd" + struct.pack(">I", 1_040_000) + b"\x90" * 1_040_000),
+    "1 MiB of a constant text": lambda: model_frame(
+        structure(constants=("x" * 1_048_000,), result=-1)
+    ),
+    "1 MiB of empty lists": lambda: frame(
+        b"\xdd" + struct.pack(">I", 1_040_000) + b"\x90" * 1_040_000
+    ),
     "2 MB of blobs": lambda: frame(set_request(1), b"", *[b""] * 60_000),
     "a TorchScript archive": lambda: model_frame(archive(), code=7),
     "a TorchScript archive as a structure": lambda: model_frame(archive()),
@@ -438,20 +491,28 @@ def run_on(raw, packed, name="evaluate", constants=()):
     answer = wire.decode(raw.recv(DEADLINE))
     assert isinstance(answer, wire.Reply), answer
     stored = {"wrapped": True, "tags": [], "description": None, "collect": True}
-    assert isinstance(asked(raw, wire.Request(8, "set", {"id": 2, "obj": nll, **stored})), wire.Reply)
+    assert isinstance(
+        asked(raw, wire.Request(8, "set", {"id": 2, "obj": nll, **stored})), wire.Reply
+    )
     fields = make_config().to_fields() | {"model_id": 1, "loss_fn_id": 2}
-    assert isinstance(asked(raw, wire.Request(8, "train_config", {"fields": fields, "fits": 0})), wire.Reply)
-    return asked(raw, wire.Request(9, "call", {"name": name, "args": [], "kwargs": {"dataset_key": "blobs"}}))
+    assert isinstance(
+        asked(raw, wire.Request(8, "train_config", {"fields": fields, "fits": 0})), wire.Reply
+    )
+    return asked(
+        raw, wire.Request(9, "call", {"name": name, "args": [], "kwargs": {"dataset_key": "blobs"}})
+    )
 
 
 def endless(*nodes, operators=(), constants=(), carried=(), before=()):
-    """Return a structure that repeats nodes for ever. Constants from -3 on are theirs; each carried value is replaced
-    by the result of the node of the same index."""
+    """Return a structure that repeats nodes for ever. Constants from -3 on are theirs; each carried
+    value is replaced by the result of the node of the same index."""
     first = 2 + sum(node[2] for node in before)
     results = range(first + 1 + len(carried), first + 1 + 2 * len(carried))
     block = [1 + len(carried), list(nodes), [-2, *results]]
     loop = [0, [-1, -2, *carried], len(carried), [block]]
-    return structure(*before, loop, operators=("prim::Loop", *operators), constants=(2**62, True, *constants))
+    return structure(
+        *before, loop, operators=("prim::Loop", *operators), constants=(2**62, True, *constants)
+    )
 
 
 RUNS = {
@@ -474,7 +535,10 @@ RUNS = {
         endless([1, [3, 3], 1], operators=("aten::add.t",), constants=([1],), carried=(-3,)),
         "1000000",
     ),
-    "powers": (structure([0, [-1, -2], 1], operators=("aten::pow.int_to_int",), constants=(3, 2**62)), "64 bits"),
+    "powers": (
+        structure([0, [-1, -2], 1], operators=("aten::pow.int_to_int",), constants=(3, 2**62)),
+        "64 bits",
+    ),
     "a wide place": (
         structure(
             [0, [-1, -2], 1],
@@ -507,7 +571,9 @@ def test_a_model_that_takes_too_much_is_ended_and_disturbs_nobody(worker, proxy,
     packed, reason = RUNS[name]
     with undisturbed(worker, 30_000_000), greeted(worker) as raw:
         answer = run_on(raw, packed)
-        assert isinstance(answer, wire.Failure) and reason in f"{answer.message} {answer.fields}", answer
+        assert isinstance(answer, wire.Failure) and reason in f"{answer.message} {answer.fields}", (
+            answer
+        )
         asked(raw, wire.Request(10, "delete", {"ids": [1, 2]}))
     assert same(train(proxy), train(proxy))
 
@@ -521,11 +587,21 @@ def test_a_loop_without_end_is_cancelled(worker, proxy):
         fields = make_config().to_fields() | {"model_id": 1, "loss_fn_id": 2}
         asked(raw, wire.Request(8, "train_config", {"fields": fields, "fits": 0}))
         raw.send(
-            wire.encode(wire.Request(9, "call", {"name": "evaluate", "args": [], "kwargs": {"dataset_key": "blobs"}}))
+            wire.encode(
+                wire.Request(
+                    9, "call", {"name": "evaluate", "args": [], "kwargs": {"dataset_key": "blobs"}}
+                )
+            )
         )
-        answers = [asked(raw, wire.Request(10, "cancel", {"request_id": 9})), wire.decode(raw.recv(DEADLINE))]
+        answers = [
+            asked(raw, wire.Request(10, "cancel", {"request_id": 9})),
+            wire.decode(raw.recv(DEADLINE)),
+        ]
         assert sorted(type(answer).__name__ for answer in answers) == ["Failure", "Reply"]
-        assert next(answer.type for answer in answers if isinstance(answer, wire.Failure)) == "CallAbandoned"
+        assert (
+            next(answer.type for answer in answers if isinstance(answer, wire.Failure))
+            == "CallAbandoned"
+        )
     assert same(train(proxy), train(proxy))
 
 
@@ -556,7 +632,10 @@ class Lying(sy.WebsocketServerWorker):
     def _run(self, job):
         reply = type(self._dispatcher).run(self._dispatcher, job)
         if self._bytes is not None:
-            reply, self._bytes = self._bytes.replace(REQUEST_ID, struct.pack(">Q", job.request_id)), None
+            reply, self._bytes = (
+                self._bytes.replace(REQUEST_ID, struct.pack(">Q", job.request_id)),
+                None,
+            )
         return reply
 
 
@@ -566,7 +645,9 @@ REQUEST_ID = struct.pack(">Q", 0x1122334455667788)
 def reply(obj, *attachments):
     """Return a reply by hand, with any object and a state."""
     result = {"obj": obj, "state": None, "wrapped": True, "tags": [], "description": None}
-    return frame(msgpack.packb({"result": result}), *attachments, kind=2).replace(struct.pack(">Q", 7), REQUEST_ID, 1)
+    return frame(msgpack.packb({"result": result}), *attachments, kind=2).replace(
+        struct.pack(">Q", 7), REQUEST_ID, 1
+    )
 
 
 def with_model(code):
@@ -610,7 +691,9 @@ LIES = {
 def test_a_coordinator_takes_nothing_but_parameters_and_says_whose_reply_it_was(name):
     alice = Lying("alice")
     alice.start(block=False)
-    coordinator = sy.WebsocketClientWorker(None, "127.0.0.1", alice.port, id="alice", timeout=DEADLINE)
+    coordinator = sy.WebsocketClientWorker(
+        None, "127.0.0.1", alice.port, id="alice", timeout=DEADLINE
+    )
     try:
         pointer = sy.local_worker.send(sy.ObjectWrapper(classifier(), id=1), coordinator)
         alice.lie = LIES[name]
@@ -630,7 +713,8 @@ def test_nothing_of_what_one_worker_returns_but_parameters_reaches_another(with_
     alice = Lying("alice")
     alice.start(block=False), bob.start(block=False)
     proxies = [
-        sy.WebsocketClientWorker(None, "127.0.0.1", each.port, id=each.id, timeout=DEADLINE) for each in (alice, bob)
+        sy.WebsocketClientWorker(None, "127.0.0.1", each.port, id=each.id, timeout=DEADLINE)
+        for each in (alice, bob)
     ]
     try:
         alice.lie = changed_state(output__bias=torch.full((3,), 7.0))

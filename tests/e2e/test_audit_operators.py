@@ -19,16 +19,29 @@ needs_compiler = pytest.mark.skipif(
 
 def verdicts(tmp_path: Path, names: Iterable[str], *options: str) -> dict[str, str]:
     table = tmp_path / "audit.json"
-    command = [sys.executable, "-m", "tests.e2e.audit_operators", "--quick", "--cases", "12", "--out", str(table)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.e2e.audit_operators",
+        "--quick",
+        "--cases",
+        "12",
+        "--out",
+        str(table),
+    ]
 
-    done = subprocess.run([*command, *options, *names], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, *options, *names], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
 
     assert done.returncode == 0, done.stderr
     return {name: entry["verdict"] for name, entry in json.loads(table.read_text()).items()}
 
 
 @needs_compiler
-def test_the_audit_tells_safe_operators_from_those_that_crash_leak_hide_an_alias_or_grow(tmp_path: Path) -> None:
+def test_the_audit_tells_safe_operators_from_those_that_crash_leak_hide_an_alias_or_grow(
+    tmp_path: Path,
+) -> None:
     expected = {
         "aten::relu": "safe",
         "aten::_reshape_alias": "crash",
@@ -44,7 +57,13 @@ def test_the_audit_tells_safe_operators_from_those_that_crash_leak_hide_an_alias
 
 @needs_compiler
 def test_the_audit_finds_nothing_behind_the_guards(tmp_path: Path) -> None:
-    names = ["aten::empty", "aten::unsafe_chunk", "aten::repeat", "aten::_weight_norm", "aten::expand"]
+    names = [
+        "aten::empty",
+        "aten::unsafe_chunk",
+        "aten::repeat",
+        "aten::_weight_norm",
+        "aten::expand",
+    ]
 
     found = verdicts(tmp_path, names)
 

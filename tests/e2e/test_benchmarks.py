@@ -1,4 +1,7 @@
-"""Each benchmark runs. Its times are not asserted here, since they depend on the machine; its counts are."""
+"""Each benchmark runs.
+
+Its times are not asserted here, since they depend on the machine; its counts are.
+"""
 
 import importlib
 import math

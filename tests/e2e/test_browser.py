@@ -12,7 +12,9 @@ import pytest
 
 from tests.network import Server, serving
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 DEADLINE = 60.0
 """Seconds until a page must have said what came of it; most of them are the browser's start."""
 PAGE = b"""<!doctype html>
@@ -62,7 +64,13 @@ def site() -> Iterator[tuple[int, "queue.Queue[str]"]]:
 def browsing(url: str, folder: str) -> Iterator[None]:
     """A browser that shows a page, until the context ends."""
     assert BROWSER is not None
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder}"]
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        f"--user-data-dir={folder}",
+    ]
     options += ["--remote-debugging-port=0", "--host-resolver-rules=MAP rebound.example 127.0.0.1"]
     quiet = subprocess.DEVNULL
     process = subprocess.Popen([BROWSER, *options, url], stdout=quiet, stderr=quiet)
@@ -83,7 +91,9 @@ def browsing(url: str, folder: str) -> Iterator[None]:
     ],
     ids=["another origin", "a rebound name", "a rebound name that is listed", "a listed origin"],
 )
-def test_a_page_of_another_origin_cannot_open_a_connection(site, tmp_path, page_host, worker_host, listed, result):
+def test_a_page_of_another_origin_cannot_open_a_connection(
+    site, tmp_path, page_host, worker_host, listed, result
+):
     port, results = site
     origin = f"http://{page_host}:{port}"
     with serving(Server(allow_origins=[origin] if listed else [])) as worker:

@@ -1,4 +1,5 @@
-"""run_websocket_client.py with workers that fail, Ctrl-C, and a run that is resumed; small workers, real processes."""
+"""run_websocket_client.py with workers that fail, Ctrl-C, and a run that is resumed; small workers,
+real processes."""
 
 import contextlib
 import os
@@ -42,7 +43,13 @@ def workers():
 def coordinator(workers, directory, *arguments):
     """Run the script in a directory; kill it if it has not ended at the end."""
     addresses = [f"{name}=127.0.0.1:{worker.port}" for name, worker in workers.items()]
-    command = [sys.executable, str(ROOT / "run_websocket_client.py"), *arguments, "--workers", *addresses]
+    command = [
+        sys.executable,
+        str(ROOT / "run_websocket_client.py"),
+        *arguments,
+        "--workers",
+        *addresses,
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=directory, env=environment, **pipes) as process:
@@ -89,7 +96,9 @@ def test_ctrl_c_and_resume(workers, tmp_path):
         assert "Traceback" not in errors
     last = len(rounds_in(tmp_path)) + 2
 
-    status, errors = run(workers, tmp_path, "--training_rounds", str(last), *files, "--resume", "checkpoint")
+    status, errors = run(
+        workers, tmp_path, "--training_rounds", str(last), *files, "--resume", "checkpoint"
+    )
     assert status == 0, errors
     assert any("Going on after round" in line for line in errors)
     assert [each["round"] for each in rounds_in(tmp_path)] == list(range(1, last + 1))
@@ -97,7 +106,10 @@ def test_ctrl_c_and_resume(workers, tmp_path):
     (tmp_path / "whole").mkdir()
     status, errors = run(workers, tmp_path / "whole", "--training_rounds", str(last), *files)
     assert status == 0, errors
-    resumed, whole = tensors_of(tmp_path / "checkpoint"), tensors_of(tmp_path / "whole" / "checkpoint")
+    resumed, whole = (
+        tensors_of(tmp_path / "checkpoint"),
+        tensors_of(tmp_path / "whole" / "checkpoint"),
+    )
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     for one, other in zip(rounds_in(tmp_path), rounds_in(tmp_path / "whole"), strict=True):
@@ -111,13 +123,17 @@ def test_goes_on_without_a_killed_worker_and_takes_it_in_again(workers, tmp_path
         workers["bob"].kill()
         wait_for_rounds(tmp_path, lambda rounds: rounds[-1]["workers"] == ["alice", "charlie"])
         workers["bob"].start()
-        wait_for_rounds(tmp_path, lambda rounds: rounds[-1]["workers"] == ["alice", "bob", "charlie"])
+        wait_for_rounds(
+            tmp_path, lambda rounds: rounds[-1]["workers"] == ["alice", "bob", "charlie"]
+        )
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=DEADLINE)
     failed = [each for each in rounds_in(tmp_path) if each["failures"]]
     assert all(each["failures"]["bob"].startswith("connection lost: ") for each in failed)
     first = failed[0]
-    expected = f"Round {first['round']}: received 2 models, 1 failure: bob: {first['failures']['bob']}"
+    expected = (
+        f"Round {first['round']}: received 2 models, 1 failure: bob: {first['failures']['bob']}"
+    )
     assert expected in errors
 
 
@@ -176,7 +192,9 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("answer", "error", "reason"), FAILURES)
-def test_an_evaluation_that_fails_ends_the_run_with_an_error_of_the_evaluator(answer, error, reason):
+def test_an_evaluation_that_fails_ends_the_run_with_an_error_of_the_evaluator(
+    answer, error, reason
+):
     with pytest.raises(error, match="'testing'") as failed:
         evaluated_by(Evaluator(answer))
     assert reason in str(failed.value)
@@ -192,13 +210,20 @@ def test_a_tolerant_run_goes_on_without_an_evaluation(answer, error, reason, cap
 
 
 def test_the_evaluator_has_as_long_as_a_round_for_each_evaluation():
-    evaluator = Evaluator(GOOD | {"histogram_predictions": np.ones(10), "histogram_target": np.ones(10)})
-    assert evaluated_by(evaluator, "--round_timeout", "7")["accuracies"] == {"alice": 0.75, "federated": 0.75}
+    evaluator = Evaluator(
+        GOOD | {"histogram_predictions": np.ones(10), "histogram_target": np.ones(10)}
+    )
+    assert evaluated_by(evaluator, "--round_timeout", "7")["accuracies"] == {
+        "alice": 0.75,
+        "federated": 0.75,
+    }
     assert evaluator.seconds == [7, 7]
 
 
 def test_without_the_flags_a_failure_ends_the_run(workers, tmp_path):
-    with coordinator(workers, tmp_path, "--training_rounds", "100000", "--history", "history") as process:
+    with coordinator(
+        workers, tmp_path, "--training_rounds", "100000", "--history", "history"
+    ) as process:
         wait_for_rounds(tmp_path, lambda rounds: len(rounds) >= 2)
         workers["bob"].kill()
         try:
@@ -207,11 +232,15 @@ def test_without_the_flags_a_failure_ends_the_run(workers, tmp_path):
             workers["bob"].start()
     assert process.returncode == 1
     last = errors.splitlines()[-1]
-    assert re.match(r"error: received \d models?; the round needs 3 .* Failures: bob: connection lost: ", last)
+    assert re.match(
+        r"error: received \d models?; the round needs 3 .* Failures: bob: connection lost: ", last
+    )
     assert "Traceback" not in errors
 
 
-def test_a_tolerant_run_names_a_worker_that_lies_in_each_round_with_the_reason(workers, alice, tmp_path):
+def test_a_tolerant_run_names_a_worker_that_lies_in_each_round_with_the_reason(
+    workers, alice, tmp_path
+):
     reasons = {
         "wrong names": "failed: InvalidReply: .*'other.conv1.bias'.*expected.*'conv1.bias'",
         "wrong shapes": r"failed: InvalidReply: .*\(1, 20, 1, 5, 5\) torch.float32; expected \(20, 1, 5, 5\)",
@@ -243,7 +272,9 @@ def test_a_tolerant_run_names_a_worker_that_lies_in_each_round_with_the_reason(w
     for lie, each in zip(LIES, rounds, strict=True):
         assert each["workers"] == ["alice", "charlie"]
         assert re.match(reasons[lie], each["failures"]["bob"]), (lie, each["failures"])
-        named = f"Round {each['round']}: received 2 models, 1 failure: bob: {each['failures']['bob']}"
+        named = (
+            f"Round {each['round']}: received 2 models, 1 failure: bob: {each['failures']['bob']}"
+        )
         assert any(line.endswith(named) for line in errors), (named, errors)
     assert all(tensor.isfinite().all() for tensor in tensors_of(tmp_path / "checkpoint").values())
 
@@ -253,8 +284,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(workers, tmp_path):
     status, errors = run(workers, tmp_path, "--resume", "cut")
     assert status == 2
     assert errors == [
-        "error: checkpoint 'cut' cannot be used: it is not a whole safetensors file "
-        "(Error while deserializing: header too small). Resume from another file, or start a new run."
+        "error: checkpoint 'cut' cannot be used: it is not a whole safetensors file (Error while "
+        "deserializing: header too small). Resume from another file, or start a new run."
     ]
 
 
@@ -280,8 +311,9 @@ def test_a_wrong_argument_is_one_line(arguments, capsys):
 
 def test_the_tutorials_arguments_print_as_in_the_tutorial():
     assert repr(rwc.tutorial_arguments(rwc.define_and_get_arguments([]))) == (
-        "Namespace(batch_size=32, test_batch_size=128, training_rounds=40, federate_after_n_batches=10, lr=0.1, "
-        "cuda=False, seed=1, save_model=False, verbose=False)"
+        "Namespace(batch_size=32, test_batch_size=128, training_rounds=40, "
+        "federate_after_n_batches=10, lr=0.1, cuda=False, seed=1, save_model=False, "
+        "verbose=False)"
     )
 
 
@@ -302,7 +334,9 @@ def test_the_time_to_connect_is_the_packages_unless_it_is_given(monkeypatch, var
         (None, 0, None),
     ],
 )
-def test_a_run_returns_its_exit_status_and_prints_one_line(monkeypatch, capsys, error, status, line):
+def test_a_run_returns_its_exit_status_and_prints_one_line(
+    monkeypatch, capsys, error, status, line
+):
     monkeypatch.setattr(rwc, "main", AsyncMock(side_effect=error))
     assert rwc.run(rwc.define_and_get_arguments([])) == status
     assert capsys.readouterr().err.splitlines() == ([line] if line else [])
@@ -317,13 +351,25 @@ async def connect(*addresses):
 async def test_all_workers_that_do_not_answer_are_named_at_once(monkeypatch, caplog):
     monkeypatch.setattr(rwc, "SILENT_SECONDS", 0.1)
     caplog.set_level("INFO", rwc.logger.name)
-    with serving(Server("alice")) as alice, serving(Server("charlie", token="a-token-of-its-own")) as charlie:
-        ports = {"alice": alice.port, "charlie": charlie.port, "bob": free_port(), "testing": free_port()}
+    with (
+        serving(Server("alice")) as alice,
+        serving(Server("charlie", token="a-token-of-its-own")) as charlie,
+    ):
+        ports = {
+            "alice": alice.port,
+            "charlie": charlie.port,
+            "bob": free_port(),
+            "testing": free_port(),
+        }
         with pytest.raises(ConnectionError) as failed:
             await connect(*(f"{name}=127.0.0.1:{port}" for name, port in ports.items()))
     urls = [f"ws://127.0.0.1:{ports[name]}" for name in ("bob", "testing")]
-    (waiting,) = [record.getMessage() for record in caplog.records if record.name == rwc.logger.name]
-    assert waiting.startswith("Waiting up to 1 s for ")  # for those that do answer too, on a loaded machine
+    (waiting,) = [
+        record.getMessage() for record in caplog.records if record.name == rwc.logger.name
+    ]
+    assert waiting.startswith(
+        "Waiting up to 1 s for "
+    )  # for those that do answer too, on a loaded machine
     assert f"bob ({urls[0]})" in waiting and f"testing ({urls[1]})" in waiting
     denied, _, absent = str(failed.value).partition("; no connection ")
     assert denied.startswith(f"worker 'charlie' at ws://127.0.0.1:{charlie.port} denied access")

@@ -1,4 +1,5 @@
-"""Faults of real processes and networks: each ends by its deadline, and afterwards training goes on by itself."""
+"""Faults of real processes and networks: each ends by its deadline, and afterwards training goes on
+by itself."""
 
 import asyncio
 import contextlib
@@ -80,7 +81,8 @@ async def after_it_has_begun(worker, harm):
 
 
 async def test_killed_and_restarted(processes):
-    """kill -9 in the middle of a fit, without a deadline; the others' models count, and it comes back."""
+    """kill -9 in the middle of a fit, without a deadline; the others' models count, and it comes
+    back."""
     alice, bob = processes
     with proxies_of(alice, bob) as proxies:
         harm = asyncio.ensure_future(after_it_has_begun(bob, bob.kill))
@@ -99,14 +101,17 @@ async def test_too_few_are_an_error_that_says_so(processes):
     alice, bob = processes
     with proxies_of(alice, bob, connect_timeout=1.0) as proxies:
         bob.kill()
-        with pytest.raises(QuorumNotReached, match=r"^received 1 model; .* bob: connection lost: not reached in "):
+        with pytest.raises(
+            QuorumNotReached, match=r"^received 1 model; .* bob: connection lost: not reached in "
+        ):
             await one_round(proxies, min_workers=2)
         bob.start()
         await rounds_until(proxies, all_of(proxies))
 
 
 async def test_stopped_and_continued(processes):
-    """SIGSTOP costs one deadline, not one a round; after SIGCONT, nothing late gets into a round."""
+    """SIGSTOP costs one deadline, not one a round; after SIGCONT, nothing late gets into a
+    round."""
     alice, bob = processes
     with proxies_of(alice, bob) as proxies:
         bob.signal(signal.SIGSTOP)
@@ -133,7 +138,9 @@ async def test_stopped_while_a_model_is_on_its_way_without_a_deadline(processes,
         large = torch.jit.trace(torch.nn.Linear(4, 3_000_000), torch.zeros(1, 4))
         bob.signal(signal.SIGSTOP)
         try:
-            result = await one_round(proxies, lambda worker: fit(worker, large if worker.id == "bob" else None))
+            result = await one_round(
+                proxies, lambda worker: fit(worker, large if worker.id == "bob" else None)
+            )
             assert result.failures == {"bob": "connection lost: no sign of life within 1 s"}
         finally:
             bob.signal(signal.SIGCONT)
@@ -167,7 +174,9 @@ async def test_the_connection_is_cut_in_the_middle_of_a_message(processes, direc
         result = await one_round([near, far], lambda worker: fit(worker, model))
         assert result.failures["bob"].startswith("connection lost: ")
         assert list(result.models) == ["alice"]
-        again = await one_round([near, far], lambda worker: fit(worker, model, seed=8), timeout=DEADLINE, min_workers=2)
+        again = await one_round(
+            [near, far], lambda worker: fit(worker, model, seed=8), timeout=DEADLINE, min_workers=2
+        )
         assert same(again.models["bob"], await fit_alone(bob, model, seed=8))
         far.close()
 
@@ -178,7 +187,9 @@ async def test_two_coordinators_do_not_disturb_each_other(processes):
     async def train(proxies, seed):
         model = classifier(seed)
         for number in range(10):
-            result = await one_round(proxies, lambda w, m=model, s=10 * seed + number: fit(w, m, seed=s), min_workers=2)
+            result = await one_round(
+                proxies, lambda w, m=model, s=10 * seed + number: fit(w, m, seed=s), min_workers=2
+            )
             model = utils.federated_avg(result.models)
         return model
 
@@ -190,16 +201,24 @@ async def test_two_coordinators_do_not_disturb_each_other(processes):
 
 
 async def test_another_coordinators_fault_is_not_felt(processes):
-    """One coordinator's call times out and another one's connection is cut, while a third one trains."""
+    """One coordinator's call times out and another one's connection is cut, while a third one
+    trains."""
     alice = processes[0]
-    with proxies_of(alice) as (good,), proxies_of(alice) as (bad,), tcp_proxy(alice.port) as network:
+    with (
+        proxies_of(alice) as (good,),
+        proxies_of(alice) as (bad,),
+        tcp_proxy(alice.port) as network,
+    ):
         cut = alice.proxy(network.port)
         network.cut_after = 100_000
         expected = [await fit_alone(alice, seed=seed) for seed in (1, 2)]
         model = torch.jit.trace(torch.nn.Linear(4, 100_000), torch.zeros(1, 4))
         config = make_config(epochs=10**9)
         config.send(bad)
-        faults = [asyncio.ensure_future(bad.async_fit("blobs", timeout=0.5)), asyncio.ensure_future(fit(cut, model))]
+        faults = [
+            asyncio.ensure_future(bad.async_fit("blobs", timeout=0.5)),
+            asyncio.ensure_future(fit(cut, model)),
+        ]
         assert same((await in_time(fit(good, seed=1)))[1], expected[0])
         errors = await in_time(asyncio.gather(*faults, return_exceptions=True))
         assert [type(error) for error in errors] == [CallTimeout, ConnectionLost]
@@ -216,14 +235,20 @@ async def test_rounds_leave_memory_threads_and_files_where_they_were(processes):
         async def rounds(count):
             model = classifier()
             for _ in range(count):
-                model = utils.federated_avg((await one_round(proxies, lambda w, m=model: fit(w, m))).models)
+                model = utils.federated_avg(
+                    (await one_round(proxies, lambda w, m=model: fit(w, m))).models
+                )
 
         await rounds(60)
         before = [measure(process) for process in watched]
         await rounds(300)
         after = [measure(process) for process in watched]
-        pool = (os.cpu_count() or 1) + 4  # asyncio's threads for short work; there are so many once all were needed
-        for (memory, threads, files), (memory_after, threads_after, files_after) in zip(before, after, strict=True):
+        pool = (
+            os.cpu_count() or 1
+        ) + 4  # asyncio's threads for short work; there are so many once all were needed
+        for (memory, threads, files), (memory_after, threads_after, files_after) in zip(
+            before, after, strict=True
+        ):
             assert memory_after - memory < 8 * 2**20
             assert threads_after <= threads + pool
             assert files_after == files
@@ -236,7 +261,10 @@ def measure(process):
 
 
 def same(model, other):
-    return all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+    return all(
+        torch.equal(one, two)
+        for one, two in zip(model.parameters(), other.parameters(), strict=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +300,8 @@ async def test_a_network_that_delays_and_loses_packets(processes, cable, far):
 
 
 async def test_a_cable_that_is_pulled_and_plugged_in_again(processes, cable, far):
-    """Nothing tells the coordinator; the deadline ends the round, and training goes on with the other worker."""
+    """Nothing tells the coordinator; the deadline ends the round, and training goes on with the
+    other worker."""
     with proxies_of(processes[0], far) as proxies:
         cable.plugged = False
         try:

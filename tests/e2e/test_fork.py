@@ -28,7 +28,10 @@ pytestmark = [
 
 @contextlib.contextmanager
 def forked(function: Callable[..., Any], *args: Any) -> Iterator[Callable[[], Any]]:
-    """A forked child that calls `function`. Yields what waits for its result, and for the end of the child."""
+    """A forked child that calls `function`.
+
+    Yields what waits for its result, and for the end of the child.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=lambda: theirs.send(function(*args)))
@@ -171,7 +174,10 @@ server.stop()
 
 
 def test_server_in_a_child_of_a_process_that_has_computed():
-    """The way of old test fixtures: fork, then serve. The child must not wait for torch's threads, which it has not."""
+    """The way of old test fixtures: fork, then serve.
+
+    The child must not wait for torch's threads, which it has not.
+    """
     program = subprocess.run(
         [sys.executable, "-u", "-W", "ignore", "-c", PROGRAM],
         cwd=Path(__file__).parent.parent,
@@ -180,6 +186,17 @@ def test_server_in_a_child_of_a_process_that_has_computed():
         timeout=4 * DEADLINE,
     )
     assert program.stderr == ""
-    lines = [line for line in program.stdout.splitlines() if not line.startswith("Worker bob is serving at ")]
-    assert lines == ["alice True", "child 0", "child ended with 0", "alice 0", "bob True", "alice 0"]
+    lines = [
+        line
+        for line in program.stdout.splitlines()
+        if not line.startswith("Worker bob is serving at ")
+    ]
+    assert lines == [
+        "alice True",
+        "child 0",
+        "child ended with 0",
+        "alice 0",
+        "bob True",
+        "alice 0",
+    ]
     assert program.returncode == 0

@@ -1,4 +1,5 @@
-"""Calls that end the process when torch's own operators get them, and are errors behind the guards."""
+"""Calls that end the process when torch's own operators get them, and are errors behind the
+guards."""
 
 import os
 import subprocess
@@ -52,6 +53,8 @@ def test_what_ends_the_process_without_guards_is_an_error_behind_them() -> None:
 
 def in_child(program: str) -> str:
     command = [sys.executable, "-W", "ignore", "-c", program]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

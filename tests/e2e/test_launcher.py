@@ -1,4 +1,5 @@
-"""The launcher with its four real workers: what it prints, its exit status, and that it leaves nothing behind."""
+"""The launcher with its four real workers: what it prints, its exit status, and that it leaves
+nothing behind."""
 
 import os
 import re
@@ -47,7 +48,12 @@ def assert_nothing_left(program, ports: list[int]) -> None:
 def assert_shows_the_workers(lines: list[str], ports: list[int]) -> None:
     assert len(lines) == len(SAMPLES)
     for line, (worker, (digits, samples)), port in zip(lines, SAMPLES.items(), ports, strict=True):
-        assert re.split(r"\s{2,}", line.strip()) == [worker, f"ws://localhost:{port}", digits, samples]
+        assert re.split(r"\s{2,}", line.strip()) == [
+            worker,
+            f"ws://localhost:{port}",
+            digits,
+            samples,
+        ]
 
 
 def test_command_that_is_killed(tmp_path):
@@ -73,7 +79,11 @@ def test_command_that_ends_before_the_workers_are_ready(tmp_path):
 def test_command_that_does_not_exist(tmp_path):
     ports = free_ports()
     status, out, err = run(LAUNCHER, *on(ports, "--", "no-such-command"), folder=tmp_path)
-    assert (status, out, err) == (127, "", "error: cannot run 'no-such-command': No such file or directory\n")
+    assert (status, out, err) == (
+        127,
+        "",
+        "error: cannot run 'no-such-command': No such file or directory\n",
+    )
     assert all(map(is_free, ports))
 
 
@@ -94,10 +104,14 @@ def test_the_launcher_uses_its_own_files_where_others_have_their_names(tmp_path,
     settings.mkdir()
     choice = f"import multiprocessing; multiprocessing.get_all_start_methods = lambda: [{method!r}]"
     (settings / "sitecustomize.py").write_text(choice)
-    cwd, path = (others, [settings]) if place == "current directory" else (tmp_path, [settings, others])
+    cwd, path = (
+        (others, [settings]) if place == "current directory" else (tmp_path, [settings, others])
+    )
     environment = {"PYTHONPATH": os.pathsep.join(map(str, path))}
     waiting = command("sys.stdin.read()")
-    with running(LAUNCHER, *on(ports, *waiting), folder=tmp_path, cwd=cwd, environment=environment) as program:
+    with running(
+        LAUNCHER, *on(ports, *waiting), folder=tmp_path, cwd=cwd, environment=environment
+    ) as program:
         program.read_until(LAST_WORKER)
         assert program.finish() == (0, "", "")
         assert_nothing_left(program, ports)
@@ -105,7 +119,11 @@ def test_the_launcher_uses_its_own_files_where_others_have_their_names(tmp_path,
 
 @pytest.mark.parametrize(
     ("number", "group", "status"),
-    [(signal.SIGINT, True, 0), (signal.SIGTERM, False, 0), (signal.SIGKILL, False, -signal.SIGKILL)],
+    [
+        (signal.SIGINT, True, 0),
+        (signal.SIGTERM, False, 0),
+        (signal.SIGKILL, False, -signal.SIGKILL),
+    ],
     ids=["Ctrl-C", "SIGTERM", "SIGKILL"],
 )
 def test_signal_while_serving(tmp_path, number, group, status):
@@ -120,10 +138,13 @@ def test_signal_while_serving(tmp_path, number, group, status):
 
 
 def test_interrupt_while_a_command_runs(tmp_path):
-    """Ctrl-C reaches the command; what it does then is its own affair, and the launcher waits for it."""
+    """Ctrl-C reaches the command; what it does then is its own affair, and the launcher waits for
+    it."""
     ports = free_ports()
     answer = "signal.signal(signal.SIGINT, lambda *_: os._exit(7))"
-    with running(LAUNCHER, *on(ports, *command(answer, "print('set')", "signal.pause()")), folder=tmp_path) as program:
+    with running(
+        LAUNCHER, *on(ports, *command(answer, "print('set')", "signal.pause()")), folder=tmp_path
+    ) as program:
         program.read_until(LAST_WORKER)
         program.signal(signal.SIGINT, group=True)
         assert program.finish() == (7, "", "")
@@ -131,12 +152,15 @@ def test_interrupt_while_a_command_runs(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-@pytest.mark.parametrize(("more", "status"), [([], 0), (["--", "sleep", "1000"], 130)], ids=["", "with a command"])
+@pytest.mark.parametrize(
+    ("more", "status"), [([], 0), (["--", "sleep", "1000"], 130)], ids=["", "with a command"]
+)
 @pytest.mark.parametrize(
     ("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["Ctrl-C", "SIGTERM"]
 )
 def test_signal_while_starting(tmp_path, more, status, number, group):
-    """No traceback of a half-imported module, and nothing left; nor does the launcher leave before the fork server."""
+    """No traceback of a half-imported module, and nothing left; nor does the launcher leave before
+    the fork server."""
     ports = free_ports()
     with running(LAUNCHER, *on(ports, *more), folder=tmp_path) as program:
         program.wait_until_a_child_maps("numpy")
@@ -173,17 +197,23 @@ def test_port_in_use(tmp_path, more):
     assert all(map(is_free, ports))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the address is one of this machine on Linux only")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the address is one of this machine on Linux only"
+)
 def test_worker_that_cannot_start_ends_the_command(tmp_path):
     ports = free_ports()
     more = command("signal.signal(signal.SIGTERM, lambda *_: os._exit(0))", "signal.pause()")
-    with running(LAUNCHER, "--host", "192.0.2.1", "--insecure", *on(ports, *more), folder=tmp_path) as program:
+    with running(
+        LAUNCHER, "--host", "192.0.2.1", "--insecure", *on(ports, *more), folder=tmp_path
+    ) as program:
         program.read_until("running")
         status, out, err = program.finish()
         assert (status, out) == (1, "")
         assert_nothing_left(program, ports)
     first, *log = err.splitlines()
-    assert first.startswith("error: worker ") and f"exited with status 1; its log: {tmp_path}" in first
+    assert (
+        first.startswith("error: worker ") and f"exited with status 1; its log: {tmp_path}" in first
+    )
     assert any("cannot listen" in line for line in log)
     assert "Traceback" not in err
 
@@ -195,7 +225,9 @@ def test_worker_that_is_killed(tmp_path):
         program.child_that_listens(ports[2]).kill()
         status, out, err = program.finish()
         assert (status, out) == (1, "")
-        assert err.startswith(f"error: worker 'charlie' (ws://localhost:{ports[2]}) was killed by SIGKILL; its log: ")
+        assert err.startswith(
+            f"error: worker 'charlie' (ws://localhost:{ports[2]}) was killed by SIGKILL; its log: "
+        )
         assert_nothing_left(program, ports)
     log = re.search(r"its log: (\S+)", err)
     assert log is not None and "number of true indices: 18065" in Path(log[1]).read_text()
@@ -206,7 +238,10 @@ def test_worker_that_is_killed(tmp_path):
     [
         (["--ports", "1", "2", "3"], "argument --ports: expected 4 arguments"),
         (["--ports", "1", "2", "3", "x"], "argument --ports: invalid int value: 'x'"),
-        (["--ports", "1", "2", "3", "65536"], "argument --ports: 65536 is no port; expected numbers from 1 to 65535"),
+        (
+            ["--ports", "1", "2", "3", "65536"],
+            "argument --ports: 65536 is no port; expected numbers from 1 to 65535",
+        ),
         (["--ports", "5", "6", "7", "7"], "argument --ports: [5, 6, 7, 7] are not all different"),
         (["--nothing"], "unrecognized arguments: --nothing"),
     ],

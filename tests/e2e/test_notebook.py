@@ -1,4 +1,5 @@
-"""The notebook, executed from top to bottom by a kernel of its own, against the four workers as users start them."""
+"""The notebook, executed from top to bottom by a kernel of its own, against the four workers as
+users start them."""
 
 import base64
 import inspect
@@ -22,7 +23,8 @@ NOTEBOOK = REPOSITORY / "federated_training.ipynb"
 ANSWERS = REPOSITORY / "docs" / "exercise_answers.md"
 CELL_SECONDS, NOTEBOOK_SECONDS = 600, 1800  # on an idle machine they take a tenth of it
 
-# Fewer rounds than in the tutorial, and the accuracy that these reach for certain (87 % in the stored run).
+# Fewer rounds than in the tutorial, and the accuracy that these reach for certain (87 % in the
+# stored run).
 FEWER_ROUNDS = {"TRAINING_ROUNDS": 11, "VARIATION_ROUNDS": 2, "CLAIMED_ACCURACY": 0.6}
 FASTER_ANSWERS = {
     "LOCAL_STEPS, SEEDS = 120, (1, 2, 3)": "LOCAL_STEPS, SEEDS = 6, (1,)",
@@ -51,14 +53,17 @@ def ports(tmp_path_factory, monkeypatch_module) -> Iterator[dict[str, int]]:
     ports = free_ports()
     folder = tmp_path_factory.mktemp("workers")
     monkeypatch_module.setattr(programs, "DEADLINE", NOTEBOOK_SECONDS)
-    with running("start_websocket_servers.py", "--ports", *map(str, ports), folder=folder) as launcher:
+    with running(
+        "start_websocket_servers.py", "--ports", *map(str, ports), folder=folder
+    ) as launcher:
         launcher.read_until("Ctrl-C stops the workers")
         yield dict(zip(("alice", "bob", "charlie", "testing"), ports, strict=True))
 
 
 @pytest.fixture(scope="module")
 def executed(stored: Any, ports: dict[str, int]) -> Any:
-    """The notebook after its execution, in which the training is interrupted once and then run again.
+    """The notebook after its execution, in which the training is interrupted once and then run
+    again.
 
     The code of the exercises' answers follows at its end.
     """
@@ -66,24 +71,33 @@ def executed(stored: Any, ports: dict[str, int]) -> Any:
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = with_parameters(cell.source, PORTS=ports, **FEWER_ROUNDS)
-    loop = next(index for index, cell in enumerate(notebook.cells) if "for curr_round in range" in cell.source)
+    loop = next(
+        index
+        for index, cell in enumerate(notebook.cells)
+        if "for curr_round in range" in cell.source
+    )
     notebook.cells.insert(loop, interrupted(notebook.cells[loop].source))
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in answers()]
     resources = {"metadata": {"path": str(REPOSITORY)}}
-    NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", resources=resources).execute()
+    NotebookClient(
+        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources=resources
+    ).execute()
     return notebook
 
 
 def with_parameters(source: str, **values: Any) -> str:
     """Return the source of the parameter cell with other values."""
     for name, value in values.items():
-        source, count = re.subn(rf"^{name} = .*$", f"{name} = {value!r}", source, flags=re.MULTILINE)
+        source, count = re.subn(
+            rf"^{name} = .*$", f"{name} = {value!r}", source, flags=re.MULTILINE
+        )
         assert count == 1, f"the parameter cell sets {name} {count} times"
     return source
 
 
 def interrupted(source: str) -> Any:
-    """Return a cell that runs the training loop and is interrupted, as by the button of JupyterLab, in round 2."""
+    """Return a cell that runs the training loop and is interrupted, as by the button of JupyterLab,
+    in round 2."""
     head, loop, body = re.split(r"(?m)^(for curr_round in .*\n)", source)
     cell = nbformat.v4.new_code_cell(f"import signal\n{head}{loop}{INTERRUPT}{body}")
     cell.metadata["tags"] = ["raises-exception", "interrupted"]
@@ -127,7 +141,9 @@ def cell_with(notebook: Any, text: str) -> Any:
 
 
 def test_the_interrupted_training_stopped_where_it_was_interrupted(executed):
-    (cell,) = [cell for cell in code_cells(executed) if "interrupted" in cell.metadata.get("tags", [])]
+    (cell,) = [
+        cell for cell in code_cells(executed) if "interrupted" in cell.metadata.get("tags", [])
+    ]
     (error,) = [output for output in cell.outputs if output.output_type == "error"]
     assert error.ename in ("KeyboardInterrupt", "CancelledError")
     assert "average: Average loss" in printed(cell)  # round 1 was over
@@ -165,7 +181,9 @@ def test_alice_alone_cannot_know_more_than_her_digits(executed):
 
 
 def test_the_loop_evaluates_four_models_in_rounds_1_and_11(executed):
-    loops = [cell for cell in code_cells(executed) if "for curr_round in range(1, args" in cell.source]
+    loops = [
+        cell for cell in code_cells(executed) if "for curr_round in range(1, args" in cell.source
+    ]
     assert [len(re.findall("Accuracy", printed(cell))) for cell in loops] == [4, 8]
 
 
@@ -225,6 +243,11 @@ def test_stored_run_reaches_what_the_tutorial_claims(stored):
 
 def test_links_to_files_lead_to_files(stored):
     texts = [cell.source for cell in stored.cells if cell.cell_type == "markdown"]
-    links = [link for text in texts for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    links = [
+        link
+        for text in texts
+        for link in re.findall(r"\]\(([^)]+)\)", text)
+        if not link.startswith("http")
+    ]
     assert links
     assert [link for link in links if not (REPOSITORY / link).is_file()] == []

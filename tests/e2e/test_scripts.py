@@ -1,4 +1,5 @@
-"""One worker and the coordinator as processes of their own: what they say of wrong arguments, ports, absent workers."""
+"""One worker and the coordinator as processes of their own: what they say of wrong arguments,
+ports, absent workers."""
 
 import re
 import signal
@@ -28,7 +29,9 @@ TEST_IMAGES = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 def test_one_worker(tmp_path, args, key, counts):
     """It starts in any current directory, logs what it holds, serves, and ends on SIGTERM."""
     (port,) = free_ports(1)
-    with running(SERVER, *args, "--port", str(port), folder=tmp_path, cwd=tmp_path, merge=True) as program:
+    with running(
+        SERVER, *args, "--port", str(port), folder=tmp_path, cwd=tmp_path, merge=True
+    ) as program:
         log = program.read_until(f"serves at ws://localhost:{port}")
         shown = [line.partition(" | ")[2] for line in log]
         for digit, count in enumerate(counts):
@@ -72,7 +75,10 @@ def test_worker_whose_port_is_in_use(tmp_path):
         ([], "the following arguments are required: --id, --port/-p"),
         (["--id", "bob"], "the following arguments are required: --port/-p"),
         (["--id", "bob", "-p", "x"], "argument --port/-p: invalid int value: 'x'"),
-        (["--id", "bob", "-p", "70000"], "argument --port/-p: 70000 is no port; expected a number from 0 to 65535"),
+        (
+            ["--id", "bob", "-p", "70000"],
+            "argument --port/-p: 70000 is no port; expected a number from 0 to 65535",
+        ),
     ],
 )
 def test_wrong_arguments_of_a_worker(capsys, args, complaint):
@@ -85,7 +91,8 @@ def test_wrong_arguments_of_a_worker(capsys, args, complaint):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize(
-    ("script", "args", "library"), [(CLIENT, [], "libtorch_python"), (SERVER, ["--id", "bob", "-p", "0"], "numpy")]
+    ("script", "args", "library"),
+    [(CLIENT, [], "libtorch_python"), (SERVER, ["--id", "bob", "-p", "0"], "numpy")],
 )
 def test_interrupt_while_importing(tmp_path, script, args, library):
     """No traceback of a half-imported program."""
@@ -105,14 +112,17 @@ def test_unknown_worker(tmp_path):
 def test_a_coordinator_without_workers_tells_for_whom_it_waits_and_then_who_is_not_there(tmp_path):
     ports = dict(zip(("alice", "bob", "charlie", "testing"), free_ports(), strict=True))
     addresses = [f"{name}=localhost:{port}" for name, port in ports.items()]
-    status, out, err = run(CLIENT, "--connect_timeout", "2", "--workers", *addresses, folder=tmp_path)
+    status, out, err = run(
+        CLIENT, "--connect_timeout", "2", "--workers", *addresses, folder=tmp_path
+    )
     assert (status, out) == (1, "")
     waiting, error = err.splitlines()
     asked = ", ".join(f"{name} (ws://localhost:{port})" for name, port in ports.items())
     assert waiting.endswith(f" | Waiting up to 2 s for {asked}")
     absent = ", ".join(f"'{name}' at ws://localhost:{port}" for name, port in ports.items())
     assert error == (
-        f"error: no connection within 2 s to {absent}. Start the workers first: python start_websocket_servers.py"
+        f"error: no connection within 2 s to {absent}. Start the workers first: python "
+        "start_websocket_servers.py"
     )
 
 
@@ -127,9 +137,15 @@ def test_help_tells_the_default_of_every_option(tmp_path, script):
 
 def test_torchscript_is_taken_only_where_it_is_asked_for():
     arguments = ["--id", "alice", "--port", "1"]
-    assert "allow_torchscript" not in run_websocket_server.define_and_get_arguments(arguments).options
-    allowing = run_websocket_server.define_and_get_arguments([*arguments, "--allow_torchscript"]).options
-    assert sy.WebsocketServerWorker(None, "localhost", 0, **pick(allowing))._dispatcher.receiver.allow_torchscript
+    assert (
+        "allow_torchscript" not in run_websocket_server.define_and_get_arguments(arguments).options
+    )
+    allowing = run_websocket_server.define_and_get_arguments(
+        [*arguments, "--allow_torchscript"]
+    ).options
+    assert sy.WebsocketServerWorker(
+        None, "localhost", 0, **pick(allowing)
+    )._dispatcher.receiver.allow_torchscript
 
 
 def pick(options):

@@ -1,4 +1,5 @@
-"""A short training on the real MNIST, with all four workers, twice: its log, its accuracy, the model it saves."""
+"""A short training on the real MNIST, with all four workers, twice: its log, its accuracy, the
+model it saves."""
 
 import re
 import sys
@@ -28,13 +29,15 @@ RESULT = re.compile(r"(.*): Average loss: (\d+\.\d{4}), Accuracy: (\d+)/10000 \(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The folder in which `first` and `second` are the folders of two equal runs with the same workers."""
+    """The folder in which `first` and `second` are the folders of two equal runs with the same
+    workers."""
     folder = tmp_path_factory.mktemp("tutorial")
     for name in ("first", "second"):
         (folder / name).mkdir()
     ports = free_ports()
     addresses = [
-        f"{name}=localhost:{port}" for name, port in zip(("alice", "bob", "charlie", "testing"), ports, strict=True)
+        f"{name}=localhost:{port}"
+        for name, port in zip(("alice", "bob", "charlie", "testing"), ports, strict=True)
     ]
     client = [
         sys.executable,
@@ -45,16 +48,27 @@ def folder(tmp_path_factory) -> Path:
     ]
     command = [sys.executable, "-c", TWICE, *client, "--workers", *addresses]
     ports_of_workers = ["--ports", *map(str, ports)]
-    status, out, err = run("start_websocket_servers.py", *ports_of_workers, "--", *command, folder=folder, cwd=folder)
+    status, out, err = run(
+        "start_websocket_servers.py", *ports_of_workers, "--", *command, folder=folder, cwd=folder
+    )
     assert (status, err) == (0, ""), (out, [path.read_text() for path in folder.glob("*/log")])
     return folder
 
 
 def messages(folder: Path, run: str) -> list[str]:
     """The messages that a run logged, except that it waits for workers that start."""
-    lines = [line for line in (folder / run / "log").read_text().splitlines() if " | Waiting up to " not in line]
-    matches = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \| (.*)", line) for line in lines]
-    return [match[1] if match else f"no message: {line}" for match, line in zip(matches, lines, strict=True)]
+    lines = [
+        line
+        for line in (folder / run / "log").read_text().splitlines()
+        if " | Waiting up to " not in line
+    ]
+    matches = [
+        re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \| (.*)", line) for line in lines
+    ]
+    return [
+        match[1] if match else f"no message: {line}"
+        for match, line in zip(matches, lines, strict=True)
+    ]
 
 
 def results(folder: Path, run: str) -> list[tuple[str, float, int]]:
@@ -71,10 +85,16 @@ def test_log(folder):
             expected.append("Evaluating models")
             for model in MODELS:
                 expected.append(rf"{model}: Percentage numbers 0-3: \d+%, 4-6: \d+%, 7-9: \d+%")
-                expected.append(rf"{model}: Average loss: \d+\.\d{{4}}, Accuracy: \d+/10000 \(\d+\.\d\d%\)")
+                expected.append(
+                    rf"{model}: Average loss: \d+\.\d{{4}}, Accuracy: \d+/10000 \(\d+\.\d\d%\)"
+                )
     expected.append(r"The federated model is saved in mnist_cnn\.pt")
     logged = messages(folder, "first")
-    assert [line for line, pattern in zip(logged, expected, strict=True) if not re.fullmatch(pattern, line)] == []
+    assert [
+        line
+        for line, pattern in zip(logged, expected, strict=True)
+        if not re.fullmatch(pattern, line)
+    ] == []
 
 
 def test_shown_accuracies_are_those_of_the_counts(folder):
@@ -91,7 +111,9 @@ def test_workers_know_their_own_digits_first(folder):
 
 
 def test_federated_accuracy_rises(folder):
-    first, last = [correct for model, _, correct in results(folder, "first") if model == "Federated model"]
+    first, last = [
+        correct for model, _, correct in results(folder, "first") if model == "Federated model"
+    ]
     assert last > first + 1000
     alone = [correct for model, _, correct in results(folder, "first")[-4:-1]]
     assert last > max(alone)
@@ -100,7 +122,9 @@ def test_federated_accuracy_rises(folder):
 def test_saved_model_is_the_federated_one(folder):
     """Evaluated here, without any worker, a plain Net with its state gives what the log says."""
     model, data = Net(), load_mnist(training=False)
-    model.load_state_dict(torch.load(folder / "first" / "mnist_cnn.pt", weights_only=True), strict=True)
+    model.load_state_dict(
+        torch.load(folder / "first" / "mnist_cnn.pt", weights_only=True), strict=True
+    )
     model.eval()
     correct, loss = 0, 0.0
     with torch.inference_mode():
@@ -116,6 +140,8 @@ def test_saved_model_is_the_federated_one(folder):
 
 def test_the_same_run_gives_the_same_to_the_bit(folder):
     assert messages(folder, "first") == messages(folder, "second")
-    first, second = (torch.load(folder / run / "mnist_cnn.pt", weights_only=True) for run in ("first", "second"))
+    first, second = (
+        torch.load(folder / run / "mnist_cnn.pt", weights_only=True) for run in ("first", "second")
+    )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)

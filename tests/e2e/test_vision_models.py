@@ -1,6 +1,8 @@
-"""Models as people have them: one of each family of torchvision, and layers that draw random numbers.
+"""Models as people have them: one of each family of torchvision, and layers that draw random
+numbers.
 
-Not among them since they are large, but tried: vgg11, vit_b_16 and maxvit_t as torchvision has them.
+Not among them since they are large, but tried: vgg11, vit_b_16 and maxvit_t as torchvision has
+them.
 """
 
 import warnings
@@ -117,8 +119,16 @@ class Checked(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         assert x.size(0) > 0, "%d samples" % x.size(0)  # noqa: UP031
         print("samples:", x.size(0))
-        noise = torch.empty(x.size(0), 1).bernoulli_(0.5) + torch.empty_like(x).normal_() + torch.rand_like(x)
-        return x + noise * torch.randn(x.shape) + torch.empty(3, dtype=torch.float64).uniform_().sum().float()
+        noise = (
+            torch.empty(x.size(0), 1).bernoulli_(0.5)
+            + torch.empty_like(x).normal_()
+            + torch.rand_like(x)
+        )
+        return (
+            x
+            + noise * torch.randn(x.shape)
+            + torch.empty(3, dtype=torch.float64).uniform_().sum().float()
+        )
 
 
 @pytest.mark.parametrize("layer", [DropPath, LockedDropout, Checked])
@@ -128,4 +138,7 @@ def test_layers_that_draw_random_numbers_train_one_step_as_in_plain_torch(layer)
         model = nn.Sequential(nn.Linear(6, 6), layer(), nn.Linear(6, 4))
         here = arrived(kind(model))
         assert torch.equal(step(here, x), step(model, x))
-        assert all(torch.equal(here.graph_state()[key], tensor) for key, tensor in model.state_dict().items())
+        assert all(
+            torch.equal(here.graph_state()[key], tensor)
+            for key, tensor in model.state_dict().items()
+        )

@@ -14,7 +14,9 @@ from syft.graph import GraphModule, convert, read_structure
 def arrived(obj: Any) -> GraphModule:
     """Return a model or function as its receiver has it, in the mode of the sender's."""
     model = convert(obj)
-    state, constants = ([tensor.clone() for tensor in part] for part in (model.state, model.constants))
+    state, constants = (
+        [tensor.clone() for tensor in part] for part in (model.state, model.constants)
+    )
     module = GraphModule(read_structure(model.structure), state, constants, model.digest)
     return module.train(getattr(obj, "training", True))
 
@@ -65,11 +67,18 @@ def graph(*nodes: Any, tensors: tuple[torch.Tensor, ...] = (), **fields: Any) ->
 def calls(operator: str, *arguments: Any) -> Any:
     """Return what one operator gives, called from a graph with constants."""
     numbers = [-1 - index for index in range(len(arguments))]
-    return graph([0, numbers, 1], operators=(operator,), arguments=(), constants=arguments, result=1)()
+    return graph(
+        [0, numbers, 1], operators=(operator,), arguments=(), constants=arguments, result=1
+    )()
 
 
 def of_inputs(operator: str, *inputs: Any) -> Any:
     """Return what one operator gives, called from a graph with its inputs."""
     names = tuple(f"x{index}" for index in range(len(inputs)))
-    module = graph([0, list(range(len(inputs))), 1], operators=(operator,), arguments=names, result=len(inputs) + 1)
+    module = graph(
+        [0, list(range(len(inputs))), 1],
+        operators=(operator,),
+        arguments=names,
+        result=len(inputs) + 1,
+    )
     return module(*inputs)

@@ -1,4 +1,5 @@
-"""Structures of others: each that is no structure is refused, with the place, and in little time and memory."""
+"""Structures of others: each that is no structure is refused, with the place, and in little time
+and memory."""
 
 import contextlib
 import tracemalloc
@@ -64,50 +65,104 @@ REFUSED = {
     "too many arguments": (structure([0, [0, 0], 1], **RELU), "2 arguments; expected 1 to 1"),
     "a billion results": (structure([0, [0], 10**9], **RELU), "1000000000 results"),
     "results below 0": (structure([0, [0], -1], **RELU), "-1 results"),
-    "blocks of an operator without": (structure([0, [0], 1, [[0, [], []]]], **RELU), "other blocks"),
+    "blocks of an operator without": (
+        structure([0, [0], 1, [[0, [], []]]], **RELU),
+        "other blocks",
+    ),
     "an If with one block": (structure([0, [-1], 0, [[0, [], []]]], **IF), "other blocks"),
-    "an If with other results": (structure([0, [-1], 1, [[0, [], []], [0, [], []]]], **IF), "other inputs or results"),
-    "an If with inputs": (structure([0, [-1], 0, [[1, [], []], [0, [], []]]], **IF), "other inputs or results"),
-    "a Loop without its turn": (structure([0, [-1, -2], 0, [[0, [], [-2]]]], **LOOP), "other inputs or results"),
-    "a billion inputs of a block": (structure([0, [-1, -2], 0, [[10**9, [], [-2]]]], **LOOP), "1000000000 results"),
+    "an If with other results": (
+        structure([0, [-1], 1, [[0, [], []], [0, [], []]]], **IF),
+        "other inputs or results",
+    ),
+    "an If with inputs": (
+        structure([0, [-1], 0, [[1, [], []], [0, [], []]]], **IF),
+        "other inputs or results",
+    ),
+    "a Loop without its turn": (
+        structure([0, [-1, -2], 0, [[0, [], [-2]]]], **LOOP),
+        "other inputs or results",
+    ),
+    "a billion inputs of a block": (
+        structure([0, [-1, -2], 0, [[10**9, [], [-2]]]], **LOOP),
+        "1000000000 results",
+    ),
     "a block that is no block": (structure([0, [-1, -2], 0, [7]], **LOOP), "a block is no"),
     "what a block defines, outside": (
         structure([0, [-1, -2], 0, [[1, [], [-2]]]], **LOOP, result=2),
         "value 2 is used",
     ),
     "blocks too deep": (structure(*blocks_in_blocks(70), **IF), "64 deep"),
-    "more nodes than there may be": (structure(*[[0, [0], 0]] * (MAX_NODES + 1), **RELU), "more than 50000 nodes"),
-    "more values than there may be": (structure(*[[0, [0], MAX_VALUES // 2]] * 3, **RELU), "at most"),
+    "more nodes than there may be": (
+        structure(*[[0, [0], 0]] * (MAX_NODES + 1), **RELU),
+        "more than 50000 nodes",
+    ),
+    "more values than there may be": (
+        structure(*[[0, [0], MAX_VALUES // 2]] * 3, **RELU),
+        "at most",
+    ),
     "state that is no list": (structure(state=(7,)), "an entry of its state"),
     "a name with a slash": (structure(state=(["a/b", *PLACE[1:]],)), "no name of a parameter"),
-    "a name with an empty part": (structure(state=(["a..b", *PLACE[1:]],)), "no name of a parameter"),
+    "a name with an empty part": (
+        structure(state=(["a..b", *PLACE[1:]],)),
+        "no name of a parameter",
+    ),
     "a name with a line break": (structure(state=(["a\n", *PLACE[1:]],)), "no name of a parameter"),
-    "a name that is too long": (structure(state=(["a" * 257, *PLACE[1:]],)), "no name of a parameter"),
-    "a name that is too deep": (structure(state=([".".join("a" * 70), *PLACE[1:]],)), "no name of a parameter"),
+    "a name that is too long": (
+        structure(state=(["a" * 257, *PLACE[1:]],)),
+        "no name of a parameter",
+    ),
+    "a name that is too deep": (
+        structure(state=([".".join("a" * 70), *PLACE[1:]],)),
+        "no name of a parameter",
+    ),
     "a name that is a list": (structure(state=([[], *PLACE[1:]],)), "no name of a parameter"),
     "a name twice": (structure(state=(PLACE, PLACE)), "occurs twice"),
     "an argument twice": (structure(arguments=("x", "x")), "occurs twice"),
-    "names with many modules": (structure(state=[[f"m{i}.w", *PLACE[1:]] for i in range(10_001)]), "10000 modules"),
+    "names with many modules": (
+        structure(state=[[f"m{i}.w", *PLACE[1:]] for i in range(10_001)]),
+        "10000 modules",
+    ),
     "a kind that there is not": (structure(state=(["w", 2, True, "float32", [2]],)), "of kind 2"),
     "a flag that is a number": (structure(state=(["w", 0, 1, "float32", [2]],)), "requires_grad 1"),
     "a dtype that there is not": (structure(state=(["w", 0, True, "float33", [2]],)), "no dtype"),
     "a dtype that is a module": (structure(state=(["w", 0, True, "_inductor", [2]],)), "no dtype"),
     "a dtype that is quantized": (structure(state=(["w", 0, True, "quint8", [2]],)), "no dtype"),
-    "a shape of many sizes": (structure(state=(["w", 0, True, "float32", [1] * 1800],)), "at most 64 sizes"),
+    "a shape of many sizes": (
+        structure(state=(["w", 0, True, "float32", [1] * 1800],)),
+        "at most 64 sizes",
+    ),
     "a negative size": (structure(state=(["w", 0, True, "float32", [-1]],)), "a shape is"),
     "a size that is a float": (structure(state=(["w", 0, True, "float32", [1.0]],)), "a shape is"),
     "an alias of nothing": (structure(aliases={"v": 0}), "alias 'v' is 0"),
-    "an alias with a bad name": (structure(state=(PLACE,), aliases={"v/": 0}), "no name of a parameter"),
+    "an alias with a bad name": (
+        structure(state=(PLACE,), aliases={"v/": 0}),
+        "no name of a parameter",
+    ),
     "a default that is no constant": (changed(arguments=[["x", -1]]), "no constant"),
     "a constant of bytes": (structure(constants=(b"x",)), "a constant is"),
     "a constant of an unknown kind": (structure(constants=({"model": 1},)), "a constant is"),
     "a constant with lists too deep": (structure(constants=(nested(20),)), "more than 16 deep"),
-    "a constant with lists much too deep": (structure(constants=(nested(900),)), "more than 16 deep|no msgpack"),
-    "a tensor in a list": (structure(constants=([{"tensor": [0, "float32", []]}],)), "a constant is"),
+    "a constant with lists much too deep": (
+        structure(constants=(nested(900),)),
+        "more than 16 deep|no msgpack",
+    ),
+    "a tensor in a list": (
+        structure(constants=([{"tensor": [0, "float32", []]}],)),
+        "a constant is",
+    ),
     "a device that there is not": (structure(constants=({"device": "moon"},)), "no device"),
-    "a name of no operator": (structure(operators=("aten::add; rm -rf",)), "no name of an operator"),
-    "SetAttr of an argument": (structure([0, [0, 0], 0], operators=("prim::SetAttr",)), "no parameter or buffer"),
-    "GetAttr of a constant": (structure([0, [-1], 1], operators=("prim::GetAttr",), constants=(1,)), "no parameter or"),
+    "a name of no operator": (
+        structure(operators=("aten::add; rm -rf",)),
+        "no name of an operator",
+    ),
+    "SetAttr of an argument": (
+        structure([0, [0, 0], 0], operators=("prim::SetAttr",)),
+        "no parameter or buffer",
+    ),
+    "GetAttr of a constant": (
+        structure([0, [-1], 1], operators=("prim::GetAttr",), constants=(1,)),
+        "no parameter or",
+    ),
 }
 
 
@@ -161,7 +216,9 @@ LARGE = {
     "empty lists as nodes": structure(nodes=[[]] * 1_040_000),
     "arguments of one node": structure([0, [0] * 1_040_000, 1], operators=("prim::ListConstruct",)),
     "nodes": structure(*[[0, [0], 1]] * 20_000, **RELU),
-    "names that are deep": structure(state=[[f"{'a.' * 62}x{i}", 0, True, "float32", []] for i in range(6_000)]),
+    "names that are deep": structure(
+        state=[[f"{'a.' * 62}x{i}", 0, True, "float32", []] for i in range(6_000)]
+    ),
     "names of many modules": structure(
         state=[[f"{'a.' * 60}{i}.x{i}.y", 0, True, "float32", []] for i in range(5_500)]
     ),

@@ -1,4 +1,5 @@
-"""Models to plain graphs: what is written down, when it is written anew, and what cannot be said."""
+"""Models to plain graphs: what is written down, when it is written anew, and what cannot be
+said."""
 
 import copy
 import sys
@@ -32,7 +33,9 @@ def test_converting_leaves_the_model_alone(name):
         for tensor in convert(model).state:
             tensor.data_ptr()
         after = model.state_dict()
-        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+        assert before.keys() == after.keys() and all(
+            torch.equal(before[key], after[key]) for key in before
+        )
 
 
 class Attributes(nn.Module):
@@ -59,7 +62,9 @@ def test_what_changes_in_a_model_changes_what_is_sent():
         "tuple": lambda model: setattr(model, "pair", (3, 1.5)),
         "tensor that is no buffer": lambda model: model.factor.add_(1),
         "frozen": lambda model: model.linear.weight.requires_grad_(False),
-        "dtype": lambda model: setattr(model.linear.weight, "data", model.linear.weight.data.double()),
+        "dtype": lambda model: setattr(
+            model.linear.weight, "data", model.linear.weight.data.double()
+        ),
         "tied": lambda model: setattr(model.linear, "weight", model.other.weight),
     }
     for name, change in changes.items():
@@ -79,10 +84,18 @@ def test_the_mode_and_new_parameters_change_nothing_of_the_structure():
 
 
 def test_the_digest_tells_structures_and_constants_apart():
-    one, two = (torch.jit.trace(lambda x, c=c: x * c, torch.ones(2)) for c in (torch.ones(2), torch.zeros(2)))
+    one, two = (
+        torch.jit.trace(lambda x, c=c: x * c, torch.ones(2))
+        for c in (torch.ones(2), torch.zeros(2))
+    )
     assert convert(one).structure == convert(two).structure
     assert convert(one).digest != convert(two).digest
-    for tensor in (torch.ones(()), torch.ones(0), torch.tensor([True]), torch.ones(2, dtype=torch.complex64).conj()):
+    for tensor in (
+        torch.ones(()),
+        torch.ones(0),
+        torch.tensor([True]),
+        torch.ones(2, dtype=torch.complex64).conj(),
+    ):
         assert len(digest_of(b"", [tensor])) == 64
 
 
@@ -108,7 +121,13 @@ def test_losses_compute_the_same_afterwards():
     smooth = nn.CrossEntropyLoss(label_smoothing=0.1, weight=torch.rand(4))
     assert torch.equal(arrived(smooth)(pred, target), smooth(pred, target))
     one, other = torch.randn(5, 3), torch.rand(5, 3)
-    for loss in (nn.MSELoss(), nn.BCEWithLogitsLoss(), nn.HuberLoss(), nn.L1Loss(), nn.SmoothL1Loss()):
+    for loss in (
+        nn.MSELoss(),
+        nn.BCEWithLogitsLoss(),
+        nn.HuberLoss(),
+        nn.L1Loss(),
+        nn.SmoothL1Loss(),
+    ):
         for _, script in both(loss, one, other):
             assert torch.equal(arrived(script)(one, other), loss(one, other))
 
@@ -136,7 +155,9 @@ class Branching(nn.Module):
     ],
 )
 def test_what_cannot_be_compiled_is_refused_by_name_and_with_a_way_out(obj, name):
-    with pytest.raises(NotScriptable, match=r"torch\.jit\.trace\(model, example_input\)") as refused:
+    with pytest.raises(
+        NotScriptable, match=r"torch\.jit\.trace\(model, example_input\)"
+    ) as refused:
         convert(obj)
     assert refused.value.what == name and isinstance(refused.value, TypeError)
 
@@ -174,7 +195,12 @@ class Table(nn.Module):
 
 @pytest.mark.parametrize(
     ("model", "what"),
-    [(Counter(), "'calls'"), (Untracked(), "CreateObject"), (Table(), "'table'"), (nn.LSTM(2, 2), r"forward\(\)")],
+    [
+        (Counter(), "'calls'"),
+        (Untracked(), "CreateObject"),
+        (Table(), "'table'"),
+        (nn.LSTM(2, 2), r"forward\(\)"),
+    ],
 )
 def test_what_a_plain_graph_cannot_say_is_refused_by_name(model, what):
     with pytest.raises(NotConvertible, match=what) as refused:

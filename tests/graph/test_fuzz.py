@@ -1,7 +1,9 @@
-"""Structures nobody wrote: of random nodes, and real ones with mistakes. They end in a result or an ordinary error.
+"""Structures nobody wrote: of random nodes, and real ones with mistakes.
 
-They run in a child process, so that a crash of torch's kernels fails the test, and the structure that crashed is
-found: `FUZZ_CASES=50000 pytest tests/graph/test_fuzz.py` tries more of them.
+They end in a result or an ordinary error.
+
+They run in a child process, so that a crash of torch's kernels fails the test, and the structure
+that crashed is found: `FUZZ_CASES=50000 pytest tests/graph/test_fuzz.py` tries more of them.
 """
 
 import contextlib
@@ -32,7 +34,8 @@ from tests.models import blobs, classifier, make_config, nll
 CASES = int(os.environ.get("FUZZ_CASES", "2000"))
 
 MEMORY = 8 * 2**30
-"""Bytes of addresses that the child may use, torch's libraries among them; a tensor of 10**12 elements is refused."""
+"""Bytes of addresses that the child may use, torch's libraries among them; a tensor of 10**12
+elements is refused."""
 
 UNGUARDED_NAMES = """
 native_batch_norm _weight_norm ctc_loss _pack_padded_sequence _pad_packed_sequence lstm gru rnn_tanh rnn_relu
@@ -43,7 +46,8 @@ _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned to_padded_tensor 
 linalg_matrix_power combinations cartesian_prod
 """
 UNGUARDED = frozenset(f"aten::{name}" for name in UNGUARDED_NAMES.split())
-"""Operators whose kernels trust their arguments; they have guards of their own, and tests of these."""
+"""Operators whose kernels trust their arguments; they have guards of their own, and tests of
+these."""
 
 
 def overloads():
@@ -51,7 +55,11 @@ def overloads():
     names = []
     for schema in torch._C._jit_get_all_schemas():
         base = schema.name
-        plain = base.removesuffix("_") if base.startswith("aten::") and not base.endswith("__") else base
+        plain = (
+            base.removesuffix("_")
+            if base.startswith("aten::") and not base.endswith("__")
+            else base
+        )
         if plain in ALLOWED and not {plain, base} & UNGUARDED:
             name = f"{base}.{schema.overload_name}" if schema.overload_name else base
             if resolve(name) is not None and "Enum" not in str(schema):
@@ -62,9 +70,45 @@ def overloads():
 OVERLOADS = overloads()
 INTEGERS = (0, 1, 2, 3, -1, -2, 4, 5, 7, 16, 100, -(2**63), 2**63 - 1, 2**31, 10**12)
 FLOATS = (0.0, 1.0, -1.0, 0.5, 1e-5, float("inf"), float("-inf"), float("nan"), 1e300)
-TEXTS = ("", "mean", "sum", "reflect", "constant", "trunc", "floor", "nearest", "bilinear", "ij,jk->ik", "none", "a")
-SHAPES = ((), (0,), (1,), (3,), (2, 3), (3, 3), (2, 3, 4), (1, 2, 5, 5), (2, 2, 3, 3), (1, 1, 2, 3, 3), (0, 3))
-DTYPES = ("float32", "float32", "float32", "int64", "bool", "float64", "uint8", "complex64", "bfloat16", "int32")
+TEXTS = (
+    "",
+    "mean",
+    "sum",
+    "reflect",
+    "constant",
+    "trunc",
+    "floor",
+    "nearest",
+    "bilinear",
+    "ij,jk->ik",
+    "none",
+    "a",
+)
+SHAPES = (
+    (),
+    (0,),
+    (1,),
+    (3,),
+    (2, 3),
+    (3, 3),
+    (2, 3, 4),
+    (1, 2, 5, 5),
+    (2, 2, 3, 3),
+    (1, 1, 2, 3, 3),
+    (0, 3),
+)
+DTYPES = (
+    "float32",
+    "float32",
+    "float32",
+    "int64",
+    "bool",
+    "float64",
+    "uint8",
+    "complex64",
+    "bfloat16",
+    "int32",
+)
 
 
 def constant_of(kind, rng):
@@ -107,8 +151,13 @@ class Maker:
         return -len(self.constants)
 
     def argument(self, kind, nodes, visible):
-        """Return the number of a value for an argument of this type; it may need a node of its own."""
-        bare = kind.removeprefix("Optional[").removesuffix("]") if kind.startswith("Optional[Tensor") else kind
+        """Return the number of a value for an argument of this type; it may need a node of its
+        own."""
+        bare = (
+            kind.removeprefix("Optional[").removesuffix("]")
+            if kind.startswith("Optional[Tensor")
+            else kind
+        )
         if self.rng.random() < 0.02 or (visible and kind in ("t", "Any")):
             return self.rng.choice(visible)
         if bare == "Tensor":
@@ -122,7 +171,10 @@ class Maker:
             pair = [self.constant("a"), self.rng.choice(visible)]
             return self.node(nodes, "prim::DictConstruct", pair, 1)[0]
         if "Tensor" in kind or "[t]" in kind or kind == "List[Any]":
-            items = [self.argument("Tensor", nodes, visible) for _ in range(self.rng.choice((0, 1, 2, 3)))]
+            items = [
+                self.argument("Tensor", nodes, visible)
+                for _ in range(self.rng.choice((0, 1, 2, 3)))
+            ]
             return self.node(nodes, "prim::ListConstruct", items, 1)[0]
         return self.constant(constant_of(kind, self.rng))
 
@@ -161,7 +213,9 @@ class Maker:
         return nodes, visible
 
     def fields(self):
-        nodes, visible = self.block([0], 0, self.rng.choice((1, 1, 2, 3, 8)))  # most nodes fail, and then it ends
+        nodes, visible = self.block(
+            [0], 0, self.rng.choice((1, 1, 2, 3, 8))
+        )  # most nodes fail, and then it ends
         return {
             "arguments": [["x"]],
             "state": [],
@@ -188,7 +242,9 @@ def mutated(value, rng, depth=0):
     if type(value) is int and rng.random() < 0.6:
         changed = rng.choice((value + 1, value - 1, -value, 0, -1, 2**63 - 1, rng.randrange(64)))
         return max(-(2**63), min(2**63 - 1, changed))
-    return rng.choice((*INTEGERS, *FLOATS, *TEXTS, None, True, [], {}, [[]], {"tensor": [0, "float32", [1]]}))
+    return rng.choice(
+        (*INTEGERS, *FLOATS, *TEXTS, None, True, [], {}, [[]], {"tensor": [0, "float32", [1]]})
+    )
 
 
 def parts_of(model):
@@ -200,7 +256,8 @@ def real_models():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traces = [
-            torch.jit.trace(model, x) for model, x in ((Net(), torch.randn(2, 1, 10, 10)), (Tied(), blobs().data))
+            torch.jit.trace(model, x)
+            for model, x in ((Net(), torch.randn(2, 1, 10, 10)), (Tied(), blobs().data))
         ]
     recurrent = [] if "aten::lstm" in UNGUARDED else [torch.jit.script(Recurrent(nn.LSTM))]
     return [*map(parts_of, (*traces, *recurrent, torch.jit.script(Control()), nll))]
@@ -216,10 +273,14 @@ def run_case(rng, models):
         fields, state, constants = rng.choice(models)
         fields = copy.deepcopy(fields)
         fields["operators"] = list(fields["operators"])
-        inputs = [rng.choice((blobs().data, torch.randn(2, 1, 10, 10), inputs[0]))] * len(fields["arguments"])
+        inputs = [rng.choice((blobs().data, torch.randn(2, 1, 10, 10), inputs[0]))] * len(
+            fields["arguments"]
+        )
         for _ in range(rng.choice((1, 1, 2, 4))):
             mutated(fields, rng)
-    yield msgpack.packb([fields, [repr(tensor) for tensor in constants], repr(inputs)], default=repr)
+    yield msgpack.packb(
+        [fields, [repr(tensor) for tensor in constants], repr(inputs)], default=repr
+    )
     try:
         read = read_structure(msgpack.packb(fields))
     except (MalformedMessage, OperatorNotAllowed):
@@ -228,7 +289,9 @@ def run_case(rng, models):
     budget.begin()
     token = meter.set(budget)
     try:
-        model = GraphModule(read, [each.clone() for each in state], [each.clone() for each in constants])
+        model = GraphModule(
+            read, [each.clone() for each in state], [each.clone() for each in constants]
+        )
         guarded = any(name.partition(".")[0] in UNGUARDED for name in fields["operators"])
         if not guarded or state:
             result = model.train(rng.random() < 0.5)(*inputs)
@@ -283,7 +346,9 @@ def test_structures_that_nobody_wrote_end_in_a_result_or_an_ordinary_error(tmp_p
         case = crashed[0] + 1
         if len(failures) >= int(os.environ.get("FUZZ_CRASHES", "1")):
             break
-    assert not failures, "\n".join(f"case {number}: {reason}: {what}" for number, reason, what in failures)
+    assert not failures, "\n".join(
+        f"case {number}: {reason}: {what}" for number, reason, what in failures
+    )
 
 
 def test_replies_that_nobody_wrote_end_in_a_model_or_an_error_that_names_the_worker():
@@ -295,7 +360,13 @@ def test_replies_that_nobody_wrote_end_in_a_model_or_an_error_that_names_the_wor
         reply = dict(state)
         for _ in range(rng.choice((0, 1, 2))):
             name = rng.choice(list(reply))
-            changes = (tensor_of(rng), torch.full((3,), rng.choice(FLOATS[:-1])), rng.choice(INTEGERS), None, [1])
+            changes = (
+                tensor_of(rng),
+                torch.full((3,), rng.choice(FLOATS[:-1])),
+                rng.choice(INTEGERS),
+                None,
+                [1],
+            )
             reply[rng.choice((name, name, "more", 3))] = rng.choice(changes)
             if rng.random() < 0.2:
                 reply.pop(name, None)
@@ -313,7 +384,11 @@ def requests():
     """Return valid requests, as plain values."""
     stored = {"wrapped": True, "tags": ["a"], "description": None, "collect": True}
     fields = make_config(max_nr_batches=2).to_fields() | {"model_id": 1, "loss_fn_id": 2}
-    calls = [("fit", {"dataset_key": "blobs"}), ("evaluate", {"dataset_key": "blobs"}), ("list_objects", {})]
+    calls = [
+        ("fit", {"dataset_key": "blobs"}),
+        ("evaluate", {"dataset_key": "blobs"}),
+        ("list_objects", {}),
+    ]
     return [
         ("set", {"id": 1, "obj": classifier(), **stored}),
         ("set", {"id": 2, "obj": nll, **stored}),
@@ -328,7 +403,8 @@ def requests():
 
 
 def changed_arguments(value, rng):
-    """Return a copy of a request's arguments with one thing changed; models and tensors stay whole."""
+    """Return a copy of a request's arguments with one thing changed; models and tensors stay
+    whole."""
     if isinstance(value, dict) and value and rng.random() < 0.95:
         key, others = rng.choice(list(value)), dict(value)
         if rng.random() < 0.1:
@@ -338,7 +414,9 @@ def changed_arguments(value, rng):
         return others
     if isinstance(value, list) and value and rng.random() < 0.7:
         return [changed_arguments(value[0], rng), *value[1:]]
-    return rng.choice((*INTEGERS, *FLOATS, *TEXTS, None, True, [], {}, torch.ones(2), "blobs", "Adam", "LBFGS"))
+    return rng.choice(
+        (*INTEGERS, *FLOATS, *TEXTS, None, True, [], {}, torch.ones(2), "blobs", "Adam", "LBFGS")
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -353,7 +431,9 @@ def test_requests_that_nobody_wrote_get_a_reply_or_a_failure():
             arguments = changed_arguments(arguments, rng)
         if not isinstance(arguments, dict) or is_long(arguments):
             continue
-        answer = wire.decode(dispatcher.handle(wire.encode(wire.Request(7, command, arguments)), session))
+        answer = wire.decode(
+            dispatcher.handle(wire.encode(wire.Request(7, command, arguments)), session)
+        )
         kinds.append(type(answer).__name__)
         assert answer.id == 7
     assert set(kinds) == {"Reply", "Failure"}
@@ -362,5 +442,9 @@ def test_requests_that_nobody_wrote_get_a_reply_or_a_failure():
 def is_long(arguments):
     """Return whether a config asks for training without end, which limits of time are for."""
     fields = arguments.get("fields")
-    numbers = [fields.get(name) for name in ("epochs", "max_nr_batches")] if isinstance(fields, dict) else []
+    numbers = (
+        [fields.get(name) for name in ("epochs", "max_nr_batches")]
+        if isinstance(fields, dict)
+        else []
+    )
     return any(isinstance(number, (int, float)) and number > 100 for number in numbers)

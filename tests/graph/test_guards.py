@@ -26,32 +26,77 @@ def i(*values: int) -> torch.Tensor:
 
 
 def recurrent(gates: int, packed: bool = False, **changes: Any) -> tuple[Any, ...]:
-    """Return the arguments of a recurrent layer: 4 steps, batch 3, 5 features, 6 units; packed, 6 rows in all."""
+    """Return the arguments of a recurrent layer: 4 steps, batch 3, 5 features, 6 units; packed, 6
+    rows in all."""
     parts: dict[str, Any] = {"input": f(6, 5) if packed else f(4, 3, 5)}
     parts |= {"batch_sizes": i(3, 2, 1)} if packed else {}
     parts["hx"] = [f(1, 3, 6), f(1, 3, 6)] if gates == 4 else f(1, 3, 6)
     parts["params"] = [f(gates * 6, 5), f(gates * 6, 6), f(gates * 6), f(gates * 6)]
-    parts |= {"has_biases": True, "num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False}
+    parts |= {
+        "has_biases": True,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "train": False,
+        "bidirectional": False,
+    }
     parts |= {} if packed else {"batch_first": False}
     return tuple((parts | changes).values())
 
 
 def cell(gates: int, **changes: Any) -> tuple[Any, ...]:
     hx = [f(3, 6), f(3, 6)] if gates == 4 else f(3, 6)
-    parts = {"input": f(3, 5), "hx": hx, "w_ih": f(gates * 6, 5), "w_hh": f(gates * 6, 6), "b_ih": None, "b_hh": None}
+    parts = {
+        "input": f(3, 5),
+        "hx": hx,
+        "w_ih": f(gates * 6, 5),
+        "w_hh": f(gates * 6, 6),
+        "b_ih": None,
+        "b_hh": None,
+    }
     return tuple((parts | changes).values())
 
 
 def attention(**changes: Any) -> tuple[Any, ...]:
-    parts: dict[str, Any] = {"query": f(2, 4, 8), "key": f(2, 4, 8), "value": f(2, 4, 8), "embed_dim": 8, "heads": 2}
-    parts |= {"qkv_weight": f(24, 8), "qkv_bias": f(24), "proj_weight": f(8, 8), "proj_bias": f(8), "mask": None}
+    parts: dict[str, Any] = {
+        "query": f(2, 4, 8),
+        "key": f(2, 4, 8),
+        "value": f(2, 4, 8),
+        "embed_dim": 8,
+        "heads": 2,
+    }
+    parts |= {
+        "qkv_weight": f(24, 8),
+        "qkv_bias": f(24),
+        "proj_weight": f(8, 8),
+        "proj_bias": f(8),
+        "mask": None,
+    }
     return tuple((parts | changes).values())
 
 
 def encoder(**changes: Any) -> tuple[Any, ...]:
-    parts: dict[str, Any] = {"src": f(2, 4, 8), "embed_dim": 8, "heads": 2, "qkv_weight": f(24, 8), "qkv_bias": f(24)}
-    parts |= {"proj_weight": f(8, 8), "proj_bias": f(8), "use_gelu": False, "norm_first": False, "eps": 1e-5}
-    parts |= {"weight_1": f(8), "bias_1": f(8), "weight_2": f(8), "bias_2": f(8), "ffn_1": f(16, 8), "ffn_bias": f(16)}
+    parts: dict[str, Any] = {
+        "src": f(2, 4, 8),
+        "embed_dim": 8,
+        "heads": 2,
+        "qkv_weight": f(24, 8),
+        "qkv_bias": f(24),
+    }
+    parts |= {
+        "proj_weight": f(8, 8),
+        "proj_bias": f(8),
+        "use_gelu": False,
+        "norm_first": False,
+        "eps": 1e-5,
+    }
+    parts |= {
+        "weight_1": f(8),
+        "bias_1": f(8),
+        "weight_2": f(8),
+        "bias_2": f(8),
+        "ffn_1": f(16, 8),
+        "ffn_bias": f(16),
+    }
     parts |= {"ffn_2": f(8, 16), "ffn_bias_2": f(8), "mask": None, "mask_type": None}
     return tuple((parts | changes).values())
 
@@ -61,8 +106,14 @@ CTC = (LOGS, torch.tensor([[1, 2, 3], [2, 4, 1]]), i(10, 9), i(3, 2), 0)
 IMAGE, GRID = f(2, 3, 6, 6), f(2, 4, 4, 2)
 BAG = (f(10, 3), i(1, 2, 4, 5, 4), i(0, 3), False, 0, False, None, False)
 SCALED = {
-    **{f"upsample_{kind}.": (f(2, 3, 6, 6), [12, 12], False, 2.0, 2.0) for kind in ("bilinear2d", "bicubic2d")},
-    **{f"_upsample_{kind}2d_aa.": (f(2, 3, 6, 6), [12, 12], False, 2.0, 2.0) for kind in ("bilinear", "bicubic")},
+    **{
+        f"upsample_{kind}.": (f(2, 3, 6, 6), [12, 12], False, 2.0, 2.0)
+        for kind in ("bilinear2d", "bicubic2d")
+    },
+    **{
+        f"_upsample_{kind}2d_aa.": (f(2, 3, 6, 6), [12, 12], False, 2.0, 2.0)
+        for kind in ("bilinear", "bicubic")
+    },
     "upsample_linear1d.": (f(2, 3, 6), [12], False, 2.0),
     "upsample_trilinear3d.": (f(2, 3, 6, 6, 6), [12, 12, 12], False, 2.0, 2.0, 2.0),
     **{
@@ -83,7 +134,10 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     ),
     "native_group_norm.": (
         (f(2, 6, 4), f(6), f(6), 2, 6, 4, 3, 1e-5),
-        [(f(2, 6, 4), f(6), f(6), 10**9, 6, 4, 3, 1e-5), (f(2, 6, 4), f(6), f(6), 2, 6, 4, 0, 1e-5)],
+        [
+            (f(2, 6, 4), f(6), f(6), 10**9, 6, 4, 3, 1e-5),
+            (f(2, 6, 4), f(6), f(6), 2, 6, 4, 0, 1e-5),
+        ],
     ),
     "_weight_norm.": (
         (f(6, 4), f(6, 1), 0),
@@ -102,7 +156,11 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "binary_cross_entropy.": ((f(3) + 0.5, f(3) + 0.5), [(f(1)[0] + 0.5, f(0))]),
     "_pack_padded_sequence.": (
         (f(4, 3, 5), i(4, 2, 1), False),
-        [(f(4, 3, 5), i(5, 2, 1), False), (f(4, 3, 5), i(4, 2), False), (f(4, 3, 5), i(1, 2, 4), False)],
+        [
+            (f(4, 3, 5), i(5, 2, 1), False),
+            (f(4, 3, 5), i(4, 2), False),
+            (f(4, 3, 5), i(1, 2, 4), False),
+        ],
     ),
     "_pad_packed_sequence.": (
         (f(7, 5), i(3, 2, 1, 1), False, 0.0, 4),
@@ -113,18 +171,26 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
             recurrent(gates),
             [
                 recurrent(gates, hx=[f(1, 1, 6), f(1, 3, 6)] if gates == 4 else f(1, 1, 6)),
-                recurrent(gates, params=[f(gates * 6, 4), f(gates * 6, 6), f(gates * 6), f(gates * 6)]),
+                recurrent(
+                    gates, params=[f(gates * 6, 4), f(gates * 6, 6), f(gates * 6), f(gates * 6)]
+                ),
                 recurrent(gates, num_layers=2),
             ],
         )
         for name, gates in (("lstm", 4), ("gru", 3), ("rnn_tanh", 1), ("rnn_relu", 1))
     },
-    "lstm.data": (recurrent(4, packed=True), [recurrent(4, packed=True, batch_sizes=torch.zeros(0).long())]),
+    "lstm.data": (
+        recurrent(4, packed=True),
+        [recurrent(4, packed=True, batch_sizes=torch.zeros(0).long())],
+    ),
     **{
         f"{name}_cell.": (cell(gates), [cell(gates, w_hh=f(gates * 6, 5))])
         for name, gates in (("lstm", 4), ("gru", 3), ("rnn_tanh", 1), ("rnn_relu", 1))
     },
-    "_native_multi_head_attention.": (attention(), [attention(heads=0), attention(qkv_bias=torch.zeros(24).byte())]),
+    "_native_multi_head_attention.": (
+        attention(),
+        [attention(heads=0), attention(qkv_bias=torch.zeros(24).byte())],
+    ),
     "_transformer_encoder_layer_fwd.": (
         encoder(),
         [encoder(heads=0), encoder(ffn_bias=f(8)), encoder(mask=torch.ones(1, 1) > 0, mask_type=1)],
@@ -150,7 +216,11 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     **{
         f"{name}.": (
             (IMAGE, GRID, 0, 0, False),
-            [(IMAGE, GRID, 3, 0, False), (IMAGE, GRID / 0, 0, 2, False), (IMAGE, GRID[:1], 0, 0, False)],
+            [
+                (IMAGE, GRID, 3, 0, False),
+                (IMAGE, GRID / 0, 0, 2, False),
+                (IMAGE, GRID[:1], 0, 0, False),
+            ],
         )
         for name in ("grid_sampler", "grid_sampler_2d")
     },
@@ -158,7 +228,10 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
         (f(2, 3, 4, 4, 4), f(2, 4, 4, 4, 3), 0, 0, False),
         [(f(2, 3, 4, 4, 4), f(2, 4, 4, 4, 3), 2, 0, False)],
     ),
-    **{name: (call, [(*call[:-1], 1e-300), (*call[:-1], float("nan"))]) for name, call in SCALED.items()},
+    **{
+        name: (call, [(*call[:-1], 1e-300), (*call[:-1], float("nan"))])
+        for name, call in SCALED.items()
+    },
     "__interpolate.scale_list": ((IMAGE, None, [2.0, 2.0]), [(IMAGE, None, [])]),
     "__upsample.size_list": ((IMAGE, [8, 8], None), [(IMAGE, [8], None)]),
     "__upsample_bilinear.size_list": ((IMAGE, [8, 8], None), [(IMAGE, [8], None)]),
@@ -167,7 +240,10 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
         (f(1, 1, 4, 4, 4), f(1, 1, 3, 3, 3), None, [2, 2, 2], [1, 1, 1]),
         [(f(1, 1, 2, 4, 4), f(1, 1, 4, 4, 4), None, [2, 2, 2], [3, 0, 0])],
     ),
-    **{name: ((i(4, 6), i(6, 9)), [(i(LEAST), i(-1)), (i(3), i(LEAST))]) for name in ("lcm.", "lcm_.")},
+    **{
+        name: ((i(4, 6), i(6, 9)), [(i(LEAST), i(-1)), (i(3), i(LEAST))])
+        for name in ("lcm.", "lcm_.")
+    },
     "div.Tensor_mode": ((i(7, -9), i(-1, 2), TRUNC), [(i(LEAST), i(-1), TRUNC)]),
     "div.Scalar_mode": ((i(7, LEAST), 2, TRUNC), [(i(LEAST), -1, TRUNC)]),
     "pdist.": ((f(3, 4),), [(f(0, 4),)]),
@@ -175,7 +251,10 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "linalg_matrix_power.": ((f(3, 3), 5), [(f(3, 3), LEAST)]),
     "combinations.": ((f(4), 3), [(f(4), 2**62)]),
     "random_.from": ((f(3), 0, 9), [(f(3), 2**63 - 1, None)]),
-    "binomial.": ((torch.full((3,), 9.0), torch.full((3,), 0.5)), [(f(3) / 0, torch.full((3,), 0.5))]),
+    "binomial.": (
+        (torch.full((3,), 9.0), torch.full((3,), 0.5)),
+        [(f(3) / 0, torch.full((3,), 0.5))],
+    ),
 }
 
 RULES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -278,7 +357,9 @@ def test_every_guard_is_tested() -> None:
 
 @pytest.mark.parametrize(("name", "arguments", "named"), RULES)
 def test_a_rule_refuses_what_no_operator_takes(name: str, arguments: Any, named: Any) -> None:
-    with pytest.raises(ValueError, match=f"^aten::{name.removesuffix('.')}: argument .* is .*; expected"):
+    with pytest.raises(
+        ValueError, match=f"^aten::{name.removesuffix('.')}: argument .* is .*; expected"
+    ):
         guarded(name)(*arguments, **named)
 
 
@@ -298,13 +379,18 @@ def test_an_error_names_operator_argument_what_was_seen_and_what_is_expected() -
     with pytest.raises(ValueError) as caught:
         guarded("_weight_norm.")(f(6, 4), f(1, 1), 0)
 
-    assert str(caught.value) == "aten::_weight_norm: argument 'g' is float32[1, 1]; expected shape [6, 1]."
+    assert (
+        str(caught.value)
+        == "aten::_weight_norm: argument 'g' is float32[1, 1]; expected shape [6, 1]."
+    )
 
 
 def test_the_limit_of_what_an_operator_makes_can_be_set() -> None:
     token = max_result_bytes.set(1000)
     try:
-        with pytest.raises(ValueError, match="aten::ones would make 2008 bytes; the limit of one operator is 1000"):
+        with pytest.raises(
+            ValueError, match="aten::ones would make 2008 bytes; the limit of one operator is 1000"
+        ):
             guarded("ones.")([251])
         assert guarded("ones.")([125]).sum() == 125
     finally:
@@ -403,26 +489,43 @@ def test_a_formula_says_no_less_than_what_is_made(name: str) -> None:
     formula = table.get(name) or table[name.partition(".")[0]]
     schema = bare(name)._schema.arguments
     arguments = {each.name: each.default_value for each in schema if each.has_default_value()}
-    size = formula(**arguments | dict(zip([each.name for each in schema], FORMULAS[name], strict=False)))
+    size = formula(
+        **arguments | dict(zip([each.name for each in schema], FORMULAS[name], strict=False))
+    )
 
     assert made <= (size[0] if isinstance(size, tuple) else size) <= 100 * made
 
 
 MODELS: dict[str, tuple[nn.Module, torch.Tensor]] = {
     "network": (
-        nn.Sequential(nn.Conv2d(1, 4, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 3), nn.LogSoftmax(1)),
+        nn.Sequential(
+            nn.Conv2d(1, 4, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+            nn.LogSoftmax(1),
+        ),
         f(3, 1, 7, 7),
     ),
-    "norm": (nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)), f(3, 1, 9, 9)),
+    "norm": (
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)),
+        f(3, 1, 9, 9),
+    ),
     "lstm": (nn.LSTM(4, 5), f(3, 2, 4)),
     "transformer": (nn.TransformerEncoderLayer(8, 2, 16), f(3, 2, 8)),
-    "embedding": (nn.Sequential(nn.Embedding(70, 8), nn.LayerNorm(8), nn.GELU(), nn.Dropout()), i(3, 69)),
+    "embedding": (
+        nn.Sequential(nn.Embedding(70, 8), nn.LayerNorm(8), nn.GELU(), nn.Dropout()),
+        i(3, 69),
+    ),
 }
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MODELS)
-def test_usual_models_need_no_measuring_which_takes_seconds_to_load(name: str, monkeypatch: Any) -> None:
+def test_usual_models_need_no_measuring_which_takes_seconds_to_load(
+    name: str, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(sizes, "_Account", None)
     resolve.cache_clear()  # nothing is remembered
     model, inputs = MODELS[name]
@@ -432,8 +535,12 @@ def test_usual_models_need_no_measuring_which_takes_seconds_to_load(name: str, m
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_transformer_traced_in_its_fast_path_runs_and_one_with_nested_tensors_is_told_how_to_do_without() -> None:
-    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1).eval()
+def test_a_transformer_traced_in_its_fast_path_runs_and_one_with_nested_tensors_is_told_how_to_do_without() -> (
+    None
+):
+    encoder = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1
+    ).eval()
     x, padding = f(2, 4, 8), torch.tensor([[False] * 4, [False, False, True, True]])
 
     class Masked(nn.Module):
@@ -451,7 +558,9 @@ def test_a_transformer_traced_in_its_fast_path_runs_and_one_with_nested_tensors_
         assert torch.equal(received(x), encoder(x))
 
     assert b"_transformer_encoder_layer_fwd" in plain.structure
-    with pytest.raises(OperatorNotAllowed, match=r"_nested_tensor_from_mask.*set_fastpath_enabled\(False\)"):
+    with pytest.raises(
+        OperatorNotAllowed, match=r"_nested_tensor_from_mask.*set_fastpath_enabled\(False\)"
+    ):
         read_structure(nested.structure)
 
 

@@ -47,7 +47,9 @@ class Words(nn.Module):
         self.embedding, self.out = nn.Embedding(10, 6, padding_idx=0), nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.log_softmax(self.out(self.embedding((x.abs() * 3).long().clamp(max=9)).mean(1)), dim=1)
+        return F.log_softmax(
+            self.out(self.embedding((x.abs() * 3).long().clamp(max=9)).mean(1)), dim=1
+        )
 
 
 class Tied(nn.Module):
@@ -77,7 +79,12 @@ def transformer() -> nn.Module:
 
 def normalised() -> nn.Module:
     return nn.Sequential(
-        nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Dropout(0.3), nn.Linear(5, 3), nn.LogSoftmax(1)
+        nn.Linear(4, 5),
+        nn.BatchNorm1d(5),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(5, 3),
+        nn.LogSoftmax(1),
     )
 
 
@@ -102,7 +109,9 @@ OPTIMIZERS = {
 def trained(model, loss_fn, data, make_optimizer):
     """Train for three steps with batches of other sizes; return the last loss."""
     torch.manual_seed(1)
-    optimizer = make_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
+    optimizer = make_optimizer(
+        [parameter for parameter in model.parameters() if parameter.requires_grad]
+    )
     for indices in (range(8), range(8, 13), range(13, 20)):
         optimizer.zero_grad()
         loss = loss_fn(model(data[indices]), blobs().targets[indices])
@@ -118,7 +127,10 @@ def test_training_gives_what_torch_gives_to_the_bit(name):
     for kind, model in both(make(), data[:5]):
         for optimizer in OPTIMIZERS.values():
             expected, model_here = copy.deepcopy(make_like(make, model)), arrived(model)
-            losses = trained(expected, F.nll_loss, data, optimizer), trained(model_here, loss_fn, data, optimizer)
+            losses = (
+                trained(expected, F.nll_loss, data, optimizer),
+                trained(model_here, loss_fn, data, optimizer),
+            )
             assert torch.equal(*losses), kind
             state = dict(expected.named_parameters()) | dict(expected.named_buffers())
             here = model_here.graph_state()
@@ -176,7 +188,11 @@ def test_a_plain_model_takes_the_state_of_one_that_arrived():
 def test_a_clone_is_equal_independent_and_trainable(name):
     make, data = MODELS[name]
     plain = make()
-    for model in (plain, *(each for _, each in both(plain, data[:5])), arrived(torch.jit.script(plain))):
+    for model in (
+        plain,
+        *(each for _, each in both(plain, data[:5])),
+        arrived(torch.jit.script(plain)),
+    ):
         cloned = clone(model)
         for original, copied in zip(model.parameters(), cloned.parameters(), strict=True):
             assert torch.equal(original, copied) and original.data_ptr() != copied.data_ptr()
@@ -185,7 +201,9 @@ def test_a_clone_is_equal_independent_and_trainable(name):
             expected = drawn(model, data)
             for parameter in cloned.parameters():
                 parameter.add_(torch.rand(parameter.shape))
-            assert torch.equal(drawn(model, data), expected) and not torch.equal(drawn(cloned, data), expected)
+            assert torch.equal(drawn(model, data), expected) and not torch.equal(
+                drawn(cloned, data), expected
+            )
 
 
 def drawn(model, data):
@@ -195,7 +213,8 @@ def drawn(model, data):
 
 
 class Control(nn.Module):
-    """Branches, loops, lists, dicts, tuples, texts, a buffer that is replaced, optional values, tensor constants."""
+    """Branches, loops, lists, dicts, tuples, texts, a buffer that is replaced, optional values,
+    tensor constants."""
 
     nothing: Optional[int]  # noqa: UP045
 
@@ -249,7 +268,12 @@ def test_control_flow_lists_texts_and_defaults():
     model = Control()
     script = torch.jit.script(model)
     here = arrived(script)
-    for scale, arguments in ((1, {}), (100, {"add": 3.0}), (7, {"sizes": [5, 6, 7], "add": -1.0}), (1e9, {})):
+    for scale, arguments in (
+        (1, {}),
+        (100, {"add": 3.0}),
+        (7, {"sizes": [5, 6, 7], "add": -1.0}),
+        (1e9, {}),
+    ):
         x = scale * torch.randn(4, 3)
         assert str(here(x, **arguments)) == str(script(x, **arguments))
         assert torch.equal(here.count, script.count)
@@ -265,7 +289,12 @@ def test_arguments_are_bound_as_by_python():
         return (pred - target) * factor
 
     here, one, two = arrived(weighted), torch.ones(1), torch.full((1,), 2.0)
-    assert here(one, two).item() == here(target=two, pred=one).item() == here(one, target=two).item() == -2
+    assert (
+        here(one, two).item()
+        == here(target=two, pred=one).item()
+        == here(one, target=two).item()
+        == -2
+    )
     assert here(one, two, 3.0).item() == here(one, two, factor=3.0).item() == -3
     for arguments, named in (
         ((one,), {}),
@@ -278,7 +307,17 @@ def test_arguments_are_bound_as_by_python():
 
 
 def test_submodules_and_parameters_may_have_any_name():
-    names = ["state", "values", "digest", "training_step", "steps", "program", "structure", "constants", "places"]
+    names = [
+        "state",
+        "values",
+        "digest",
+        "training_step",
+        "steps",
+        "program",
+        "structure",
+        "constants",
+        "places",
+    ]
     names += ["run", "meter", "arguments", "graph", "id", "tags"]
 
     class Named(nn.Module):
@@ -322,14 +361,17 @@ def test_a_list_that_a_graph_changes_is_a_new_one_in_each_call():
     inner = structure(
         [0, [-1, -3], 1],
         [1, [1, -2], 1],
-        **APPEND | {"operators": ("aten::__getitem__.t", "aten::append.t"), "constants": ([[1]], 7, 0)},
+        **APPEND
+        | {"operators": ("aten::__getitem__.t", "aten::append.t"), "constants": ([[1]], 7, 0)},
     )
     model = GraphModule(read_structure(inner), [], [])
     assert model() == model() == [[1, 7]]
 
 
 def test_a_list_with_one_item_is_unpacked():
-    unpack = graph([0, [0], 1], [1, [2], 1], operators=("prim::ListConstruct", "prim::ListUnpack"), result=3)
+    unpack = graph(
+        [0, [0], 1], [1, [2], 1], operators=("prim::ListConstruct", "prim::ListUnpack"), result=3
+    )
     assert torch.equal(unpack(torch.ones(2)), torch.ones(2))
 
 
@@ -348,28 +390,56 @@ def test_tensors_that_are_not_those_of_the_structure_are_refused():
         with pytest.raises(MalformedMessage, match=text):
             GraphModule(read, state, [])
     constant = structure(constants=({"tensor": [1, "float32", [2]]},), result=-1)
-    for tensors, text in (([], "0 constants"), ([bias], "as a constant"), ([bias, bias], "2 constants")):
+    for tensors, text in (
+        ([], "0 constants"),
+        ([bias], "as a constant"),
+        ([bias, bias], "2 constants"),
+    ):
         with pytest.raises(MalformedMessage, match=text):
             GraphModule(read_structure(constant), [], tensors)
     for shape, text in (([2], "constant 0"), ([2**40], "constant 0")):
         with pytest.raises(MalformedMessage, match=text):
-            GraphModule(read_structure(structure(constants=({"tensor": [0, "float32", shape]},))), [], [torch.ones(3)])
+            GraphModule(
+                read_structure(structure(constants=({"tensor": [0, "float32", shape]},))),
+                [],
+                [torch.ones(3)],
+            )
 
 
 def test_names_that_modules_have_are_refused():
-    for name in ("forward", "training", "graph_structure", "_parameters.x", "train.weight", "__class__", "weight.x"):
+    for name in (
+        "forward",
+        "training",
+        "graph_structure",
+        "_parameters.x",
+        "train.weight",
+        "__class__",
+        "weight.x",
+    ):
         described = [[each, 0, True, "float32", [1]] for each in ("weight", name)]
         with pytest.raises(MalformedMessage, match=r"cannot have the name|occurs twice"):
-            GraphModule(read_structure(structure(state=tuple(described))), [torch.ones(1), torch.ones(1)], [])
+            GraphModule(
+                read_structure(structure(state=tuple(described))),
+                [torch.ones(1), torch.ones(1)],
+                [],
+            )
 
 
 def test_an_integer_parameter_with_gradients_is_refused():
     with pytest.raises(MalformedMessage, match="no gradients"):
-        GraphModule(read_structure(structure(state=(["n", 0, True, "int64", [1]],))), [torch.ones(1).long()], [])
+        GraphModule(
+            read_structure(structure(state=(["n", 0, True, "int64", [1]],))),
+            [torch.ones(1).long()],
+            [],
+        )
 
 
 def test_only_buffers_are_replaced_and_by_tensors_like_them():
-    for kind, constant in ((0, {"tensor": [0, "float32", [1]]}), (1, {"tensor": [0, "float32", [2]]}), (1, 3)):
+    for kind, constant in (
+        (0, {"tensor": [0, "float32", [1]]}),
+        (1, {"tensor": [0, "float32", [2]]}),
+        (1, 3),
+    ):
         packed = structure(
             [0, [1, -1], 0],
             operators=("prim::SetAttr",),
@@ -435,7 +505,11 @@ def test_the_bytes_of_one_forward_pass_are_bounded_and_views_cost_little():
         (("aten::add_.Scalar",) * 3, 2_000),
     ):
         nodes = [
-            [number, [number if number == 0 else number + 1, *([-1] if "relu" not in name else [])], 1]
+            [
+                number,
+                [number if number == 0 else number + 1, *([-1] if "relu" not in name else [])],
+                1,
+            ]
             for number, name in enumerate(operators)
         ]
         constants = ([-1],) if operators[0] == "aten::view" else (1,)
@@ -463,7 +537,12 @@ def doubled(x: torch.Tensor, what: str):
 
 
 def test_what_doubles_again_and_again_is_stopped():
-    for what, error in (("text", ValueError), ("list", ValueError), ("extend", ValueError), ("tensors", LimitExceeded)):
+    for what, error in (
+        ("text", ValueError),
+        ("list", ValueError),
+        ("extend", ValueError),
+        ("tensors", LimitExceeded),
+    ):
         with pytest.raises(error):
             metered(arrived(doubled), torch.ones(10), what, bytes=200_000_000)
 
@@ -484,13 +563,20 @@ def test_lists_in_lists_that_share_their_parts_are_not_looked_through():
     for operator, arguments in ((1, [42, 42]), (3, [42, 42]), (4, [42]), (5, [0, 42])):
         with pytest.raises((TypeError, ValueError)):
             graph(*nodes, [operator, arguments, 1], operators=names, result=43)(torch.ones(1))
-    text = graph(*nodes, [2, [-1, 42], 1], operators=names, constants=("{}",), result=43)(torch.ones(1))
+    text = graph(*nodes, [2, [-1, 42], 1], operators=names, constants=("{}",), result=43)(
+        torch.ones(1)
+    )
     assert len(text) < 4000
 
 
 def test_empty_tensors_hold_zeros():
-    for name, arguments in (("aten::empty.memory_format", ([100_000],)), ("aten::empty.memory_format", ([3, 4], 7))):
+    for name, arguments in (
+        ("aten::empty.memory_format", ([100_000],)),
+        ("aten::empty.memory_format", ([3, 4], 7)),
+    ):
         assert not calls(name, *arguments).any()
     for name, constants in (("aten::new_empty", ([100_000],)), ("aten::empty_like", ())):
         numbers = [0, *(-1 - index for index in range(len(constants)))]
-        assert not graph([0, numbers, 1], operators=(name,), constants=constants, result=2)(torch.ones(100_000)).any()
+        assert not graph([0, numbers, 1], operators=(name,), constants=constants, result=2)(
+            torch.ones(100_000)
+        ).any()

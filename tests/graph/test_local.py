@@ -1,4 +1,5 @@
-"""The model for evaluation computes the same as the model itself, but for rounding, and leaves it alone."""
+"""The model for evaluation computes the same as the model itself, but for rounding, and leaves it
+alone."""
 
 import copy
 
@@ -118,8 +119,14 @@ def broadcast(self, x: torch.Tensor) -> torch.Tensor:
 
 def pooled(self, x: torch.Tensor) -> torch.Tensor:
     y = F.relu(self.c(x))
-    one = F.max_pool2d(y, 3, 2, 1, ceil_mode=True) + F.avg_pool2d(y, 3, 2, 1, ceil_mode=True, count_include_pad=False)
-    return one.sum() + F.max_pool2d(y, 2, 1, dilation=2).mean() + F.adaptive_avg_pool2d(y, (2, 3)).sum()
+    one = F.max_pool2d(y, 3, 2, 1, ceil_mode=True) + F.avg_pool2d(
+        y, 3, 2, 1, ceil_mode=True, count_include_pad=False
+    )
+    return (
+        one.sum()
+        + F.max_pool2d(y, 2, 1, dilation=2).mean()
+        + F.adaptive_avg_pool2d(y, (2, 3)).sum()
+    )
 
 
 def gated(self, x: torch.Tensor) -> torch.Tensor:
@@ -226,12 +233,16 @@ def test_it_computes_the_same_but_for_rounding(name):
             fast = for_inference(here)
             assert isinstance(fast, _FastModel), kind
             views = name in ("size of the output", "views", "written through a view")
-            for inputs in (x, x.to(memory_format=torch.channels_last), x.transpose(2, 3), x[:1])[: 1 if views else 4]:
+            for inputs in (x, x.to(memory_format=torch.channels_last), x.transpose(2, 3), x[:1])[
+                : 1 if views else 4
+            ]:
                 if kind == "scripted" or len(inputs) > 1:  # a trace takes one branch
                     assert same(fast(inputs.clone()), model(inputs.clone())), kind
             after = here.state_dict()
             assert all(torch.equal(before[key], after[key]) for key in before)
-            assert all(parameter.requires_grad for parameter in here.parameters()) is (name != "frozen")
+            assert all(parameter.requires_grad for parameter in here.parameters()) is (
+                name != "frozen"
+            )
 
 
 @torch.inference_mode()
@@ -308,13 +319,23 @@ def test_models_that_change_while_they_compute_are_left_as_they_are():
 
 
 def test_models_that_train_and_those_that_did_not_arrive_are_left_as_they_are():
-    for model in (Classifier().eval(), torch.jit.script(Classifier()).eval(), arrived(torch.jit.script(Classifier()))):
+    for model in (
+        Classifier().eval(),
+        torch.jit.script(Classifier()).eval(),
+        arrived(torch.jit.script(Classifier())),
+    ):
         assert for_inference(model) is model
 
 
 def test_a_convolution_with_few_arguments_is_computed_too():
     weight = {"tensor": [0, "float32", [4, 4, 3, 3]]}
     few = graph(
-        [0, [0, -1], 1], operators=("aten::conv2d",), constants=(weight,), result=2, tensors=(torch.ones(4, 4, 3, 3),)
+        [0, [0, -1], 1],
+        operators=("aten::conv2d",),
+        constants=(weight,),
+        result=2,
+        tensors=(torch.ones(4, 4, 3, 3),),
     )
-    assert torch.allclose(for_inference(few.eval())(X), F.conv2d(X, torch.ones(4, 4, 3, 3)), atol=1e-4)
+    assert torch.allclose(
+        for_inference(few.eval())(X), F.conv2d(X, torch.ones(4, 4, 3, 3)), atol=1e-4
+    )

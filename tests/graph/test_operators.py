@@ -24,7 +24,9 @@ def test_what_could_do_more_than_compute_is_not_allowed_unless_the_owner_says_so
 
 def test_no_operator_with_a_file_name_or_a_stream_is_allowed():
     for schema in torch._C._jit_get_all_schemas():
-        words = {argument.name for argument in schema.arguments} | {str(a.type) for a in schema.arguments}
+        words = {argument.name for argument in schema.arguments} | {
+            str(a.type) for a in schema.arguments
+        }
         if words & {"filename", "Stream", "Storage", "RRef", "Future"}:
             assert not operators.is_allowed(schema.name), schema
 
@@ -50,7 +52,9 @@ def test_every_overload_is_torchs_own_or_a_function_of_this_package():
             if operator is None or operator.positional is None or "Tensor" not in types:
                 continue
             assert not any(each.is_out for each in schema.arguments)
-            written = [each for each in schema.arguments if each.alias_info and each.alias_info.is_write]
+            written = [
+                each for each in schema.arguments if each.alias_info and each.alias_info.is_write
+            ]
             assert len(written) <= 1 and all(str(each.type) == "Tensor" for each in written), name
 
 
@@ -104,13 +108,17 @@ def test_numbers_that_are_no_memory_format_are_refused():
     ):
         with pytest.raises(TypeError, match="memory_format"):
             of_inputs(name, *inputs)
-    assert of_inputs("aten::clone", torch.ones(1, 2, 3, 4), 2).is_contiguous(memory_format=torch.channels_last)
+    assert of_inputs("aten::clone", torch.ones(1, 2, 3, 4), 2).is_contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def test_torchs_own_conversions_work():
     x = torch.ones(2, 3)
     assert of_inputs("aten::add_.Tensor", x.clone(), 1).sum() == 12  # as traces have it
     assert of_inputs("aten::mul.Scalar", x, True).sum() == 6
-    assert of_inputs("aten::conv1d", x.view(1, 2, 3), torch.ones(1, 2, 1), None, [1], [0]).shape == (1, 1, 3)
+    assert of_inputs(
+        "aten::conv1d", x.view(1, 2, 3), torch.ones(1, 2, 1), None, [1], [0]
+    ).shape == (1, 1, 3)
     assert of_inputs("aten::max.dim", x, 1)[1].tolist() == [0, 0]
     assert of_inputs("aten::index.Tensor", x, [None, torch.tensor([0])]).shape == (2, 1)

@@ -40,7 +40,10 @@ def test_only_models_of_the_digests_that_the_owner_permits_are_read(monkeypatch)
 
 
 def test_other_constants_are_another_model():
-    one, two = (torch.jit.trace(lambda x, c=c: x * c, torch.ones(2)) for c in (torch.ones(2), torch.zeros(2)))
+    one, two = (
+        torch.jit.trace(lambda x, c=c: x * c, torch.ones(2))
+        for c in (torch.ones(2), torch.zeros(2))
+    )
     receiver = Receiver(Enforcer("alice", Policy(models=[convert(one).digest])).check_model)
     given(receiver, one)
     with pytest.raises(NotPermitted):
@@ -49,7 +52,9 @@ def test_other_constants_are_another_model():
     digest = convert(one).digest
     with pytest.raises(NotPermitted):
         receiver.graph(extra.structure, [], [*extra.constants, torch.ones(1)])
-    with pytest.raises(MalformedMessage, match="2 constants"):  # bytes that nothing names tell nothing
+    with pytest.raises(
+        MalformedMessage, match="2 constants"
+    ):  # bytes that nothing names tell nothing
         Receiver().graph(extra.structure, [], [*extra.constants, torch.ones(0)])
     assert digest == convert(one).digest
 
@@ -65,11 +70,16 @@ def test_operators_that_the_owner_allows():
 def test_torchscript_is_not_even_looked_at_unless_the_owner_allows_it(monkeypatch):
     archive = archive_of(classifier())
     model = Receiver(allow_torchscript=True).archive(archive)
-    assert torch.equal(model(blobs().data), classifier()(blobs().data)) and len(model.graph_digest) == 64
+    assert (
+        torch.equal(model(blobs().data), classifier()(blobs().data))
+        and len(model.graph_digest) == 64
+    )
     with pytest.raises(MalformedMessage, match="cannot be read"):
         Receiver(allow_torchscript=True).archive(archive[:100])
     with pytest.raises(NotPermitted):
-        Receiver(Enforcer("alice", Policy(models=[])).check_model, allow_torchscript=True).archive(archive)
+        Receiver(Enforcer("alice", Policy(models=[])).check_model, allow_torchscript=True).archive(
+            archive
+        )
     monkeypatch.setattr(torch.jit, "load", pytest.fail)
     for content in (archive, b"", b"PK\x03\x04"):
         with pytest.raises(OperatorNotAllowed, match="allow_torchscript"):

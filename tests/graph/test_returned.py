@@ -27,13 +27,17 @@ def test_a_model_comes_back_with_other_parameters_and_nothing_else_changed():
         assert is_script(model) is is_script(sent)
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
         assert all(torch.equal(tensor, before[name]) for name, tensor in sent.state_dict().items())
-        assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in sent.parameters()]
+        assert [p.requires_grad for p in model.parameters()] == [
+            p.requires_grad for p in sent.parameters()
+        ]
         model(blobs().data).sum().backward()
 
 
 def test_tied_and_frozen_parameters_stay_so():
     sent = Tied()
-    state = {name: tensor for name, tensor in state_of(sent).items() if name != "tied.weight"} | {"scale": sent.scale}
+    state = {name: tensor for name, tensor in state_of(sent).items() if name != "tied.weight"} | {
+        "scale": sent.scale
+    }
     model = with_state(sent, state, "alice")
     assert model.first.weight is model.tied.weight and not model.first.bias.requires_grad
 
@@ -85,7 +89,10 @@ def test_infinities_may_stay_where_they_were_and_come_nowhere_else():
     sent = Masked()
     model = with_state(sent, state_of(sent), "alice")
     assert torch.equal(model.mask, sent.mask)
-    for name, value in (("mask", torch.tensor([-float("inf"), 0.0])), ("missing", torch.tensor([1.0, float("nan")]))):
+    for name, value in (
+        ("mask", torch.tensor([-float("inf"), 0.0])),
+        ("missing", torch.tensor([1.0, float("nan")])),
+    ):
         with pytest.raises(InvalidReply, match="1 values that are not finite"):
             with_state(sent, state_of(sent) | {name: value}, "alice")
 

@@ -1,4 +1,5 @@
-"""Operators on numbers, texts, lists and dicts: what they give, how far they go, and what they never show."""
+"""Operators on numbers, texts, lists and dicts: what they give, how far they go, and what they
+never show."""
 
 import logging
 
@@ -113,7 +114,13 @@ def test_what_computes_with_scalars_takes_no_tensors():
         for arguments in ((SECRET, SECRET), ([SECRET], SECRET), ([[1]], [[1]])):
             with pytest.raises(TypeError):
                 function(*arguments[: 1 if name in ("sum", "sorted", "Float", "Int") else 2])
-    for name in ("prim::ListUnpack", "prim::TupleUnpack", "prim::TupleIndex", "aten::len", "aten::__getitem__"):
+    for name in (
+        "prim::ListUnpack",
+        "prim::TupleUnpack",
+        "prim::TupleIndex",
+        "aten::len",
+        "aten::__getitem__",
+    ):
         with pytest.raises(TypeError, match="looks into a Tensor"):
             scalars.SCALARS[name](SECRET, 0)
 
@@ -124,13 +131,19 @@ def shown(text):
 
 def test_a_text_shows_no_values_of_tensors():
     for value in (SECRET, [SECRET], {"a": SECRET}, [{"a": (SECRET,)}]):
-        for name, template in (("aten::format", "{}"), ("aten::percentFormat", "%s"), ("aten::percentFormat", "%r")):
+        for name, template in (
+            ("aten::format", "{}"),
+            ("aten::percentFormat", "%s"),
+            ("aten::percentFormat", "%r"),
+        ):
             text = graph([0, [-1, 0], 1], operators=(name,), constants=(template,), result=2)(value)
             assert "<Tensor (1, 2) torch.float32>" in text and not shown(text)
         assert not shown(of_inputs("aten::str", value))
     for template in ("%d", "%f", "%x", "%c"):
         with pytest.raises(TypeError) as caught:
-            graph([0, [-1, 0], 1], operators=("aten::percentFormat",), constants=(template,), result=2)(SECRET[0, :1])
+            graph(
+                [0, [-1, 0], 1], operators=("aten::percentFormat",), constants=(template,), result=2
+            )(SECRET[0, :1])
         assert not shown(caught.value)
 
 
@@ -138,8 +151,21 @@ def test_an_error_shows_no_values_of_tensors(caplog):
     with pytest.raises(RuntimeError, match="<Tensor") as caught:
         of_inputs("prim::RaiseException", SECRET)
     assert not shown(caught.value)
-    for name in ("aten::sum.dim_IntList", "aten::view", "aten::add.Scalar", "aten::format", "aten::relu", "aten::cat"):
-        for inputs in ((SECRET, SECRET), (SECRET, [SECRET]), ([SECRET], SECRET), ("{}", SECRET), (None, SECRET)):
+    for name in (
+        "aten::sum.dim_IntList",
+        "aten::view",
+        "aten::add.Scalar",
+        "aten::format",
+        "aten::relu",
+        "aten::cat",
+    ):
+        for inputs in (
+            (SECRET, SECRET),
+            (SECRET, [SECRET]),
+            ([SECRET], SECRET),
+            ("{}", SECRET),
+            (None, SECRET),
+        ):
             names = inputs if name != "aten::relu" else inputs[:1]
             try:
                 of_inputs(name, *names)

@@ -25,7 +25,12 @@ class ByName(nn.Module):
 
 
 PRED, TARGET = torch.tensor([5.0]), torch.tensor([3.0])
-LOSSES = [by_name, by_position, lambda pred, target: pred - target, lambda *, target, pred: pred - target]
+LOSSES = [
+    by_name,
+    by_position,
+    lambda pred, target: pred - target,
+    lambda *, target, pred: pred - target,
+]
 SCRIPTED = [torch.jit.script(by_name), torch.jit.script(by_position), torch.jit.script(ByName())]
 
 

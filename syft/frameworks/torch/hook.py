@@ -22,8 +22,8 @@ class TorchHook:
     Args:
         torch: the module torch.
         local_worker: the worker that stands for this process; None: `syft.local_worker`.
-        is_client: the attribute `is_client_worker` of the local worker, set by the first hook if `local_worker` is
-            None. Nothing depends on it.
+        is_client: the attribute `is_client_worker` of the local worker, set by the first hook if
+            `local_worker` is None. Nothing depends on it.
         verbose: accepted and ignored.
         seed: accepted and ignored.
 
@@ -64,7 +64,9 @@ def _add_native_names() -> None:
 
 
 def _masked_select(input: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-    """Return torch.masked_select; masks of uint8 work too, as they did in the torch of PySyft 0.2."""
+    """Return torch.masked_select; masks of uint8 work too, as they did in the torch of PySyft
+    0.2.
+    """
     return torch.masked_select(input, mask.bool() if mask.dtype == torch.uint8 else mask, **kwargs)
 
 
@@ -73,9 +75,13 @@ def _add_tensor_methods() -> None:
         setattr(torch.Tensor, method.__name__.lstrip("_"), method)
 
 
-def _send(self: torch.Tensor, *location: Any, garbage_collect_data: bool | None = None, **kwargs: Any) -> PointerTensor:
+def _send(
+    self: torch.Tensor, *location: Any, garbage_collect_data: bool | None = None, **kwargs: Any
+) -> PointerTensor:
     """Send this tensor to a worker, and return a pointer to it."""
-    return registry.local_worker.send(self, list(location), garbage_collect_data=garbage_collect_data, **kwargs)
+    return registry.local_worker.send(
+        self, list(location), garbage_collect_data=garbage_collect_data, **kwargs
+    )
 
 
 def _tag(self: torch.Tensor, *tags: str) -> torch.Tensor:

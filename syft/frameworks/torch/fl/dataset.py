@@ -12,8 +12,9 @@ from torch.utils.data import Dataset, default_collate
 class BaseDataset(Dataset):
     """Inputs and targets, with an optional transform of the inputs.
 
-    Source: PySyft 0.2.4, `syft.frameworks.torch.fl.BaseDataset`. The transform gets each input as a numpy array,
-    which is what torchvision's `ToTensor` expects; an image of shape (H, W) becomes a tensor (1, H, W).
+    Source: PySyft 0.2.4, `syft.frameworks.torch.fl.BaseDataset`. The transform gets each input as a
+    numpy array, which is what torchvision's `ToTensor` expects; an image of shape (H, W) becomes a
+    tensor (1, H, W).
 
     Args:
         data: the inputs: a tensor, an array or a list; one element a sample.
@@ -26,11 +27,17 @@ class BaseDataset(Dataset):
     """
 
     def __init__(
-        self, data: Any, targets: Any, transform: Callable[..., Any] | None = None, owner: Any = None, **kwargs: Any
+        self,
+        data: Any,
+        targets: Any,
+        transform: Callable[..., Any] | None = None,
+        owner: Any = None,
+        **kwargs: Any,
     ) -> None:
         if len(data) != len(targets):
             raise ValueError(
-                f"data and targets differ in length: {len(data)} and {len(targets)}; each sample needs one of each."
+                f"data and targets differ in length: {len(data)} and {len(targets)}; each sample "
+                "needs one of each."
             )
         self.data = data
         self.targets = targets
@@ -45,13 +52,17 @@ class BaseDataset(Dataset):
         sample = self.data[index]
         if self.transform_ is not None:
             is_tensor = isinstance(sample, torch.Tensor)
-            sample = torch.as_tensor(self.transform_(sample.detach().numpy() if is_tensor else sample))
+            sample = torch.as_tensor(
+                self.transform_(sample.detach().numpy() if is_tensor else sample)
+            )
         return sample, self.targets[index]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Any, Any]]:
         """Return the samples with these indices; DataLoader calls this for each batch."""
         batch = _whole_batch(self, indices)
-        return [self[index] for index in indices] if batch is None else list(zip(*batch, strict=True))
+        return (
+            [self[index] for index in indices] if batch is None else list(zip(*batch, strict=True))
+        )
 
     def transform(self, transform: Callable[[Any], Any]) -> None:
         """Replace all inputs by `transform` of them, at once.
@@ -60,7 +71,10 @@ class BaseDataset(Dataset):
             TypeError: the inputs are not one tensor.
         """
         if not isinstance(self.data, torch.Tensor):
-            raise TypeError(f"transform() needs data in one torch.Tensor; it is in a {type(self.data).__name__}.")
+            raise TypeError(
+                "transform() needs data in one torch.Tensor; it is in a "
+                f"{type(self.data).__name__}."
+            )
         self.data = transform(self.data)
 
     def get_data(self) -> Any:
@@ -76,10 +90,12 @@ class BaseDataset(Dataset):
 
 
 class Batches(Dataset):
-    """A dataset that hands out samples in whole batches, to a DataLoader with `collate_fn=Batches.collate`.
+    """A dataset that hands out samples in whole batches, to a DataLoader with
+    `collate_fn=Batches.collate`.
 
     Args:
-        dataset: where the samples come from: any map-style dataset. Its attributes are this one's too.
+        dataset: where the samples come from: any map-style dataset. Its attributes are this one's
+            too.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -102,9 +118,13 @@ class Batches(Dataset):
         batch = _whole_batch(dataset, indices) if isinstance(dataset, BaseDataset) else None
         if batch is not None:
             inputs, targets = batch
-            return inputs, targets if isinstance(targets, torch.Tensor) else default_collate(targets)
+            return inputs, targets if isinstance(targets, torch.Tensor) else default_collate(
+                targets
+            )
         many = hasattr(dataset, "__getitems__")
-        return default_collate(dataset.__getitems__(indices) if many else [dataset[index] for index in indices])
+        return default_collate(
+            dataset.__getitems__(indices) if many else [dataset[index] for index in indices]
+        )
 
     @staticmethod
     def collate(batch: Any) -> Any:
@@ -115,30 +135,43 @@ class Batches(Dataset):
 def _whole_batch(dataset: BaseDataset, indices: list[int]) -> tuple[torch.Tensor, Any] | None:
     """Return samples as one batch of inputs and one of targets; None if that cannot be.
 
-    It can be where the inputs are a tensor, and images that are transformed are only converted and normalised: all of
-    them at once then, with the same result to the bit.
+    It can be where the inputs are a tensor, and images that are transformed are only converted and
+    normalised: all of them at once then, with the same result to the bit.
     """
     cls = type(dataset)
-    is_ours = cls.__getitem__ is BaseDataset.__getitem__ and cls.__getitems__ is BaseDataset.__getitems__
+    is_ours = (
+        cls.__getitem__ is BaseDataset.__getitem__ and cls.__getitems__ is BaseDataset.__getitems__
+    )
     convert = _batched(dataset.transform_, dataset.data) if is_ours else None
     if convert is None or not isinstance(dataset.data, torch.Tensor):
         return None
     chosen, targets = torch.as_tensor(indices), dataset.targets
     is_tensor = isinstance(targets, torch.Tensor)
-    return convert(dataset.data[chosen]), targets[chosen] if is_tensor else [targets[index] for index in indices]
+    return convert(dataset.data[chosen]), targets[chosen] if is_tensor else [
+        targets[index] for index in indices
+    ]
 
 
 def _batched(transform: Any, data: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Return what does to a batch of images what torchvision's ToTensor (and Normalize) do to each; None if unknown.
+    """Return what does to a batch of images what torchvision's ToTensor (and Normalize) do to each;
+    None if unknown.
 
     Image by image, these two cost a third as much as training on the image.
     """
     if transform is None:
         return lambda inputs: inputs
     steps = getattr(transform, "transforms", [transform])
-    names = [type(step).__name__ for step in steps if type(step).__module__ == "torchvision.transforms.transforms"]
+    names = [
+        type(step).__name__
+        for step in steps
+        if type(step).__module__ == "torchvision.transforms.transforms"
+    ]
     is_images = isinstance(data, torch.Tensor) and data.dtype == torch.uint8 and data.dim() == 3
-    if not is_images or len(names) != len(steps) or names not in (["ToTensor"], ["ToTensor", "Normalize"]):
+    if (
+        not is_images
+        or len(names) != len(steps)
+        or names not in (["ToTensor"], ["ToTensor", "Normalize"])
+    ):
         return None
 
     def convert(images: torch.Tensor) -> torch.Tensor:

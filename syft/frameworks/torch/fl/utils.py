@@ -18,9 +18,10 @@ Weights = Mapping[Any, float] | Sequence[float]
 def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
     """Return a new model whose parameters are the weighted mean of those of `models`.
 
-    Source: McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629, algorithm 1, server update.
-    PySyft 0.2.4 overwrote the first model and left buffers as they were; here the inputs stay as they are and
-    floating-point buffers (running means of batch normalisation, for example) are averaged like parameters.
+    Source: McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629, algorithm 1, server
+    update. PySyft 0.2.4 overwrote the first model and left buffers as they were; here the inputs
+    stay as they are and floating-point buffers (running means of batch normalisation, for example)
+    are averaged like parameters.
 
     Args:
         models: worker id -> model, or a list of models; same parameter names and shapes. Plain, traced or scripted,
@@ -29,9 +30,9 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
             > 0. None: every worker counts the same.
 
     Returns:
-        A copy of the first model on the CPU; each floating-point parameter and buffer p is
-        sum_k w_k p_k / sum_k w_k (summed in double precision), of the same shape and dtype. Integer buffers are
-        those of the first model.
+        A copy of the first model on the CPU; each floating-point parameter and buffer p is sum_k
+        w_k p_k / sum_k w_k (summed in double precision), of the same shape and dtype. Integer
+        buffers are those of the first model.
 
     Raises:
         EmptyRoundError: `models` is empty.
@@ -60,7 +61,8 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
 def add_model(dst_model: nn.Module, src_model: nn.Module) -> nn.Module:
     """Return a new model with the sum of the parameters of two models. Neither is modified.
 
-    Source: PySyft 0.2.4, which changed `dst_model`. Parameters that only `dst_model` has stay as they are.
+    Source: PySyft 0.2.4, which changed `dst_model`. Parameters that only `dst_model` has stay as
+    they are.
     """
     result = clone(dst_model)
     others = dict(src_model.named_parameters())
@@ -80,15 +82,19 @@ def scale_model(model: nn.Module, scale: float) -> nn.Module:
     return result
 
 
-def extract_batches_per_worker(federated_train_loader: Iterable[tuple[Any, Any]]) -> dict[Any, list[tuple[Any, Any]]]:
+def extract_batches_per_worker(
+    federated_train_loader: Iterable[tuple[Any, Any]],
+) -> dict[Any, list[tuple[Any, Any]]]:
     """Return worker -> its batches, in the order of the loader.
 
-    Source: PySyft 0.2.4, where the argument is a FederatedDataLoader; here any iterable of batches will do.
+    Source: PySyft 0.2.4, where the argument is a FederatedDataLoader; here any iterable of batches
+    will do.
 
     Args:
-        federated_train_loader: batches of data and target; `data.location` is the worker that holds them. Where it
-            has `workers`, ids in `federated_dataset.datasets`, their order is that of the result, and a worker
-            without a batch has an empty list. Otherwise the workers come in the order of their first batches.
+        federated_train_loader: batches of data and target; `data.location` is the worker that holds
+            them. Where it has `workers`, ids in `federated_dataset.datasets`, their order is that
+            of the result, and a worker without a batch has an empty list. Otherwise the workers
+            come in the order of their first batches.
 
     Raises:
         TypeError: the data of a batch have no location.
@@ -102,8 +108,8 @@ def extract_batches_per_worker(federated_train_loader: Iterable[tuple[Any, Any]]
         location = getattr(data, "location", None)
         if location is None:
             raise TypeError(
-                f"batch {number} belongs to no worker: its data are a {type(data).__name__}; expected a pointer, which "
-                "has a location. Send the data to a worker first."
+                f"batch {number} belongs to no worker: its data are a {type(data).__name__}; "
+                "expected a pointer, which has a location. Send the data to a worker first."
             )
         batches.setdefault(location, []).append((data, target))
     return batches
@@ -121,13 +127,15 @@ def accuracy(pred_softmax: torch.Tensor, target: torch.Tensor) -> float:
 
 
 def create_gaussian_mixture_toy_data(nr_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a balanced two-class toy dataset: points around (-5, -5) and around (5, 5), with deviation 1.
+    """Return a balanced two-class toy dataset: points around (-5, -5) and around (5, 5), with
+    deviation 1.
 
     Args:
         nr_samples: number of samples; rounded down to an even number.
 
     Returns:
-        data: (nr_samples, 2) float32. targets: (nr_samples,) int64, 0 for the first half and 1 for the second.
+        data: (nr_samples, 2) float32. targets: (nr_samples,) int64, 0 for the first half and 1 for
+            the second.
     """
     half = nr_samples // 2
     data = torch.cat([torch.randn(half, 2) - 5, torch.randn(half, 2) + 5])
@@ -140,7 +148,8 @@ def iris_data_partial() -> tuple[torch.Tensor, torch.Tensor]:
     Source: R. A. Fisher (1936), https://archive.ics.uci.edu/dataset/53/iris.
 
     Returns:
-        data: (30, 4) float32, lengths and widths of sepals and petals in cm. targets: (30,) int64, classes 0, 1, 2.
+        data: (30, 4) float32, lengths and widths of sepals and petals in cm. targets: (30,) int64,
+            classes 0, 1, 2.
     """
     rows = """
         5.1 3.5 1.4 0.2   4.9 3.0 1.4 0.2   4.7 3.2 1.3 0.2   4.6 3.1 1.5 0.2   5.0 3.6 1.4 0.2
@@ -167,12 +176,21 @@ def _shares(model_ids: list[Any], weights: Weights | None) -> dict[Any, float]:
     """Return model id -> share; the shares sum to 1."""
     if weights is None:
         return dict.fromkeys(model_ids, 1 / len(model_ids))
-    numbers = dict(weights) if isinstance(weights, Mapping) else dict(zip(model_ids, weights, strict=False))
+    numbers = (
+        dict(weights)
+        if isinstance(weights, Mapping)
+        else dict(zip(model_ids, weights, strict=False))
+    )
     if numbers.keys() != set(model_ids) or len(weights) != len(model_ids):
-        raise ValueError(f"weights do not fit the models: {weights}; expected one for each of {model_ids}.")
+        raise ValueError(
+            f"weights do not fit the models: {weights}; expected one for each of {model_ids}."
+        )
     total = float(sum(numbers.values()))
     if not (min(numbers.values()) >= 0 and 0 < total < float("inf")):
-        raise ValueError(f"weights cannot be averaged with: {weights}; expected numbers >= 0 whose sum is above 0.")
+        raise ValueError(
+            f"weights cannot be averaged with: {weights}; expected numbers >= 0 whose sum is "
+            "above 0."
+        )
     return {model_id: float(numbers[model_id]) / total for model_id in model_ids}
 
 
@@ -180,7 +198,9 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
-def _check_same_structure(model: str, tensors: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]) -> None:
+def _check_same_structure(
+    model: str, tensors: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]
+) -> None:
     for name in {**first, **tensors}:
         observed, expected = _describe(tensors.get(name)), _describe(first.get(name))
         if observed != expected:
