@@ -286,8 +286,9 @@ async def _prepare_all(
 
 
 async def _prepare(worker: WebsocketClientWorker) -> Exception | None:
-    """Connect to a worker and remove what an earlier run left there; return what failed, or
-    None.
+    """Connect to a worker and remove what an earlier run left there.
+
+    Return the error if that failed, else None.
     """
     try:
         await worker.async_connect()
@@ -298,8 +299,9 @@ async def _prepare(worker: WebsocketClientWorker) -> Exception | None:
 
 
 def _describe(failures: list[tuple[WebsocketClientWorker, Exception]]) -> str:
-    """Return one line on several workers that failed: those that nobody reached together, the
-    others one by one.
+    """Return one line on several workers that failed.
+
+    It names those that could not be reached together, and the others one by one.
     """
     absent = [worker for worker, error in failures if isinstance(error, WorkerUnreachable)]
     parts = [_first_line(error) for worker, error in failures if worker not in absent]
@@ -378,9 +380,8 @@ def evaluate_models(
                 device=device,
                 timeout=args.round_timeout,
             )
-        except (
-            Exception
-        ) as error:  # whatever comes of its answer is the evaluator's failure, as in a round
+        except Exception as error:
+            # Whatever comes of its answer is the evaluator's failure, as in a round.
             reason = _first_line(error)
             if is_tolerant(args):
                 logger.warning("No evaluation by %s: %s", testing.id, reason)
@@ -394,10 +395,10 @@ def evaluate_models(
 
 
 def resume(args: Namespace, traced_model: nn.Module) -> tuple[int, float]:
-    """Return the last finished round and the next learning rate: of the checkpoint if one is given,
-    else of the start.
+    """Return the last finished round and the next learning rate.
 
-    The checkpoint's parameters go into `traced_model`, and torch's generator goes on where it was.
+    They are those of the checkpoint if one is given, else of the start. The checkpoint's parameters
+    go into `traced_model`, and torch's generator goes on where it was.
     """
     if args.resume is None:
         return 0, args.lr
@@ -487,7 +488,9 @@ def set_up_process() -> None:
 
 def _add_training_options(parser: Parser) -> None:
     add = parser.add_argument_group("training").add_argument
-    add("--batch_size", type=at_least(1), default=32, metavar="N", help="samples a training batch")
+    add(
+        "--batch_size", type=at_least(1), default=32, metavar="N", help="samples per training batch"
+    )
     add(
         "--test_batch_size",
         type=at_least(1),
@@ -512,7 +515,10 @@ def _add_training_options(parser: Parser) -> None:
 
 def _add_options_for_workers(parser: Parser) -> None:
     add = parser.add_argument_group("workers").add_argument
-    help_text = "workers that are elsewhere, for example: alice=192.0.2.11:8777 (default: localhost:8777 to 8780)"
+    help_text = (
+        "workers that are elsewhere, for example: alice=192.0.2.11:8777 (default: localhost:8777 "
+        "to 8780)"
+    )
     add("--workers", nargs="+", type=_address, default=(), metavar="NAME=HOST:PORT", help=help_text)
     seconds = os.environ.get(CONNECT_TIMEOUT_VARIABLE) or CONNECT_TIMEOUT
     help_text = (
@@ -541,7 +547,7 @@ def _add_options_for_faults(parser: Parser) -> None:
         help="write what --resume needs to FILE after each round",
     )
     add("--resume", metavar="FILE", help="go on after the last round of the checkpoint FILE")
-    help_text = "write one JSON object a round to FILE; with --resume, go on with FILE"
+    help_text = "write one JSON object per round to FILE; with --resume, append to FILE"
     add("--history", type=_writable, metavar="FILE", help=help_text)
 
 
@@ -564,8 +570,9 @@ def _address(text: str) -> tuple[str, tuple[str, int]]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return an error as one line; one that comes from a worker goes on with the traceback
-    there.
+    """Return an error as one line.
+
+    One that comes from a worker has more lines: the traceback there.
     """
     with contextlib.suppress(Exception):  # it may be made of what a worker sent
         return one_line(str(error).splitlines()[0])

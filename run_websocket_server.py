@@ -58,8 +58,9 @@ class MnistWorker(websocket_server.WebsocketServerWorker):
     def confusion_matrix(
         self, dataset_key: str, model: torch.nn.Module, batch_size: int = 128
     ) -> torch.Tensor:
-        """Return (10, 10) int64 counts of a dataset's images: row, the digit; column, what `model`
-        takes it for.
+        """Return (10, 10) int64 counts of a dataset's images.
+
+        Row: the digit. Column: what `model` takes it for.
         """
         dataset = self.datasets[dataset_key]
         counts = torch.zeros(10, 10, dtype=torch.int64)
@@ -72,8 +73,9 @@ class MnistWorker(websocket_server.WebsocketServerWorker):
 
 
 def load_mnist(training: bool) -> datasets.MNIST:
-    """Return MNIST's training or test images as torchvision loads them, from the archives in data/
-    if they are there.
+    """Return MNIST's training or test images as torchvision loads them.
+
+    They come from the archives in data/ if these are there.
 
     Raises:
         DamagedArchiveError: an archive in data/ does not hold what it should.

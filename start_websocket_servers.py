@@ -1,7 +1,7 @@
 """Starts the four workers of the tutorial, and stops them again.
 
     python start_websocket_servers.py                                    # serve until Ctrl-C
-    python start_websocket_servers.py -- python run_websocket_client.py  # serve while a command runs
+    python start_websocket_servers.py -- python run_websocket_client.py  # serve while it runs
 
     launcher ──> fork server (imports torch once) ──┬─> alice    digits 0-3
         │                                           ├─> bob      digits 4-6
@@ -63,13 +63,12 @@ STOP_TIMEOUT = 5.0
 """Seconds a worker has to end by itself when it is told to."""
 TAIL_LINES = 8
 ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "passive",  # torch's threads would spin while others need the cores
-    "MALLOC_MMAP_THRESHOLD_": str(
-        32 << 20
-    ),  # glibc keeps freed memory for the next batch, rather than
-    "MALLOC_TRIM_THRESHOLD_": str(
-        128 << 20
-    ),  # return it to the system and fault its pages in again
+    # torch's threads would spin while others need the cores.
+    "OMP_WAIT_POLICY": "passive",
+    # glibc keeps freed memory for the next batch, rather than return it to the system and fault its
+    # pages in again.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }
 """What makes torch faster in processes that share the cores: the workers and the command.
 
@@ -141,9 +140,8 @@ def main() -> int:
         return 0
     except Stopped:
         print("stopping the workers")
-        return (
-            lifetime.INTERRUPTED if args.command else 0
-        )  # the command has not done what it should
+        # Interrupted, the command has not done what it should.
+        return lifetime.INTERRUPTED if args.command else 0
     except (WorkerFailed, DamagedArchiveError) as error:
         keep_logs = any(logs.iterdir())
         print(f"error: {error}", file=sys.stderr)
@@ -189,8 +187,9 @@ def set_environment() -> None:
 
 
 def check_ports(host: str, ports: Sequence[int]) -> None:
-    """Raise WorkerFailed if something listens on a worker's port; the command would take that for
-    the worker.
+    """Raise WorkerFailed if something listens on a worker's port.
+
+    The command would take that for the worker.
     """
     for worker_id, port in zip(WORKERS, ports, strict=True):
         try:
@@ -207,8 +206,9 @@ def check_ports(host: str, ports: Sequence[int]) -> None:
 def run_workers(
     args: argparse.Namespace, logs: Path
 ) -> Iterator[tuple[list[Worker], Command | None]]:
-    """Start all workers, and the command if there is one; stop the workers at the end, however that
-    comes.
+    """Start all workers, and the command if there is one.
+
+    The workers are stopped at the end, however that comes.
     """
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
@@ -373,9 +373,8 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
                 starting.remove(worker)
         _raise_if_ended(workers)
     if command is not None:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C reaches the command; from now on, the rest is up to that
+        # Ctrl-C reaches the command; from now on, the rest is up to that.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in workers:
         digits, samples = worker.about["digits"], worker.about["samples"]
         print(
@@ -433,8 +432,9 @@ def end_command(command: Command) -> None:
 
 
 def stop(workers: list[Worker]) -> None:
-    """End all workers: let those that serve end by themselves first, and kill those that do not in
-    time.
+    """End all workers.
+
+    Those that serve may end by themselves first; those that do not in time are killed.
     """
     _ignore_stop_signals()
     for worker in workers:
@@ -456,8 +456,9 @@ def _raise_if_ended(workers: list[Worker]) -> None:
 
 
 def _threads(worker_id: str) -> int:
-    """Return how many threads a worker computes with: the trainers share the cores, the evaluator
-    has all.
+    """Return how many threads a worker computes with.
+
+    The trainers share the cores, the evaluator has all.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,3 +1,4 @@
-"""Measures what the project promises about speed, each number against something that does the same
-work without it.
+"""Measures what the project promises about speed.
+
+Each number is taken against something that does the same work without the project.
 """

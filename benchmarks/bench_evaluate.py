@@ -1,5 +1,6 @@
-"""Goal 3: evaluation and training on a worker, against plain torch in the same process, with equal
-results.
+"""Goal 3: evaluation and training on a worker, against plain torch in the same process.
+
+The results are equal.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Goal 1: the tutorial's job, its workers' start included, against the same job as one plain torch
-process.
-"""
+"""Goal 1: the tutorial's job, its workers' start included, against one process of plain torch."""
 
 from __future__ import annotations
 
@@ -53,7 +51,10 @@ def _compare(
     }
     assert len(correct["ours"]) == len(correct["other"]) > 0
     last, other_last = correct["ours"][-1], correct["other"][-1]
-    note = f"of 10,000; {last / 100:.2f} % and {other_last / 100:.2f} % are right; {len(correct['ours'])} evaluations"
+    note = (
+        f"of 10,000; {last / 100:.2f} % and {other_last / 100:.2f} % are right; "
+        f"{len(correct['ours'])} evaluations"
+    )
     return [
         ratio_row(1, what, ours_seconds, other_seconds, limit, name),
         Row(1, f"{what}: difference of the last count", [abs(last - other_last)], "", None, note),

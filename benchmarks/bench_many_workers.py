@@ -1,6 +1,4 @@
-"""Goal 6: what a coordinator of many workers spends on each of them, and the memory that averaging
-needs.
-"""
+"""Goal 6: what a coordinator spends on each of many workers, and the memory averaging needs."""
 
 from __future__ import annotations
 
@@ -128,9 +126,7 @@ def _not_counting_workers() -> Iterator[list[float]]:
 async def _milliseconds_a_worker(
     workers: list[Any], rounds: int, theirs: Sequence[float] = ()
 ) -> list[float]:
-    """Return the processor time of a round for each worker, without the seconds that are
-    `theirs`.
-    """
+    """Return the processor time of a round for each worker, less the seconds in `theirs`."""
     model = torch.jit.script(
         nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.LogSoftmax(dim=1))
     )

@@ -1,6 +1,4 @@
-"""Goal 2: a round, against the three fits alone in the same processes; and where a round's time
-goes.
-"""
+"""Goal 2: a round, against the three fits alone in the same processes; where its time goes."""
 
 from __future__ import annotations
 
@@ -56,8 +54,9 @@ async def run_rounds(workers: list[Any], model: Any, rounds: int = 1) -> Any:
 
 
 async def _fits_alone(workers: list[Any], model: Any, times: int) -> None:
-    """Have every worker train `times` times over, all at once; only one request and one reply a
-    worker travel.
+    """Have every worker train `times` times over, all at once.
+
+    Only one request and one reply per worker travel.
     """
     for worker in workers:
         config(model).send(worker)
@@ -91,8 +90,9 @@ def _recorded_round(workers: list[Any], model: Any) -> list[Span]:
 
 
 def _transfers(spans: list[Span]) -> list[Span]:
-    """Return when a model was on its way: from the end of its encoding until its decoding; on the
-    worker's row.
+    """Return when a model was on its way: from the end of its encoding until its decoding.
+
+    The spans are on the worker's row.
     """
     ways = []
     for encoded, decoded in itertools.permutations((span for span in spans if span.model), 2):

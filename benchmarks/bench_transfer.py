@@ -1,6 +1,4 @@
-"""Goal 5: a model of 100 MB there and back, against a plain echo of as many bytes by
-`websockets`.
-"""
+"""Goal 5: a model of 100 MB there and back, against an echo of as many bytes by `websockets`."""
 
 from __future__ import annotations
 
@@ -61,10 +59,10 @@ def there_and_back(worker: Any, model: Any) -> Any:
 
 
 def _copies(worker: Any, model: Any, size: int) -> dict[str, float]:
-    """Return by how many times the model's size the memory of each process rises, from before the
-    first transfer.
+    """Return by how many times the model's size the memory of each process rises.
 
-    What the coordinator sends is not counted: it is there before.
+    The rise is counted from before the first transfer. What the coordinator sends is not counted:
+    it is there before.
     """
     if sys.platform != "linux":
         return {}
@@ -81,8 +79,9 @@ def _large_model(size: int) -> nn.Module:
 
 
 class _EchoServer:
-    """A process that sends back what it receives; and a connection to it, without compression, as
-    ours is.
+    """A process that sends back what it receives, and a connection to it.
+
+    The connection is without compression, as ours is.
     """
 
     def __enter__(self) -> _EchoServer:

@@ -118,8 +118,7 @@ def shard(partition: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    from benchmarks import (
-        flower_job,
-    )  # its processes look for the functions in a module that they can import
+    # The engine's processes look for the functions in a module that they can import.
+    from benchmarks import flower_job
 
     flower_job.main()

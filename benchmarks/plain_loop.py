@@ -1,8 +1,8 @@
-"""The tutorial's job in one process, in plain torch: what federated training is measured against,
-and its oracle.
+"""The tutorial's job in one process, in plain torch.
 
-It imports nothing of this project but the place of the data. It draws the same weights and the same
-samples, so its results are those of the federated job, but for rounding.
+Federated training is measured against it, and it is the oracle for its results. It imports nothing
+of this project but the place of the data. It draws the same weights and the same samples, so its
+results are those of the federated job, but for rounding.
 
     python -m benchmarks.plain_loop --training_rounds 40
 """
@@ -124,7 +124,10 @@ def evaluate(model: nn.Module, images: torch.Tensor, digits: torch.Tensor) -> st
             loss += F.nll_loss(output, target, reduction="sum").item()
             correct += int((output.argmax(dim=1) == target).sum())
     count = len(images)
-    return f"Average loss: {loss / count:.4f}, Accuracy: {correct}/{count} ({100 * correct / count:.2f}%)"
+    return (
+        f"Average loss: {loss / count:.4f}, "
+        f"Accuracy: {correct}/{count} ({100 * correct / count:.2f}%)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Worker processes for the benchmarks, and what they can be asked for beside training and
-evaluation.
+"""Worker processes for the benchmarks.
+
+They can be asked for more than training and evaluation.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ class BenchmarkWorker(rws.MnistWorker):
     """A worker of the tutorial that also measures itself."""
 
     def fit_alone(self, dataset_key: str, times: int) -> float:
-        """Train the current config's model `times` times over, as fit() does; return the seconds it
-        took.
-        """
+        """Train the config's model `times` times over, as fit() does; return the seconds taken."""
         wrapper = self._sent_model()
         untrained = wrapper.obj
         start = time.perf_counter()
@@ -52,10 +51,10 @@ class BenchmarkWorker(rws.MnistWorker):
         return time.perf_counter() - start
 
     def compare_fit(self, dataset_key: str, model: Any, repeats: int) -> dict[str, Any]:
-        """Train a model by fit() and by plain torch, in turn; return the seconds and the largest
-        difference.
+        """Train a model by fit() and by plain torch, in turn.
 
-        The config's fits are those of this call and one before.
+        Return the seconds and the largest difference. The config's fits are those of this call and
+        one before.
         """
         trained: dict[str, Any] = {}
         numbers = itertools.count(1)
@@ -80,8 +79,9 @@ class BenchmarkWorker(rws.MnistWorker):
         }
 
     def compare_evaluate(self, dataset_key: str, model: Any, repeats: int) -> dict[str, Any]:
-        """Evaluate a model by evaluate() and by a plain loop, in turn; return the seconds and both
-        results.
+        """Evaluate a model by evaluate() and by a plain loop, in turn.
+
+        Return the seconds and both results.
         """
         results: dict[str, Any] = {}
 
@@ -149,8 +149,9 @@ def plain_fit(model: torch.nn.Module, dataset: Any, config: Any, seed: int) -> N
 def plain_evaluate(
     model: torch.nn.Module, images: torch.Tensor, digits: torch.Tensor
 ) -> tuple[float, int]:
-    """Return mean loss and number of correct predictions, in batches of 128: the oracle for
-    evaluate().
+    """Return mean loss and number of correct predictions: the oracle for evaluate().
+
+    It evaluates in batches of 128.
     """
     loss, correct = 0.0, 0
     model.eval()
@@ -185,8 +186,9 @@ def _status(name: str) -> int:
 
 
 class Recorder:
-    """Records when this process serialises, computes and averages, by wrapping the functions that
-    do.
+    """Records when this process serialises, computes and averages.
+
+    It wraps the functions that do these things.
     """
 
     WATCHED: tuple[tuple[Any, str, str], ...] = (

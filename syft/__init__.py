@@ -44,8 +44,9 @@ registry.local_worker = VirtualWorker(id="me")
 
 
 def __getattr__(name: str) -> Any:
-    """Return `hook`, the last TorchHook (None before the first), or `local_worker`, which stands
-    for this process.
+    """Return `hook` (the last TorchHook) or `local_worker`, which stands for this process.
+
+    `hook` is None before the first TorchHook is made.
     """
     if name in ("hook", "local_worker"):
         return getattr(registry, name)

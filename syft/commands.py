@@ -2,25 +2,26 @@
 
 What is not in this table is refused, before anything is done or stored.
 
-    command       argument     is                                            a server answers it in
-    ------------  -----------  --------------------------------------------  ---------------------------------
-    call          name         str of at most 256 characters                 the compute thread, in its turn;
-                  args         list of values                                list_objects, objects_count and
-                  kwargs       map of such names to values                   clear_objects: any thread
-    cancel        request_id   int                                           the event loop
-    delete        ids          list of ids                                   the event loop
-    get           id           id                                            any thread
-    search        query        list of at most 64 ids or tags                any thread
-    set           id           id                                            the event loop
+    command       argument     is                                      a server answers it in
+    ------------  -----------  --------------------------------------  -----------------------------
+    call          name         str of at most 256 characters           the compute thread, in turn;
+                  args         list of values                          list_objects, objects_count,
+                  kwargs       map of such names to values             clear_objects: any thread
+    cancel        request_id   int                                     the event loop
+    delete        ids          list of ids                             the event loop
+    get           id           id                                      any thread
+    search        query        list of at most 64 ids or tags          any thread
+    set           id           id                                      the event loop
                   obj          value
                   wrapped      bool
-                  tags         list of at most 64 str of 256 characters
-                  description  str of at most 4,096 characters, or None
-    train_config  fields       map, see TRAIN_CONFIG                         the event loop
+                  tags         list of up to 64 str of 256 characters
+                  description  str of up to 4,096 characters, or None
+    train_config  fields       map, see TRAIN_CONFIG                   the event loop
                   fits         int from 0 to 2**63 - 1; 0 if left out
 
     id     int of 64 bits, or str of at most 256 characters
-    value  whatever the wire carries, nested at most 100 levels deep; tensors and arrays have at most 64 dimensions
+    value  whatever the wire carries, nested at most 100 levels deep; tensors and arrays have at
+           most 64 dimensions
 
 Frames of many bytes are answered in a thread in any case.
 """
@@ -62,9 +63,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Command:
-    """The arguments of a command, where a server answers it, and which of the arguments may be left
-    out.
-    """
+    """The arguments of a command, which of them may be left out, and where a server answers it."""
 
     arguments: Mapping[str, Kind]
     place: Place
@@ -114,8 +113,9 @@ def _is_value(value: Any, levels: int = MAX_LEVELS) -> bool:
 
 
 def _is_setting(value: Any) -> bool:
-    """Return whether a value is one that optimizers take: it is kept as long as the config is, so
-    it is small.
+    """Return whether a value is one that optimizers take.
+
+    It is kept as long as the config is, so it is small.
     """
     if isinstance(value, torch.Tensor):
         return value.numel() <= MAX_TAGS and _is_value(value)
@@ -179,8 +179,7 @@ TRAIN_CONFIG: Mapping[str, Kind] = {
     "shuffle": BOOL,
     "seed": _optional(INT),
 }
-"""What the fields of a TrainConfig have to be; TrainConfig itself refuses those that it does not
-know."""
+"""What the fields of a TrainConfig have to be; TrainConfig itself refuses unknown ones."""
 
 COMMANDS: Mapping[str, Command] = {
     "call": Command({"name": NAME, "args": VALUES, "kwargs": NAMED_VALUES}, "compute"),

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -36,7 +36,15 @@ from syft.exceptions import (
 )
 from syft.graph import GraphModule, Receiver
 from syft.objects import ObjectId, ObjectWrapper, is_private, pack_object, unpack_object
-from syft.session import Job, RunningCall, Session, SessionObjects, TrainingState, running
+from syft.session import (
+    Job,
+    RunningCall,
+    Session,
+    SessionObjects,
+    TrainingState,
+    do_nothing,
+    running,
+)
 from syft.wire.failures import describe_call, describe_request, failure
 
 logger = logging.getLogger(__name__)
@@ -144,8 +152,9 @@ class Dispatcher:
         )
 
     def run(self, job: Job) -> bytes:
-        """Run a job and return its reply, or its failure, as bytes: not before that is in the audit
-        log.
+        """Run a job and return its reply, or its failure, as bytes.
+
+        Nothing is returned before it is in the audit log.
         """
         started = time.perf_counter()
         frame, outcome = self._frame_and_outcome(job)
@@ -166,6 +175,8 @@ class Dispatcher:
         return frame
 
     def _frame_and_outcome(self, job: Job) -> tuple[bytes, str]:
+        if job.refusal is not None:
+            return job.refusal
         try:
             if job.abandoned.is_set():
                 raise CallAbandoned(str(self.worker.id))
@@ -195,8 +206,10 @@ class Dispatcher:
         return request
 
     def accept(self, frame: bytes, session: Session) -> Job:
-        """Return the job for the request that `frame` holds; a job that raises the reason, if it is
-        refused.
+        """Return the job for the request that `frame` holds.
+
+        If the request is refused, the job has that as its reply. The error is told here and now: it
+        would keep all that was read of the message alive.
 
         Raises:
             MalformedMessage: `frame` has no readable header, so there is no request to reply to.
@@ -207,7 +220,8 @@ class Dispatcher:
             call = describe_request(request.command, request.arguments)
             return self.job(request, session)
         except Exception as error:
-            return Job(request_id, call, session, partial(_refuse, error))
+            refusal = failure(request_id, call, error), type(error).__name__
+            return Job(request_id, call, session, do_nothing, refusal=refusal)
 
     def handle(self, frame: bytes, session: Session) -> bytes:
         """Carry out the request that `frame` holds and return its reply, or its failure, as bytes.
@@ -244,12 +258,11 @@ class Dispatcher:
         self._within(session, self._clear, session)
 
     def callable_methods(self) -> list[str]:
-        """Return the names of the methods that may be called from afar: those above and the owner's
-        own.
+        """Return the names of the methods that may be called from afar.
 
-        The owner's own are the public methods that a subclass of this package's workers defines.
-        Overriding a method of this package, add_dataset for example, does not open it to the
-        network.
+        They are those above and the owner's own: the public methods that a subclass of this
+        package's workers defines. Overriding a method of this package, add_dataset for example,
+        does not open it to the network.
         """
         own_classes = [cls for cls in type(self.worker).__mro__ if not _is_ours(cls)]
         own = {
@@ -384,8 +397,9 @@ class Dispatcher:
 
 
 def _state(obj: Any) -> dict[str, torch.Tensor] | None:
-    """Return what of a model or function travels back: its tensors by name, never its code; None
-    for anything else.
+    """Return what of a model or function travels back: its tensors by name, never its code.
+
+    None for anything else.
     """
     if isinstance(obj, GraphModule):
         return obj.graph_state()
@@ -393,10 +407,6 @@ def _state(obj: Any) -> dict[str, torch.Tensor] | None:
         named = chain(obj.named_parameters(), obj.named_buffers())
         return {name: tensor.detach() for name, tensor in named}
     return {} if inspect.isroutine(obj) else None
-
-
-def _refuse(error: Exception) -> NoReturn:
-    raise error
 
 
 def _is_ours(cls: type) -> bool:

@@ -91,9 +91,9 @@ class WorkerUnreachable(ConnectionFailed, ConnectionRefusedError):
     def __str__(self) -> str:
         return (
             f"worker {self.worker!r} did not accept a connection at {self.url} within "
-            f"{self.seconds:g} s ({self.attempts} attempts; the last one: {self.cause}). Is the "
-            f"server running at {self.url}? Start the workers first: python "
-            "start_websocket_servers.py"
+            f"{self.seconds:g} s ({self.attempts} attempts; the last one: {self.cause}). "
+            f"Is the server running at {self.url}? "
+            "Start the workers first: python start_websocket_servers.py"
         )
 
 
@@ -115,8 +115,7 @@ class ConnectionLost(ConnectionFailed):
 
 @dataclass(eq=False)
 class AccessDenied(ConnectionFailed, PermissionError):
-    """A worker refused the connection: the token or the client certificate is missing or not the
-    right one.
+    """A worker refused the connection: the token or client certificate is missing or wrong.
 
     Or the request came from a web page, or asked for another host (see
     syft/workers/websocket_access.py).
@@ -217,8 +216,9 @@ class AddressInUse(SyftError, OSError):
 
 @dataclass(eq=False)
 class TokenNotKept(SyftError, OSError):
-    """A server worker was given no token, and cannot store the one it made where its user's
-    programs would find it.
+    """A server worker was given no token, and cannot store the one that it made.
+
+    It would be stored where its user's programs find it.
     """
 
     worker: str
@@ -335,8 +335,8 @@ class NotConvertible(NotSerializable):
     def __str__(self) -> str:
         return (
             f"{self.what} cannot be sent: it uses {self.reason}, which a plain graph cannot "
-            "express. Rewrite it without that, or trace it with torch.jit.trace(model, "
-            "example_input)."
+            "express. Rewrite it without that, or trace it with "
+            "torch.jit.trace(model, example_input)."
         )
 
 
@@ -388,7 +388,10 @@ class GetNotPermittedError(SyftError):
     obj_id: Any
 
     def __str__(self) -> str:
-        return f"worker {self.worker!r} does not hand out the object with id {self.obj_id!r}: it is private."
+        return (
+            f"worker {self.worker!r} does not hand out the object with id {self.obj_id!r}: "
+            "it is private."
+        )
 
 
 @dataclass(eq=False)
@@ -428,7 +431,10 @@ class DatasetEmpty(SyftError, ValueError):
     dataset_key: str
 
     def __str__(self) -> str:
-        return f"dataset {self.dataset_key!r} on worker {self.worker!r} has 0 samples; at least 1 is needed."
+        return (
+            f"dataset {self.dataset_key!r} on worker {self.worker!r} has 0 samples; "
+            "at least 1 is needed."
+        )
 
 
 @dataclass(eq=False)
@@ -438,7 +444,10 @@ class TrainConfigMissing(SyftError, ValueError):
     worker: str
 
     def __str__(self) -> str:
-        return f"worker {self.worker!r} has no TrainConfig. Send one first: TrainConfig(...).send(worker)."
+        return (
+            f"worker {self.worker!r} has no TrainConfig. "
+            "Send one first: TrainConfig(...).send(worker)."
+        )
 
 
 @dataclass(eq=False)
@@ -461,7 +470,10 @@ class DeviceUnavailable(SyftError, ValueError):
     available: list[str]
 
     def __str__(self) -> str:
-        return f"worker {self.worker!r} has no device {self.device!r}; it has: {_listed(self.available)}."
+        return (
+            f"worker {self.worker!r} has no device {self.device!r}; "
+            f"it has: {_listed(self.available)}."
+        )
 
 
 @dataclass(eq=False)
@@ -517,7 +529,10 @@ class EmptyRoundError(SyftError, ValueError):
     """federated_avg() was given no model."""
 
     def __str__(self) -> str:
-        return "nothing to average: `models` is empty; at least one model is needed. Did every worker fail this round?"
+        return (
+            "nothing to average: `models` is empty; at least one model is needed. "
+            "Did every worker fail this round?"
+        )
 
 
 @dataclass(eq=False)
@@ -571,7 +586,10 @@ class CheckpointDamaged(CheckpointError):
     reason: str
 
     def __str__(self) -> str:
-        return f"checkpoint {self.path!r} cannot be used: {self.reason}. Resume from another file, or start a new run."
+        return (
+            f"checkpoint {self.path!r} cannot be used: {self.reason}. "
+            "Resume from another file, or start a new run."
+        )
 
 
 @dataclass(eq=False)
@@ -691,16 +709,13 @@ def from_fields(type_name: str, fields: Any) -> SyftError | None:
             return None
         error = cls(**fields)
         str(error)
-    except (
-        Exception
-    ):  # it is nested too deep, or has a number that its text cannot hold, for example
+    except Exception:  # nested too deep, say, or with a number that its text cannot hold
         return None
     return error
 
 
 def printable(text: str, most: int = 20_000) -> str:
-    """Return a text from elsewhere as one that does nothing to a terminal but fill it, and that
-    UTF-8 can hold.
+    """Return a text from elsewhere as one that only fills a terminal and that UTF-8 can hold.
 
     Control characters other than newlines and tabs, and those that turn the direction of text,
     become escapes.
@@ -713,8 +728,9 @@ def printable(text: str, most: int = 20_000) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a fact of an error as a value that can travel and be shown; what is nothing of that
-    kind, as text.
+    """Return a fact of an error as a value that can travel and be shown.
+
+    What is nothing of that kind becomes text.
     """
     if isinstance(value, str):
         return printable(value)
@@ -735,13 +751,8 @@ def plain(value: Any) -> Any:
 
 
 _MOST_ITEMS = 1000
-_TURNING = (
-    0x061C,
-    0x200E,
-    0x200F,
-    *range(0x2028, 0x202F),
-    *range(0x2066, 0x206A),
-)  # and separators of lines
+# What turns the direction of text, and separators of lines.
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 _ESCAPES = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
 }

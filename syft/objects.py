@@ -1,7 +1,8 @@
 """Objects that workers hold, and pointers to them.
 
     coordinator                      worker
-    ObjectPointer(id_at_location) -> ObjectStorage: id -> ObjectWrapper(model), ObjectWrapper(loss), tensor, ...
+    ObjectPointer(id_at_location) -> ObjectStorage: id -> ObjectWrapper(model),
+                                                          ObjectWrapper(loss), tensor, ...
 
 An object is fetched with `pointer.get()`, which takes it off the worker, and is deleted when its
 pointer goes. Operations on remote tensors are a later addition: they will add commands that refer
@@ -36,9 +37,7 @@ class IdProvider:
         self._random = random.SystemRandom()
 
     def pop(self, *args: Any) -> ObjectId:
-        """Return a new id: one of `given_ids` while there are some, else a random 62-bit
-        integer.
-        """
+        """Return a new id: one of `given_ids` while there are some, else 62 random bits."""
         return self.given_ids.pop() if self.given_ids else self._random.getrandbits(62)
 
     def set_next_ids(self, given_ids: Iterable[ObjectId], check_ids: bool = True) -> None:
@@ -193,8 +192,9 @@ class ObjectStorage:
             return dict(self._objects)
 
     def offered_objects(self) -> dict[ObjectId, Any]:
-        """Return what the owner of this store offers to others: the objects with tags that are not
-        private.
+        """Return what the owner of this store offers to others.
+
+        These are the objects with tags that are not private.
         """
         with self._objects_lock:
             own = dict(self._objects)
@@ -217,8 +217,9 @@ class ObjectStorage:
         ]
 
     def search_objects(self, query: ObjectId | Iterable[ObjectId]) -> list[Any]:
-        """Return the objects that carry all tags of `query`, or the one whose id is in it; all
-        tagged ones if empty.
+        """Return the objects that carry all tags of `query`, or the one whose id is in it.
+
+        If `query` is empty, they are all objects with tags.
         """
         terms = [query] if isinstance(query, (str, int)) else list(query)
         for term in terms:
@@ -341,7 +342,8 @@ class ObjectPointer:
 
     def __repr__(self) -> str:
         owner = getattr(self.owner, "id", self.owner)
-        text = f"[{type(self).__name__} | {owner}:{self.id} -> {self.location.id}:{self.id_at_location}]"
+        there = f"{self.location.id}:{self.id_at_location}"
+        text = f"[{type(self).__name__} | {owner}:{self.id} -> {there}]"
         return text + "".join(f" {tag}" for tag in sorted(self.tags))
 
     def __del__(self) -> None:
@@ -363,9 +365,7 @@ class PointerTensor(ObjectPointer):
 
 
 class LocalRegistry:
-    """What this process knows: its local worker ("me"), the workers created in it, and the last
-    hook.
-    """
+    """What this process knows: its local worker ("me"), its other workers, and the last hook."""
 
     def __init__(self) -> None:
         self.local_worker: Any = None

@@ -59,8 +59,9 @@ class SessionObjects(ObjectStorage):
         return {**self._offered(), **super().current_objects()}
 
     def copy_of_offered(self, obj_id: ObjectId) -> ObjectWrapper | None:
-        """Return a copy of a model that the owner offers, for training; None if it is nothing of
-        that kind.
+        """Return a copy of a model that the owner offers, for training.
+
+        None if it is nothing of that kind.
         """
         own, obj = super().current_objects(), self.get_obj(obj_id)
         if (
@@ -102,17 +103,19 @@ class Session:
     It outlives a connection that breaks or is closed for a while.
 
     Attributes:
-        name: the session's id, 128 random bits chosen by the coordinator. It is a secret: who knows it is taken for the
-            coordinator and reaches its objects.
+        name: the session's id, 128 random bits chosen by the coordinator. It is a secret: who knows
+            it is taken for the coordinator and reaches its objects.
         training: the coordinator's training state; no other coordinator sees or changes it.
-        objects: the coordinator's objects; they go when the session ends. None: those of the worker itself, since
-            coordinator and owner are one process.
-        connections: number of its connections. There may be two for a while: a lost one is noticed late.
+        objects: the coordinator's objects; they go when the session ends. None: those of the worker
+            itself, since coordinator and owner are one process.
+        connections: number of its connections. There may be two for a while: a lost one is noticed
+            late.
         calls: request id -> call of a method that waits for its turn or runs.
         max_message_bytes: the most bytes that the coordinator accepts in one message.
         who: where the coordinator is and how it showed who it is, for the audit log.
         queued: its calls that wait or run in the compute thread.
-        ending: the server's timer, while the coordinator is away, after which the session is forgotten.
+        ending: the server's timer, while the coordinator is away, after which the session is
+            forgotten.
         fits: counts the coordinator's fits.
     """
 
@@ -157,6 +160,7 @@ class Job:
         delivered: called when the reply is ready to be sent.
         budget: what the call of a method may use.
         model_digest: digests of the model that it is about.
+        refusal: the reply and the outcome of a request that is refused.
     """
 
     request_id: int
@@ -168,13 +172,15 @@ class Job:
     delivered: Callable[[], None] | None = None
     budget: Budget | None = None
     model_digest: dict[str, str] | None = None
+    refusal: tuple[bytes, str] | None = None
 
     def abandon(self) -> None:
-        """End it before its next batch; if it has not begun, it never will, and lets go of its
-        model now.
+        """End it before its next batch; if it has not begun, it never will.
+
+        A job that has not begun lets go of its model now.
         """
         self.abandoned.set()
-        self.run = _nothing
+        self.run = do_nothing
 
 
 @dataclass
@@ -203,8 +209,9 @@ running_call: ContextVar[RunningCall | None] = ContextVar("running_call", defaul
 
 @contextmanager
 def running(call: RunningCall) -> Iterator[None]:
-    """Have `running_call` tell this call while the context lasts, and its budget bound the models
-    that run.
+    """Have `running_call` tell this call while the context lasts.
+
+    Meanwhile, its budget bounds the models that run.
     """
     token, bound = running_call.set(call), meter.set(call.budget)
     try:
@@ -214,5 +221,5 @@ def running(call: RunningCall) -> Iterator[None]:
         running_call.reset(token)
 
 
-def _nothing() -> None:
+def do_nothing() -> None:
     """Do nothing, in place of a job that was abandoned."""

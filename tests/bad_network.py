@@ -32,9 +32,8 @@ class TcpProxy:
         self.bytes_per_second: float | None = None
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536
-        )  # what is slow shall look slow
+        # What is slow shall look slow.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         self.port = self._listener.getsockname()[1]
         self._ended = threading.Event()
         self._sockets: list[socket.socket] = []

@@ -205,9 +205,8 @@ class TestPages:
         server = serve(token="", allow_origins=["https://app.example", "http://localhost:3000"])
         page = "Origin: http://localhost:3000"
         assert handshake(server, self.GOOD_HOST, page).startswith("HTTP/1.1 101 ")
-        assert handshake(server, self.GOOD_HOST).startswith(
-            "HTTP/1.1 101 "
-        )  # and who is no page still may
+        # And who is no page still may.
+        assert handshake(server, self.GOOD_HOST).startswith("HTTP/1.1 101 ")
         assert handshake(server, self.GOOD_HOST, page, page).startswith("HTTP/1.1 403 ")
 
     def test_a_listed_page_still_needs_the_token(self, serve):

@@ -20,9 +20,8 @@ TO_AN_EDITION = {name for pair in EDITIONS for name in pair}
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`(?:[^`\n]|\n(?!\n))+`|\$[^$\n]+\$")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-NUMBER = re.compile(
-    r"\d[\d.,]*\d"
-)  # of two digits or more: smaller ones may be words in either language
+# Of two digits or more: smaller ones may be words in either language.
+NUMBER = re.compile(r"\d[\d.,]*\d")
 
 
 def parts(name: str) -> list[Any]:

@@ -187,10 +187,10 @@ def test_methods_of_a_subclass_can_be_called(own):
 
 
 REFUSED = [
-    "_private", "__call__", "__class__", "__init__", "secret", "constant", "instance", "Inner", "datasets",
-    "add_dataset", "remove_dataset", "load_data", "register_obj", "set_obj", "get_obj", "rm_obj", "start", "stop",
-    "call", "current_objects", "find_by_id", "search_objects", "train_config_from", "current_model",
-    "_dispatcher", "nothing", "",
+    "_private", "__call__", "__class__", "__init__", "secret", "constant", "instance", "Inner",
+    "datasets", "add_dataset", "remove_dataset", "load_data", "register_obj", "set_obj", "get_obj",
+    "rm_obj", "start", "stop", "call", "current_objects", "find_by_id", "search_objects",
+    "train_config_from", "current_model", "_dispatcher", "nothing", "",
 ]  # fmt: skip
 
 

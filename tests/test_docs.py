@@ -16,9 +16,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 README = REPOSITORY / "README.md"
-ANSWERS = (
-    REPOSITORY / "docs" / "exercise_answers.md"
-)  # tests/e2e/test_notebook.py runs its code after the notebook's
+# tests/e2e/test_notebook.py runs its code after the notebook's.
+ANSWERS = REPOSITORY / "docs" / "exercise_answers.md"
 RUNNABLE = [README, *sorted(set((REPOSITORY / "docs").glob("*.md")) - {ANSWERS})]
 DOCUMENTS = [
     *RUNNABLE,
@@ -46,9 +45,8 @@ def prose(path: Path) -> str:
 def commands(path: Path) -> list[list[str]]:
     """Return the commands of a document's console blocks, as lists of words."""
     lines = "".join(blocks(path, "console")).replace("\\\n", " ").splitlines()
-    return [
-        shlex.split(line, comments=True) for line in lines if not line.startswith("(")
-    ]  # "(": shell, not ours
+    # "(": shell, not ours.
+    return [shlex.split(line, comments=True) for line in lines if not line.startswith("(")]
 
 
 @functools.cache

@@ -66,28 +66,53 @@ BY_NAME = {type(error).__name__: error for error in EXAMPLES}
 examples = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 
 TEXTS = {
-    "WorkerUnreachable": "worker 'bob' did not accept a connection at ws://127.0.0.1:8778 within 10 s (4 attempts; the "
-    "last one: ConnectionRefusedError). Is the server running at ws://127.0.0.1:8778? Start the "
-    "workers first: python start_websocket_servers.py",
-    "WorkerNotFoundException": "no worker 'dave' is known in this process; it knows: 'alice', 'me'. Create its "
-    "proxy first, or register it with add_worker().",
-    "DatasetNotFound": "worker 'alice' has no dataset 'mnist_testing' (unknown dataset); it has: 'mnist'.",
-    "MessageTooLarge": "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
-    "Raise max_message_bytes on the client and on the server.",
-    "OperatorNotAllowed": "this model or function is refused: __torch__.Net.forward uses aten::save, which is not on "
-    "the list of allowed operators (syft/graph/operators.py). Write it without, or have the "
-    "receiver allow it (allow_operators=).",
-    "QuorumNotReached": "received 1 model; the round needs 2 (min_workers). Failures: bob: no answer; charlie: it has "
-    "gone.",
-    "InvalidReply": "worker 'bob' sent an invalid reply: parameter 'fc.weight': (2, 3) torch.float64; expected (2, 3) "
-    "torch.float32. The whole reply is discarded.",
-    "CheckpointMismatch": "checkpoint 'run.safetensors' belongs to another run: its argument 'seed' is 1; expected 2. "
-    "Resume with the model and the arguments of that run.",
-    "LimitExceeded": "worker 'alice' refused the request: the open connections (65) would exceed the limit of 64 "
-    "(connections, set by the worker's owner).",
-    "NotPermitted": "worker 'alice' does not permit 'secret'; its owner allows these datasets: 'mnist'.",
-    "RemoteError": "worker 'alice' failed in fit(dataset_key='mnist'): ValueError: Expected input batch_size (32)\n"
-    "  --- traceback on worker 'alice' ---\n  Traceback (most recent call last):\n    File ...",
+    "WorkerUnreachable": (
+        "worker 'bob' did not accept a connection at ws://127.0.0.1:8778 within 10 s (4 attempts; "
+        "the last one: ConnectionRefusedError). Is the server running at ws://127.0.0.1:8778? "
+        "Start the workers first: python start_websocket_servers.py"
+    ),
+    "WorkerNotFoundException": (
+        "no worker 'dave' is known in this process; it knows: 'alice', 'me'. Create its proxy "
+        "first, or register it with add_worker()."
+    ),
+    "DatasetNotFound": (
+        "worker 'alice' has no dataset 'mnist_testing' (unknown dataset); it has: 'mnist'."
+    ),
+    "MessageTooLarge": (
+        "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
+        "Raise max_message_bytes on the client and on the server."
+    ),
+    "OperatorNotAllowed": (
+        "this model or function is refused: __torch__.Net.forward uses aten::save, which is not on "
+        "the list of allowed operators (syft/graph/operators.py). Write it without, or have the "
+        "receiver allow it (allow_operators=)."
+    ),
+    "QuorumNotReached": (
+        "received 1 model; the round needs 2 (min_workers). Failures: bob: no answer; charlie: it "
+        "has gone."
+    ),
+    "InvalidReply": (
+        "worker 'bob' sent an invalid reply: parameter 'fc.weight': (2, 3) torch.float64; expected "
+        "(2, 3) torch.float32. The whole reply is discarded."
+    ),
+    "CheckpointMismatch": (
+        "checkpoint 'run.safetensors' belongs to another run: its argument 'seed' is 1; expected "
+        "2. Resume with the model and the arguments of that run."
+    ),
+    "LimitExceeded": (
+        "worker 'alice' refused the request: the open connections (65) would exceed the limit of "
+        "64 (connections, set by the worker's owner)."
+    ),
+    "NotPermitted": (
+        "worker 'alice' does not permit 'secret'; its owner allows these datasets: 'mnist'."
+    ),
+    "RemoteError": (
+        "worker 'alice' failed in fit(dataset_key='mnist'): ValueError: Expected input batch_size "
+        "(32)\n"
+        "  --- traceback on worker 'alice' ---\n"
+        "  Traceback (most recent call last):\n"
+        "    File ..."
+    ),
 }
 
 

@@ -113,9 +113,8 @@ class Counting(nn.Linear):
 )
 def test_max_nr_batches_bounds_the_steps_of_all_epochs_together(epochs, bound, steps):
     model = Counting(FEATURES, CLASSES)
-    client_with(model, epochs=epochs, max_nr_batches=bound).fit(
-        "blobs"
-    )  # 20 samples, 3 batches an epoch
+    # 20 samples, 3 batches an epoch.
+    client_with(model, epochs=epochs, max_nr_batches=bound).fit("blobs")
     assert model.calls == steps
 
 
@@ -425,9 +424,8 @@ def test_histograms_need_bins_but_not_too_many(nr_bins):
         ValueError, match=f"nr_bins is {nr_bins}; expected the number of classes, from 1 to 10,000"
     ):
         client.evaluate("blobs", return_histograms=True, nr_bins=nr_bins)
-    assert (
-        client.evaluate("blobs", nr_bins=nr_bins)["nr_predictions"] == 20
-    )  # no histograms, no bins
+    # No histograms, no bins.
+    assert client.evaluate("blobs", nr_bins=nr_bins)["nr_predictions"] == 20
 
 
 def test_a_batch_has_no_more_places_than_the_dataset_has_samples():

@@ -106,9 +106,8 @@ class TestLimits:
         wait_until(
             lambda: any(not session.connected for session in server._dispatcher.sessions.values())
         )
-        third = connect(
-            server
-        )  # the session that was not connected made room, and its objects went
+        # The session that was not connected made room, and its objects went.
+        third = connect(server)
         assert third.objects_count_remote() == second.objects_count_remote() == 0
         pointer.garbage_collect_data = False
 
@@ -168,9 +167,8 @@ class TestLimits:
         )
         with pytest.raises(LimitExceeded, match="queued_calls"):
             await proxy.async_call("wait_for_gate")
-        elsewhere = asyncio.ensure_future(
-            other.async_call("wait_for_gate")
-        )  # another's queue is another's
+        # Another's queue is another's.
+        elsewhere = asyncio.ensure_future(other.async_call("wait_for_gate"))
         await until(
             lambda: sum(session.queued for session in server._dispatcher.sessions.values()) == 3
         )
@@ -318,9 +316,8 @@ class TestPolicy:
         kept = send(proxy, sy.ObjectWrapper(classifier(), id=1))
         assert len(sent["structure"]) == 64
         strict = connect(serve(policy=Policy(models=[sent["structure"]])))
-        again = send(
-            strict, sy.ObjectWrapper(classifier(seed=3), id=2)
-        )  # other parameters, same structure
+        # Other parameters, same structure.
+        again = send(strict, sy.ObjectWrapper(classifier(seed=3), id=2))
         with pytest.raises(NotPermitted, match="models"):
             send(strict, sy.ObjectWrapper(classifier(dropout=0.3), id=3))
         with pytest.raises(NotPermitted, match="models"):  # as an argument, too

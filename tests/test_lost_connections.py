@@ -114,9 +114,8 @@ def test_connection_that_breaks_at_each_call():
         connection.recv(timeout=DEADLINE)
         connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 1000})))
         connection.recv(timeout=DEADLINE)
-        connection.socket.shutdown(
-            socket.SHUT_RDWR
-        )  # close() alone says nothing while another thread reads
+        # close() alone says nothing while another thread reads.
+        connection.socket.shutdown(socket.SHUT_RDWR)
 
     with false_worker(break_off) as port, proxy_at("127.0.0.1", port) as proxy:
         for _ in range(2):  # it connects again for each

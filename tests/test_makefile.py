@@ -16,9 +16,8 @@ REPOSITORY = Path(__file__).parent.parent
 def commands(*arguments: str) -> str:
     """Return the commands that make would run, with the environment to be made anew."""
     command = ["make", "--dry-run", "--assume-new=requirements.txt", *arguments]
-    environment = {
-        "PATH": os.environ["PATH"]
-    }  # without the choice of the `make test` that runs this
+    # Without the choice of the `make test` that runs this.
+    environment = {"PATH": os.environ["PATH"]}
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True
     ).stdout

@@ -20,10 +20,12 @@ PATHS = sorted(ROOT.rglob("*.py"))
 
 # What programs written for PySyft 0.2 import, and the names that are new.
 NAMES = {
-    "syft": "TorchHook local_worker hook ID_PROVIDER TrainConfig BaseDataset VirtualWorker WebsocketClientWorker "
-    "WebsocketServerWorker workers.websocket_client.WebsocketClientWorker "
-    "frameworks.torch.fl.utils.federated_avg federated.FederatedClient exceptions.RemoteError "
-    "torch serde.serialize __version__",
+    "syft": (
+        "TorchHook local_worker hook ID_PROVIDER TrainConfig BaseDataset VirtualWorker "
+        "WebsocketClientWorker WebsocketServerWorker "
+        "workers.websocket_client.WebsocketClientWorker frameworks.torch.fl.utils.federated_avg "
+        "federated.FederatedClient exceptions.RemoteError torch serde.serialize __version__"
+    ),
     "syft.workers": "WebsocketClientWorker WebsocketServerWorker VirtualWorker",
     "syft.workers.abstract": "AbstractWorker",
     "syft.workers.base": "BaseWorker",
@@ -36,8 +38,10 @@ NAMES = {
     "syft.frameworks.torch": "TorchHook fl federated",
     "syft.frameworks.torch.fl": "BaseDataset utils",
     "syft.frameworks.torch.fl.dataset": "BaseDataset",
-    "syft.frameworks.torch.fl.utils": "federated_avg add_model scale_model accuracy create_gaussian_mixture_toy_data "
-    "iris_data_partial extract_batches_per_worker",
+    "syft.frameworks.torch.fl.utils": (
+        "federated_avg add_model scale_model accuracy create_gaussian_mixture_toy_data "
+        "iris_data_partial extract_batches_per_worker"
+    ),
     "syft.frameworks.torch.federated": "BaseDataset utils",
     "syft.frameworks.torch.federated.dataset": "BaseDataset",
     "syft.frameworks.torch.federated.utils": "federated_avg",
@@ -54,12 +58,16 @@ NAMES = {
     "syft.audit": "AuditLog",
 }
 METHODS = {
-    "WebsocketClientWorker": "connect close url ws async_fit fit evaluate list_objects_remote objects_count_remote "
-    "clear_objects_remote search call async_call _send_msg_and_deserialize",
+    "WebsocketClientWorker": (
+        "connect close url ws async_fit fit evaluate list_objects_remote objects_count_remote "
+        "clear_objects_remote search call async_call _send_msg_and_deserialize"
+    ),
     "WebsocketServerWorker": "add_dataset remove_dataset load_data start stop fit evaluate",
     "VirtualWorker": "add_dataset remove_dataset load_data async_fit fit evaluate search send",
-    "FederatedClient": "add_dataset remove_dataset set_obj get_obj fit evaluate _check_train_config _build_optimizer "
-    "_create_data_loader",
+    "FederatedClient": (
+        "add_dataset remove_dataset set_obj get_obj fit evaluate _check_train_config "
+        "_build_optimizer _create_data_loader"
+    ),
     "TrainConfig": "send get_model get_loss_fn",
 }
 
@@ -164,23 +172,30 @@ def test_the_version_is_a_release():
 IN_A_NEW_PROCESS = """
 import json, logging, threading, torch, warnings
 warnings.simplefilter("error")
-spaces = [torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module, torch.optim, torch.jit, torch.autograd]
+spaces = [torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module]
+spaces += [torch.optim, torch.jit, torch.autograd]
 before = [dict(vars(space)) for space in spaces]
 def differing():
-    return [name for space, old in zip(spaces, before) for name in old if vars(space).get(name) is not old[name]]
+    pairs = list(zip(map(vars, spaces), before))
+    return [name for now, old in pairs for name in old if now.get(name) is not old[name]]
 def added():
-    return sorted({name for space, old in zip(spaces, before) for name in vars(space).keys() - old.keys()})
+    pairs = zip(map(vars, spaces), before)
+    return sorted({name for now, old in pairs for name in now.keys() - old.keys()})
 import syft
-facts = {"import changes": differing(), "import adds natives": [n for n in added() if n.startswith("native_")]}
-facts |= {"hook": syft.hook, "local worker": syft.local_worker.id, "threads": threading.active_count()}
+facts = {"import changes": differing()}
+facts |= {"import adds natives": [n for n in added() if n.startswith("native_")]}
+facts |= {"hook": syft.hook, "local worker": syft.local_worker.id}
+facts |= {"threads": threading.active_count()}
 facts |= {"handlers": [type(handler).__name__ for handler in logging.getLogger("syft").handlers]}
 imported = set(added())
 syft.TorchHook(torch)
 facts |= {"hook adds": sorted(set(added()) - imported)}
 syft.TorchHook(torch, is_client=False, verbose=True, seed=1)
-facts |= {"hook changes": differing(), "second hook adds": sorted(set(added()) - imported - set(facts["hook adds"]))}
+facts |= {"hook changes": differing()}
+facts |= {"second hook adds": sorted(set(added()) - imported - set(facts["hook adds"]))}
 alice = syft.VirtualWorker(id="alice")
-syft.TrainConfig(torch.nn.Linear(2, 1), torch.nn.MSELoss()).send(alice)  # shows no warning of TorchScript's
+# Shows no warning of TorchScript's.
+syft.TrainConfig(torch.nn.Linear(2, 1), torch.nn.MSELoss()).send(alice)
 print(json.dumps(facts))
 """
 

@@ -156,7 +156,10 @@ def remote(type_name, message):
     return RemoteError.of(type_name, worker="bob", call="fit()", message=message, traceback="...")
 
 
-FAILED = "The following operation failed in the TorchScript interpreter.\nTraceback:\n  f()\n    ValueError: if odd\n"
+FAILED = (
+    "The following operation failed in the TorchScript interpreter.\n"
+    "Traceback:\n  f()\n    ValueError: if odd\n"
+)
 SCRIPTS = ["script", "raised-in-script", "error-of-another-name", "hints", "script-here"]
 CUDA = (
     FAILED

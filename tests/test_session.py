@@ -256,9 +256,8 @@ def test_a_model_that_was_fetched_leaves_nothing_behind(bounded):
     bounded.ask("get", id="model")
     assert bounded.session.training.optimizer is None and bounded.ids() == {"loss", "offered"}
     bounded.set("model", classifier(seed=3))
-    bounded.call(
-        "fit", "blobs"
-    )  # the new one of this id is trained, not what is left of the old one
+    # The new one of this id is trained, not what is left of the old one.
+    bounded.call("fit", "blobs")
     assert not torch.equal(
         bounded.ask("get", id="model")["state"]["output.weight"], classifier(seed=3).output.weight
     )

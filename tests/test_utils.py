@@ -277,9 +277,8 @@ def test_the_toy_data_are_two_separate_balanced_classes(samples):
     half = samples // 2
     assert (data.shape, data.dtype, targets.dtype) == ((2 * half, 2), torch.float32, torch.int64)
     assert targets.tolist() == [0] * half + [1] * half
-    assert torch.equal(
-        data.sum(dim=1) > 0, targets.bool()
-    )  # 7 deviations lie between each centre and this line
+    # 7 deviations lie between each centre and this line.
+    assert torch.equal(data.sum(dim=1) > 0, targets.bool())
 
 
 def test_the_iris_data_are_those_of_their_source():

@@ -151,10 +151,8 @@ def test_rounds_leave_nothing_behind(alice):
         config = make_config(model).send(alice)
         alice.call("evaluate", dataset_key="blobs", return_loss=False)
         counts.add(alice.objects_count())
-    assert counts == {
-        1,
-        2,
-    }  # the loss function, once its model was fetched; a model and a loss function
+    # The loss function, once its model was fetched; a model and a loss function.
+    assert counts == {1, 2}
 
 
 def test_what_was_fetched_is_gone(alice):
@@ -322,7 +320,10 @@ def test_an_id_that_a_worker_of_another_class_takes_is_logged(alice, caplog):
     assert sy.local_worker.get_worker("alice") is again and caplog.messages == []
     proxy = sy.WebsocketClientWorker(None, "localhost", 1, id="alice", connect=False)
     assert sy.local_worker.get_worker("alice") is proxy
-    expected = "worker alice: this id now means a WebsocketClientWorker; the VirtualWorker that had it is forgotten"
+    expected = (
+        "worker alice: this id now means a WebsocketClientWorker; "
+        "the VirtualWorker that had it is forgotten"
+    )
     assert caplog.messages == [expected]
 
 

@@ -20,7 +20,8 @@ from syft.graph import Receiver, convert
 from syft.wire import messages
 from tests.models import CLASSES, FEATURES, Classifier, blobs, classifier, nll
 
-NESTING = 100  # no value needs that; a decoder that follows such extensions down overruns its stack at about 200
+# No value needs that; a decoder that follows such extensions down overruns its stack at about 200.
+NESTING = 100
 
 
 def examples(number: int) -> settings:
@@ -125,8 +126,9 @@ def test_the_layout_is_the_one_in_the_docstring():
 
 
 DTYPES = [
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32,
-    torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64,
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.uint16, torch.uint32, torch.uint64, torch.float16, torch.bfloat16, torch.float32,
+    torch.float64, torch.complex64,
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
-"""How processes of the scripts end: with their parent, by Ctrl-C while they import, or at once when
-they are done.
+"""How processes of the scripts end.
+
+With their parent, by Ctrl-C while they import, or at once when they are done.
 
 Nothing here imports torch.
 """
@@ -38,8 +39,9 @@ def end_with_parent(parent: int, number: int) -> None:
 
 
 def end_on_interrupt() -> None:
-    """Have Ctrl-C end this process at once, with a line instead of a traceback of what it is
-    importing.
+    """Have Ctrl-C end this process at once, with one line.
+
+    Otherwise it would show a traceback of what it is importing.
 
     Where Ctrl-C is ignored, as in what a shell runs in the background, that stays so.
     """
@@ -48,8 +50,9 @@ def end_on_interrupt() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once: taking an interpreter apart that has torch in it takes longer than
-    users wait.
+    """End this process at once.
+
+    Taking an interpreter apart that has torch in it takes longer than users wait.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -50,14 +50,17 @@ class DamagedArchiveError(ValueError):
     def __str__(self) -> str:
         """Name the file, what was found, what was expected and how to get a good archive."""
         return (
-            f"cannot unpack {self.file}: its content is {self.actual}; expected MD5 "
-            f"{self.expected_md5}.\n  Restore it with: git checkout -- data/MNIST/raw\n  or "
-            "delete it, and torchvision downloads the original files."
+            f"cannot unpack {self.file}: its content is {self.actual}; "
+            f"expected MD5 {self.expected_md5}.\n"
+            "  Restore it with: git checkout -- data/MNIST/raw\n"
+            "  or delete it, and torchvision downloads the original files."
         )
 
 
 def unpack_mnist(root: Path = DATA_ROOT, files: Sequence[RawFile] = MNIST_FILES) -> None:
-    """Unpack each archive `root`/MNIST/raw/<name>.gz whose raw file is missing or has the wrong size.
+    """Unpack each archive whose raw file is missing or has the wrong size.
+
+    The archives are `root`/MNIST/raw/<name>.gz.
 
     A raw file gets its final name only when it is complete and its MD5 sum is right. Any number of
     processes may do this at the same time, and one that is killed half-way leaves nothing but a
@@ -96,9 +99,7 @@ def _unpack(archive: Path, target: Path, expected_md5: str) -> None:
 
 
 def _decompress(archive: Path, target: Path) -> str:
-    """Write the content of `archive` to the new file `target` and return its MD5 sum in
-    hexadecimal.
-    """
+    """Write the content of `archive` to the new file `target`; return its MD5 sum in hex."""
     digest = hashlib.md5(usedforsecurity=False)
     with gzip.open(archive) as content, target.open("xb") as output:
         while chunk := content.read(CHUNK_BYTES):

@@ -73,9 +73,7 @@ def at_least(lowest: int) -> Callable[[str], int]:
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a script that starts workers: who may connect, and what they may do
-    then.
-    """
+    """Add the options of a script that starts workers: who may connect, and what they may do."""
     access = parser.add_argument_group("access", "who may connect to a worker")
     add = access.add_argument
     add(
@@ -87,7 +85,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--insecure",
         action="store_true",
-        help="let in whoever connects, without a token, also from other machines",
+        help="let anybody connect, without a token, also from other machines",
     )
     add(
         "--cert_file",
@@ -148,8 +146,9 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
-    """Return the keyword arguments of a worker; put the token into the environment, for this
-    process and its children.
+    """Return the keyword arguments of a worker, and put the token into the environment.
+
+    There this process and its children find it.
 
     `policy` and `limits` are given as the keyword arguments of Policy and Limits, which need torch.
 
@@ -191,10 +190,13 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a script that connects to workers: how it shows who it is, and knows the
-    workers.
+    """Add the options of a script that connects to workers.
+
+    They say how it shows who it is, and how it knows the workers.
     """
-    access = parser.add_argument_group("access", "how the workers and this program know each other")
+    access = parser.add_argument_group(
+        "access", "how the workers and this program identify each other"
+    )
     add = access.add_argument
     _add_token_file(access, "of the workers")
     add(
@@ -258,9 +260,8 @@ def _use_token_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
 
 def _origin(text: str) -> str:
-    if not re.fullmatch(
-        r"[a-z][a-z0-9+.-]*://[^\s/A-Z]+", text
-    ):  # as in the package, whose import would take seconds
+    # As in the package, whose import would take seconds.
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/A-Z]+", text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no origin; expected http://host:port, without a slash at the end"
         )

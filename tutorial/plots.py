@@ -114,9 +114,7 @@ class Round:
 
 
 def check_workers(ports: Mapping[str, int], host: str = "localhost") -> Table:
-    """Return a table that says of each worker whether it answers and what it holds, by asking
-    it.
-    """
+    """Ask each worker; return a table of whether it answers and what it holds."""
     rows = [
         (worker, f"ws://{host}:{port}", *_ask(worker, host, port)) for worker, port in ports.items()
     ]
@@ -126,8 +124,9 @@ def check_workers(ports: Mapping[str, int], host: str = "localhost") -> Table:
 
 
 def layer_table(model: nn.Module, example: torch.Tensor) -> Table:
-    """Return a table of a model's layers: the shapes of their outputs and parameters, and the
-    parameters' number.
+    """Return a table of a model's layers.
+
+    It has the shapes of their outputs and parameters, and the number of parameters.
 
     Args:
         model: it is run once on `example`. Not modified.
@@ -181,8 +180,9 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    """Return images (N, 28, 28) uint8 as the network's inputs, (N, 1, 28, 28) float32; as workers
-    prepare theirs.
+    """Return images (N, 28, 28) uint8 as the network's inputs, (N, 1, 28, 28) float32.
+
+    Workers prepare theirs in the same way.
     """
     return (images.unsqueeze(1) / 255 - 0.1307) / 0.3081
 
@@ -190,8 +190,7 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 def iid_workers(
     dataset: Any, names: Sequence[str], key: str = "mnist", seed: int = 1
 ) -> list[sy.VirtualWorker]:
-    """Return workers inside this process, among which a dataset is dealt out at random, in equal
-    parts.
+    """Return workers inside this process that share out a dataset at random, in equal parts.
 
     Args:
         dataset: has `data`, `targets` and `transform`, as torchvision's MNIST. Not modified.
@@ -300,8 +299,9 @@ def plot_timelines(timelines: Mapping[str, Timeline]) -> Figure:
 
 
 def plot_training(history: Sequence[Round], rounds: int) -> Figure:
-    """Draw the state of a training: a progress bar, accuracies where they were measured, losses of
-    all rounds.
+    """Draw the state of a training.
+
+    There are a progress bar, accuracies where they were measured, and losses of all rounds.
 
     Args:
         history: the rounds so far; may be empty.
@@ -334,8 +334,9 @@ def plot_training(history: Sequence[Round], rounds: int) -> Figure:
 
 
 def plot_prediction_histograms(history: Sequence[Round]) -> Figure:
-    """Draw how often each model predicts each digit: a row a round that was evaluated, a column a
-    model.
+    """Draw how often each model predicts each digit.
+
+    There is a row for each round that was evaluated, and a column for each model.
 
     Each row has its own scale: what spreads over ten digits would be flat beside what piles up on
     one.
@@ -422,8 +423,9 @@ def plot_recall(matrices: Mapping[str, Any], title: str) -> Figure:
 
 
 def plot_bias_changes(changes: Mapping[str, Any]) -> Figure:
-    """Draw by how much a worker's training moved the output layer's bias of each digit; one panel a
-    worker.
+    """Draw by how much each worker's training moved the output layer's bias of each digit.
+
+    There is one panel for each worker.
     """
     figure, axes = _figure(9, 2.6, 1, len(changes), sharey=True)
     for index, (ax, (worker, change)) in enumerate(zip(axes[0], changes.items(), strict=True)):
@@ -476,8 +478,9 @@ def _ask(worker: str, host: str, port: int) -> tuple[str, str, Any]:
 def _figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure and its axes (rows, columns); made without pyplot, which would show it a
-    second time.
+    """Return a figure and its axes (rows, columns).
+
+    It is made without pyplot, which would show it a second time.
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)

@@ -1,3 +1,1 @@
-"""What the owner of a worker grants coordinators: how much, what, and what is written down of
-it.
-"""
+"""What the owner of a worker grants coordinators, how much of it, and what is written down."""

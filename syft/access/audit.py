@@ -2,10 +2,11 @@
 
     time      when the line was written, ISO 8601, UTC
     worker    the worker's id
-    who       address, session (first 8 hexadecimal digits of its name's SHA-256), and how the coordinator showed who
-              it is: token (such digits too), certificate (its subject)
+    who       address, session (first 8 hexadecimal digits of its name's SHA-256), and how the
+              coordinator showed who it is: token (such digits too), certificate (its subject)
     call      the request, with its plain arguments
-    model     digest of the model: structure (SHA-256 of its graph) and values (SHA-256 of its parameters, as sent)
+    model     digest of the model: structure (SHA-256 of its graph) and values (SHA-256 of its
+              parameters, as sent)
     samples   how many samples it read; null where nobody counts them
     outcome   "started", "done", or the error's name
     seconds   how long it took

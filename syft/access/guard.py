@@ -1,5 +1,6 @@
-"""Stands between coordinators and a worker: checks what they ask, keeps account of what they use,
-writes it down.
+"""Stands between coordinators and a worker.
+
+It checks what they ask, keeps account of what they use, and writes it down.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ class Guard:
         self._ledger.add(caller.name, obj)
 
     def digest(self, obj: Any) -> dict[str, str] | None:
-        """Return the digests of a wrapped model, as it was sent; None if there is no audit log, or
-        no model.
+        """Return the digests of a wrapped model, as it was sent.
+
+        None if there is no audit log, or no model.
         """
         if (
             self.audit is None
@@ -137,8 +139,6 @@ class Guard:
     def record_refusal(
         self, caller: Caller, call: str, error: Exception, seconds: float = 0
     ) -> None:
-        """Write a line as `record` does for what is refused in any case, whether that can be
-        written or not.
-        """
+        """Write a line as `record` does, for what is refused whether or not it can be written."""
         with contextlib.suppress(AuditLogUnavailable):
             self.record(caller, call, type(error).__name__, seconds)

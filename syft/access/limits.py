@@ -262,8 +262,9 @@ class Ledger:
 
 
 def size_of(obj: Any) -> int:
-    """Return the bytes of a tensor, or of a model with its graph; tags and descriptions count
-    too.
+    """Return the bytes of a tensor, or of a model with its graph.
+
+    Tags and descriptions count too.
     """
     about = (
         size_of([*(getattr(obj, "tags", None) or ()), getattr(obj, "description", None)])

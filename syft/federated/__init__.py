@@ -1,5 +1,6 @@
-"""Federated training: what is sent to a worker, what the worker does with it, rounds, checkpoints,
-history.
+"""Federated training: what is sent to a worker, and what the worker does with it.
+
+Also here: rounds, checkpoints and the history of a run.
 """
 
 from syft.federated.checkpoint import Checkpoint

@@ -1,5 +1,6 @@
-"""Checkpoints: what a run needs to continue after its last finished round, with the same result to
-the bit.
+"""Checkpoints: what a run needs to continue after its last finished round.
+
+The result is the same to the bit as that of a run without a break.
 
     Checkpoint.of(model, round=7, learning_rate=0.08, arguments={"seed": 1}).save("run.safetensors")
     checkpoint = Checkpoint.load("run.safetensors")
@@ -81,8 +82,9 @@ class Checkpoint:
     def of(
         cls, model: nn.Module, round: int, learning_rate: float, arguments: Mapping[str, Any]
     ) -> Checkpoint:
-        """Return a checkpoint of the present state: copies of the model's tensors and of torch's
-        generator.
+        """Return a checkpoint of the present state.
+
+        It has copies of the model's tensors and of the state of torch's generator.
         """
         state = {
             name: tensor.detach().cpu().clone().contiguous()
@@ -148,8 +150,7 @@ class Checkpoint:
         write_whole(path, safetensors_torch.save(tensors, metadata))
 
     def restore(self, model: nn.Module, arguments: Mapping[str, Any]) -> None:
-        """Load the saved parameters and buffers into `model`, and the saved state into torch's
-        generator.
+        """Restore the parameters and buffers of `model`, and the state of torch's generator.
 
         Args:
             model: a model of the saved structure. Modified.
@@ -189,9 +190,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
             unchanged.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not stat.S_ISREG(
-        target.stat().st_mode
-    ):  # /dev/null must not be replaced
+    # /dev/null must not be replaced.
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:

@@ -54,8 +54,9 @@ def checked_evaluation(worker_id: ObjectId, result: Any, nr_bins: int = 0) -> di
 
 
 def _holds_counts(histogram: np.ndarray, nr_bins: int) -> bool:
-    """Whether an array has one count for each bin; sums and percentages of NaN or infinity would
-    fail later on.
+    """Whether an array has one count for each bin.
+
+    Sums and percentages of NaN or infinity would fail later on.
     """
     numbers = histogram.shape == (nr_bins,) and histogram.dtype.kind in "fiu"
     return numbers and bool(np.all(np.isfinite(histogram) & (histogram >= 0)))

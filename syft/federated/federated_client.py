@@ -129,8 +129,9 @@ class FederatedClient(ObjectStorage):
 
     @property
     def train_config(self) -> TrainConfig | None:
-        """The config that fit() and evaluate() use: that of the coordinator whose call runs, else
-        this worker's.
+        """The config that fit() and evaluate() use.
+
+        It is that of the coordinator whose call runs, else this worker's.
         """
         return self._training().config
 
@@ -176,8 +177,8 @@ class FederatedClient(ObjectStorage):
             **kwargs: ignored, as in PySyft 0.2.
 
         Returns:
-            The loss on the last batch, a scalar on the CPU; None if `epochs` or `max_nr_batches` is
-            0.
+            The loss on the last batch, a scalar on the CPU; None if `epochs` or `max_nr_batches`
+            is 0.
 
         Raises:
             TrainConfigMissing: no TrainConfig was sent.
@@ -206,8 +207,8 @@ class FederatedClient(ObjectStorage):
         """Evaluate the model of the current TrainConfig on a local dataset.
 
         The predicted class is the column with the largest output. For outputs of one column, (N,)
-        or (N, 1), it is 1 where the output is above `threshold`, else 0, and the targets are 0 or
-        1.
+        or (N, 1), it is 1 where the output is above `threshold`, else 0, and the targets are 0
+        or 1.
 
         Args:
             dataset_key: key of the dataset.
@@ -247,8 +248,9 @@ class FederatedClient(ObjectStorage):
         total_loss, correct, count = 0.0, 0, 0
 
         def outcome(batch: Any) -> tuple[int, float, int, np.ndarray]:
-            """Return a batch's size, summed loss, correct predictions and histograms, 0 where not
-            asked for.
+            """Return a batch's size, summed loss, correct predictions and histograms.
+
+            What was not asked for is 0.
             """
             *inputs, target = batch
             loss, right, histograms = 0.0, 0, np.zeros_like(counts)
@@ -321,9 +323,8 @@ class FederatedClient(ObjectStorage):
         # With a generator of its own, the loader leaves torch's global one alone.
         return DataLoader(
             Batches(dataset),
-            batch_size=max(
-                1, min(config.batch_size, len(dataset))
-            ),  # it makes a list of as many places
+            # It makes a list of as many places.
+            batch_size=max(1, min(config.batch_size, len(dataset))),
             sampler=sampler,
             collate_fn=Batches.collate,
             generator=torch.Generator(),
@@ -371,9 +372,7 @@ class FederatedClient(ObjectStorage):
 
     @staticmethod
     def _check_plan(loader: DataLoader, batches: int, training: bool = False) -> None:
-        """Raise LimitExceeded if so many batches are more than the owner allows the call that
-        runs.
-        """
+        """Raise LimitExceeded if the owner does not allow the call that runs so many batches."""
         call = running_call.get()
         if call is not None and batches:
             samples = len(loader.dataset)  # type: ignore[arg-type]
@@ -383,8 +382,9 @@ class FederatedClient(ObjectStorage):
             call.budget.check_plan(planned, min(batch_size, samples), batches if training else 0)
 
     def _accounted(self, loader: DataLoader) -> Iterator[Any]:
-        """Yield batches for as long as somebody waits for the result; enter them in the account of
-        the call.
+        """Yield batches for as long as somebody waits for the result.
+
+        They are entered in the account of the call.
         """
         call = running_call.get()
         for batch in loader:
@@ -424,8 +424,9 @@ class FederatedClient(ObjectStorage):
         return found
 
     def _next_seeds(self) -> FitSeeds:
-        """Return the seeds of the fit that begins: the one that was asked for, or one more of the
-        worker's own.
+        """Return the seeds of the fit that begins.
+
+        It is the fit that was asked for, or one more of the worker's own.
         """
         call = self._running_call()
         if call is not None and call.fit_number is not None:
@@ -435,8 +436,9 @@ class FederatedClient(ObjectStorage):
         return fit_seeds(getattr(self._training().config, "seed", 0), self._name(), number)
 
     def _store(self) -> SessionObjects | None:
-        """Return the objects of the coordinator whose call runs; None: those of this worker are
-        meant.
+        """Return the objects of the coordinator whose call runs.
+
+        None: those of this worker are meant.
         """
         call = self._running_call()
         return None if call is None else call.session.objects
@@ -493,8 +495,9 @@ def _to(value: Any, device: torch.device | str) -> Any:
 def _in_threads(
     threads: int, function: Callable[[Any], Any], items: Iterable[Any]
 ) -> Iterator[Any]:
-    """Yield the function's result for each item, in their order; so many at a time, and few more
-    read ahead.
+    """Yield the function's result for each item, in their order.
+
+    `threads` of them are computed at a time, and a few more items are read ahead.
     """
     if threads <= 1:
         yield from map(function, items)
@@ -502,9 +505,8 @@ def _in_threads(
     with ThreadPoolExecutor(threads) as pool:
         results: deque[Future[Any]] = deque()
         for item in items:
-            results.append(
-                pool.submit(copy_context().run, function, item)
-            )  # what bounds this call bounds its threads
+            # In this call's context: what bounds the call bounds its threads.
+            results.append(pool.submit(copy_context().run, function, item))
             if len(results) > 2 * threads:
                 yield results.popleft().result()
         while results:
@@ -517,8 +519,8 @@ def _classes(
     """Return the predicted and the true classes of a batch, of the same shape.
 
     Args:
-        output: what the model returned: (N, C, ...) scores, or one number a sample, (N,) or (N, 1,
-            ...).
+        output: what the model returned: (N, C, ...) scores, or one number a sample, (N,) or
+            (N, 1, ...).
         target: the targets; classes.
         threshold: above it, one number means class 1.
 
@@ -542,9 +544,8 @@ def _classes(
         raise _uncountable(
             f"{observed}, the targets have {tuple(target.shape)}", "one target for each number"
         )
-    if not bool(
-        ((target == 0) | (target == 1)).all()
-    ):  # which ones they are is not told: they are the owner's
+    # Which ones they are is not told: they are the owner's.
+    if not bool(((target == 0) | (target == 1)).all()):
         raise _uncountable(
             f"{observed}, and some targets are neither 0 nor 1", "two classes, 0 and 1"
         )

@@ -1,8 +1,8 @@
-"""The history of a run: a file with one JSON object per round, each on a line of its own, for plots
-and scripts.
+"""The history of a run: a file with one JSON object per round, for plots and scripts.
 
-Each line is flushed when its round ends, so a run that is killed loses at most the round it was in.
-A killed run can leave half a line at the end; reading and resuming both skip it.
+Each object is on a line of its own, which is flushed when its round ends, so a run that is killed
+loses at most the round it was in. A killed run can leave half a line at the end; reading and
+resuming both skip it.
 """
 
 from __future__ import annotations

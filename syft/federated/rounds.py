@@ -101,7 +101,8 @@ class RoundResult:
 
     Attributes:
         models: worker id -> model, for workers that answered in time.
-        losses: worker id -> loss on the last batch, for the same workers; None if there was no batch.
+        losses: worker id -> loss on the last batch, for the same workers; None if there was no
+            batch.
         failures: worker id -> reason, for the other workers.
         seconds: duration of the round.
     """
@@ -256,8 +257,9 @@ class _Round:
         )
 
     def _limit(self, pending: set[ObjectId]) -> float | None:
-        """Return how many seconds after its start the round stops waiting for these workers; None:
-        never.
+        """Return how many seconds after its start the round stops waiting for these workers.
+
+        None: never.
         """
         unreached_only = not pending & self._reached
         if not unreached_only or self._answered() < self._min_workers:
@@ -300,10 +302,8 @@ def _outcome(worker_id: ObjectId, answer: Any) -> tuple[nn.Module, float | None]
     _, model, loss = answer
     if not isinstance(model, nn.Module):
         raise InvalidReply(worker, "the model", type(model).__name__, "a torch.nn.Module")
-    for (
-        name,
-        tensor,
-    ) in model.named_parameters():  # buffers may hold infinities on purpose, as masks do
+    # Buffers may hold infinities on purpose, as masks do.
+    for name, tensor in model.named_parameters():
         check_finite(worker, name, tensor)
     try:
         return model, None if loss is None else float(loss)
@@ -318,8 +318,9 @@ def _error(task: asyncio.Task[Any]) -> BaseException | None:
 
 
 def one_line(text: str) -> str:
-    """Return a text, of a worker perhaps, as one line of bounded length that a terminal shows and
-    does not obey.
+    """Return a text, of a worker perhaps, as one line that a terminal shows and does not obey.
+
+    Its length is bounded.
     """
     shown = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
     return "".join(
@@ -346,8 +347,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _reason_in_torchscript(message: str) -> str:
-    """Return the name and text of the error, which stand below TorchScript's traceback and above
-    its hints.
+    """Return the name and text of the error in a message of TorchScript.
+
+    They stand below its traceback and above its hints.
     """
     lines = [line for line in message.splitlines() if line.strip()]
     named = [line for line in lines if _NAMED_ERROR.match(line)]

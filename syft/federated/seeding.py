@@ -5,7 +5,8 @@ unrelated seeds:
 
     seed of the TrainConfig     what the user chose
     id of the worker            or workers with the same seed would draw the same order of samples
-    number of the fit           or a config that is fitted in every round would train on the same batches for ever
+    number of the fit           or a config that is fitted in every round would train on the same
+                                batches for ever
 
 Both ends count the fits, and the proxy sends its count with each config (syft/fits.py), so a
 restarted worker goes on as if nothing had happened.
@@ -17,7 +18,8 @@ That generator also belongs to the program around us, which draws the seeds of i
 it. With virtual workers both live in one process, and several trainings may overlap:
 
     first training begins   the program's state is saved in `_kept`
-    while any trains        the program's seeds are drawn from `_kept`, random layers draw from torch's generator
+    while any trains        the program's seeds are drawn from `_kept`, random layers draw from
+                            torch's generator
     last training ends      the state in `_kept` goes back into torch's generator
 
 So a program that called torch.manual_seed while nothing trained draws the same seeds, whatever
@@ -55,8 +57,9 @@ running_fit: ContextVar[FitSeeds | None] = ContextVar("running_fit", default=Non
 
 
 def fit_seeds(seed: int, worker: str, number: int) -> FitSeeds:
-    """Return the seeds of one fit, each in [0, 2**64): the same on every machine and in every
-    version of Python.
+    """Return the seeds of one fit, each in [0, 2**64).
+
+    They are the same on every machine and in every version of Python.
 
     Args:
         seed: seed of the TrainConfig.
@@ -111,8 +114,9 @@ def set_program_state(state: torch.Tensor) -> None:
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Seed torch's generators, so that random layers are reproducible; restore them when no
-    training uses them.
+    """Seed torch's generators, so that random layers are reproducible.
+
+    They are restored when no training uses them any more.
 
     Args:
         seed: None: leave them alone.

@@ -132,8 +132,9 @@ class TrainConfig:
         return self.loss_fn_ptr.get() if self.loss_fn_ptr is not None else None
 
     def to_fields(self) -> dict[str, Any]:
-        """Return the settings as plain values; the model and the loss function by their ids on the
-        worker.
+        """Return the settings as plain values.
+
+        The model and the loss function are there as their ids on the worker.
         """
         return {
             "id": self.id,

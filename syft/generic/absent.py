@@ -8,8 +8,7 @@ from typing import Any, NoReturn
 
 
 def absent(module: str, names: str, instead: str) -> Callable[[str], type]:
-    """Return the `__getattr__` of a module whose names can be imported and mentioned, but not
-    called.
+    """Return the `__getattr__` of a module whose names can be imported, but not called.
 
     Args:
         module: the module's name.

@@ -1,5 +1,6 @@
-"""A structure that came from somebody else: read it, and check all of it, before anything is made
-of it.
+"""Reads a structure that came from somebody else.
+
+All of it is checked before anything is made of it.
 
 What is checked here costs no more than reading: bounds of size first, then types, names, and that
 every value is defined before it is used. What a graph computes is bounded when it runs
@@ -149,9 +150,8 @@ class _Reader:
             _refuse(f"it has {len(packed)} bytes; the limit is {MAX_STRUCTURE_BYTES}")
         try:
             fields = unpack(packed, strict_map_key=True)
-        except (
-            Exception
-        ) as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
+        except Exception as reason:
+            # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
             raise MalformedMessage(
                 f"a model's structure is no msgpack: {type(reason).__name__}: {reason}"
             ) from reason
@@ -171,9 +171,8 @@ class _Reader:
         self._constants = fields["constants"]
         if len(self._constants) > MAX_VALUES:
             _refuse(f"it has {len(self._constants)} constants; the limit is {MAX_VALUES}")
-        for index, value in enumerate(
-            self._constants
-        ):  # in place: a copy of a million empty lists is as large again
+        # in place: a copy of a million empty lists is as large again
+        for index, value in enumerate(self._constants):
             self._constants[index] = self._constant(value)
         arguments = [self._argument(each) for each in fields["arguments"]]
         state = [self._place(each) for each in fields["state"]]
@@ -419,8 +418,9 @@ def _device(name: str) -> torch.device:
 
 
 def _told(value: Any) -> str:
-    """Return what is wrong with a value as text; repr() of lists deep inside one another would
-    fail.
+    """Return what is wrong with a value as text.
+
+    repr() of lists deep inside one another would fail.
     """
     return type(value).__name__ if isinstance(value, (list, dict)) else f"{value!r:.60}"
 

@@ -45,15 +45,17 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what the model can do: its structure and its constants, but not its
-        parameters.
+        """The SHA-256 of what the model can do.
+
+        That is its structure and its constants, but not its parameters.
         """
         return digest_of(self.structure, self.constants)
 
 
 def digest_of(structure: bytes, constants: Sequence[torch.Tensor]) -> str:
-    """Return the SHA-256 of a structure and of the tensors among its constants, as hexadecimal
-    digits.
+    """Return the SHA-256 of a structure and of the tensors among its constants.
+
+    It is written in hexadecimal digits.
     """
     digest = hashlib.sha256(structure)
     for tensor in constants:
@@ -134,9 +136,8 @@ class _Converter:
         self._parameters = (
             {name for name, _ in module.named_parameters()} if module is not None else set()
         )
-        if module is not None and not hasattr(
-            scripted, "forward"
-        ):  # scripted nn.LSTM has one for each kind of input
+        # scripted nn.LSTM has one for each kind of input
+        if module is not None and not hasattr(scripted, "forward"):
             self._refuse("no forward() of its own")
         self._schema = (scripted.forward if module is not None else scripted).schema
         self._graph = scripted.inlined_graph.copy()
@@ -256,16 +257,16 @@ class _Converter:
         if isinstance(value, (list, tuple)) and any(
             isinstance(item, torch.Tensor) for item in value
         ):
-            items = [
-                self._item(item, path) for item in value
-            ]  # nn.LSTM keeps its weights in a list, too
+            # nn.LSTM keeps its weights in a list, too
+            items = [self._item(item, path) for item in value]
             return [self._operator("prim::ListConstruct"), items, self._define_all(node)]
         self._numbers[output.unique()] = self._constant(value, f"attribute {path!r}")
         return None
 
     def _item(self, tensor: Any, path: str) -> int:
-        """Return the number of a tensor in a list that is an attribute: it may be one of the
-        model's parameters.
+        """Return the number of a tensor in a list that is an attribute.
+
+        The tensor may be one of the model's parameters.
         """
         if id(tensor) in self._indices:
             return len(self._schema_inputs) + self._indices[id(tensor)]
@@ -284,16 +285,16 @@ class _Converter:
         return self._schema.arguments[1 if self._module is not None else 0 :]
 
     def _attribute(self, path: str) -> Any:
-        value = (
-            self._module._c
-        )  # past the names that Python's side of it has for itself, "graph" for one
+        # past the names that Python's side of it has for itself, "graph" for one
+        value = self._module._c
         for name in path.split("."):
             value = value.getattr(name)
         return value
 
     def _find_reassigned(self, block: Any) -> None:
-        """Note which tensors of the model forward() replaces, so that earlier reads keep what they
-        read.
+        """Note which tensors of the model forward() replaces.
+
+        So earlier reads keep what they read.
         """
         for node in script.nodes_of(block):
             if node.kind() == "prim::SetAttr":

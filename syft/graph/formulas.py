@@ -319,8 +319,9 @@ def _istft(self: Tensor, n_fft: int, hop_length: int | None, length: int | None,
 
 
 _POINTWISE = """
-add sub mul div maximum minimum where eq ne lt le gt ge pow logical_and logical_or bitwise_and bitwise_or masked_fill
-clamp mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy binary_cross_entropy_with_logits
+add sub mul div maximum minimum where eq ne lt le gt ge pow logical_and logical_or bitwise_and
+bitwise_or masked_fill clamp mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy
+binary_cross_entropy_with_logits
 """
 
 BY_SHAPE: dict[str, Formula] = {

@@ -1,5 +1,6 @@
-"""Checks of arguments before an operator runs: what torch's own kernels trust, and must not be
-trusted with.
+"""Checks of arguments before an operator runs.
+
+They check what torch's own kernels trust, and must not be trusted with.
 
 Some kernels read or write beyond their tensors, divide by zero or never end if their arguments do
 not fit together. No user's call does that, and so torch does not check it; a stranger's graph may.
@@ -345,14 +346,15 @@ def _pad_packed_sequence(data: Tensor, batch_sizes: Tensor, **_: Any) -> None:
 
 
 def _recurrent(gates: int) -> Guard:
-    """Return the guard of a recurrent layer with so many gates; its shape letters are those of
-    torch.nn.LSTM.
+    """Return the guard of a recurrent layer with so many gates.
+
+    Its shape letters are those of torch.nn.LSTM.
     """
 
     def check(
-        hx: Any, params: list[Tensor], has_biases: bool, num_layers: int, bidirectional: bool, dropout: float,
-        input: Tensor | None = None, data: Tensor | None = None, batch_sizes: Any = None, batch_first: bool = False,
-        **_: Any,
+        hx: Any, params: list[Tensor], has_biases: bool, num_layers: int, bidirectional: bool,
+        dropout: float, input: Tensor | None = None, data: Tensor | None = None,
+        batch_sizes: Any = None, batch_first: bool = False, **_: Any,
     ) -> None:  # fmt: skip
         _need(0 < num_layers <= len(params), "num_layers", num_layers, f"1 to {len(params)}")
         _need(0 <= dropout <= 1, "dropout", dropout, "0 to 1")
@@ -371,10 +373,8 @@ def _recurrent(gates: int) -> Guard:
             _need(input.dim() == 3 and input.numel(), "input", input, "3 dimensions, not empty")
             given, batch = input, input.size(0 if batch_first else 1)
         directions = 2 if bidirectional else 1
-        out, hidden = (
-            states[0].size(2),
-            states[-1].size(2),
-        )  # they differ for an LSTM with projections
+        # they differ for an LSTM with projections
+        out, hidden = states[0].size(2), states[-1].size(2)
         _need_shape("hx", states[0], num_layers * directions, batch, out)
         _need_shape("hx", states[-1], num_layers * directions, batch, hidden)
         wanted = _recurrent_shapes(
@@ -474,8 +474,8 @@ def _native_multi_head_attention(
 
 
 def _transformer_encoder_layer_fwd(
-    src: Tensor, embed_dim: int, num_heads: int, use_gelu: bool, norm_first: bool, eps: float, mask: Tensor | None,
-    mask_type: int | None, **weights: Tensor,
+    src: Tensor, embed_dim: int, num_heads: int, use_gelu: bool, norm_first: bool, eps: float,
+    mask: Tensor | None, mask_type: int | None, **weights: Tensor,
 ) -> None:  # fmt: skip
     _need_attention(src, embed_dim, num_heads, mask, mask_type, **weights)
     for key in ("norm_weight_1", "norm_bias_1", "norm_weight_2", "norm_bias_2", "ffn_bias_2"):
@@ -573,8 +573,9 @@ _SCALES = ("scales", "scales_d", "scales_h", "scales_w")
 def _upsample(
     output_size: Any, self: Tensor | None = None, input: Tensor | None = None, **rest: Any
 ) -> None:
-    """Check that a size and a scale say the same; the overloads with a list of scales see to that
-    themselves.
+    """Check that a size and a scale say the same.
+
+    The overloads with a list of scales see to that themselves.
     """
     scales = {key: rest[key] for key in _SCALES if key in rest}
     image = self if self is not None else input
@@ -599,8 +600,9 @@ def _interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, **_:
 
 
 def _convolution(weight: Tensor, stride: Any, padding: Any, dilation: Any, **_: Any) -> None:
-    """Check paddings of 3-D convolutions: where they exceed half the kernel, gradients are read
-    beyond the input.
+    """Check paddings of 3-D convolutions.
+
+    Where they exceed half the kernel, gradients are read beyond the input.
     """
     if weight.dim() != 5 or isinstance(padding, str):
         return
@@ -641,8 +643,9 @@ def _lcm(self: Tensor, other: Tensor) -> None:
 
 
 def _divide(self: Tensor, other: Any, rounding_mode: str | None = None) -> None:
-    """Check that the least integer is not divided by -1: cut off to an integer, that ends the
-    process.
+    """Check that the least integer is not divided by -1.
+
+    Cut off to an integer, that ends the process.
     """
     whole = not any(
         isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point())
@@ -693,13 +696,17 @@ GUARDS: dict[str, Guard] = {
     "_transformer_encoder_layer_fwd": _transformer_encoder_layer_fwd,
     "embedding_bag": _embedding_bag,
     "repeat_interleave": _repeat_interleave,
-    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "hsplit", "vsplit", "dsplit"), _parts),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), _parts),
+    **dict.fromkeys(("hsplit", "vsplit", "dsplit"), _parts),
     "unbind": _unbind,
     **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), _grid_sampler),
     **{f"_upsample_{kind}2d_aa": _upsample for kind in ("bilinear", "bicubic", "lanczos")},
-    **{f"upsample_{kind}": _upsample for kind in ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")},
-    **{f"{kind}{d}d": _upsample for kind in ("upsample_nearest", "_upsample_nearest_exact") for d in (1, 2, 3)},
-    **dict.fromkeys(("__interpolate", "__upsample", "__upsample_bilinear", "__upsample_nearest"), _interpolate),
+    **{f"upsample_{kind}": _upsample for kind in ("linear1d", "bilinear2d", "bicubic2d")},
+    "upsample_trilinear3d": _upsample,
+    **{f"upsample_nearest{d}d": _upsample for d in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{d}d": _upsample for d in (1, 2, 3)},
+    **dict.fromkeys(("__interpolate", "__upsample"), _interpolate),
+    **dict.fromkeys(("__upsample_bilinear", "__upsample_nearest"), _interpolate),
     **dict.fromkeys(("conv3d", "convolution", "_convolution"), _convolution),
     **dict.fromkeys(("lcm", "lcm_"), _lcm),
     **dict.fromkeys(("div", "div_", "divide", "divide_"), _divide),

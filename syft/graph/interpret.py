@@ -74,9 +74,8 @@ class GraphModule(nn.Module):
         for alias, index in structure.aliases.items():
             self._graph_register(alias, tensors[index])
         described = [each for each in structure.constants if isinstance(each, TensorConstant)]
-        if len({each.index for each in described}) != len(
-            constants
-        ):  # else the digest would not tell them all
+        # else the digest would not tell them all
+        if len({each.index for each in described}) != len(constants):
             raise MalformedMessage(
                 f"a model came with {len(constants)} constants; its structure has {len(described)}"
             )
@@ -88,8 +87,9 @@ class GraphModule(nn.Module):
                 self.register_buffer(f"_graph_constant_{number}", tensor, persistent=False)
 
     def graph_state(self) -> dict[str, torch.Tensor]:
-        """Return the parameters and buffers by name, each tensor once; they share the model's
-        memory.
+        """Return the parameters and buffers by name, each tensor once.
+
+        They share the model's memory.
         """
         return {
             place.name: (owner._parameters if place.is_parameter else owner._buffers)[leaf].detach()  # type: ignore[union-attr]
@@ -252,8 +252,9 @@ class Program:
         self.steps, _ = self._block(structure.body, set())
 
     def _block(self, block: Block, kept: set[int]) -> tuple[list[Step], set[int]]:
-        """Return the block's steps and all values that they use; `kept` are used after the
-        block.
+        """Return the block's steps and all values that they use.
+
+        `kept` are used after the block.
         """
         later = kept | set(block.results)
         defined = {number for node in block.nodes for number in node.results} | set(block.inputs)
@@ -363,8 +364,9 @@ _CONTROL: dict[str, Callable[[Step, list[Any], Account | None, GraphModule], Non
 
 
 def checked_result(value: Any) -> Any:
-    """Return what a model returned, if it has few enough parts to be looked at: lists may share
-    theirs.
+    """Return what a model returned, if it has few enough parts to be looked at.
+
+    Lists may share theirs.
     """
     waiting, seen = [value], 0
     while waiting and isinstance(value, (list, tuple, dict)):
@@ -378,8 +380,9 @@ def checked_result(value: Any) -> Any:
 
 
 def _fresh(constant: Any) -> Any:
-    """Return a constant whose lists are new ones, so that a graph that changes them changes its
-    own.
+    """Return a constant whose lists are new ones.
+
+    So a graph that changes them changes its own.
     """
     return list(map(_fresh, constant)) if type(constant) is list else constant
 

@@ -31,19 +31,19 @@ from syft.graph.operators import Operator
 _CONVOLUTIONS = ("aten::conv2d", "aten::_convolution")
 _BATCH_NORM = "aten::batch_norm"
 _FOLLOWING_NAMES = """
-aten::relu aten::relu_ aten::max_pool2d aten::avg_pool2d aten::adaptive_avg_pool2d aten::add.Tensor aten::add_.Tensor
-aten::sigmoid aten::tanh aten::dropout aten::size aten::size.int aten::dim
+aten::relu aten::relu_ aten::max_pool2d aten::avg_pool2d aten::adaptive_avg_pool2d aten::add.Tensor
+aten::add_.Tensor aten::sigmoid aten::tanh aten::dropout aten::size aten::size.int aten::dim
 """
 _FOLLOWING = frozenset(_FOLLOWING_NAMES.split())
 """Operators that take a tensor in oneDNN's layout, and give one."""
 
 
 def for_inference(model: Any) -> Any:
-    """Return a faster equivalent of a received model in eval mode, on the CPU; else the model
-    itself.
+    """Return a faster equivalent of a received model, or the model itself.
 
-    The results differ by rounding only. `model` is not modified; what is returned does not follow
-    later changes of its parameters. It may be called from several threads at once.
+    There is a faster one in eval mode on the CPU only. The results differ by rounding only. `model`
+    is not modified; what is returned does not follow later changes of its parameters. It may be
+    called from several threads at once.
     """
     usable = (
         isinstance(model, GraphModule)
@@ -103,8 +103,9 @@ class _Folding:
         )
 
     def structure(self) -> Structure:
-        """Return the structure without the normalisations that were folded; change the list of
-        state to fit.
+        """Return the structure without the normalisations that were folded.
+
+        The list of state is changed to fit.
         """
         return replace(self._structure, body=self._folded(self._structure.body))
 
@@ -197,8 +198,9 @@ def _for_blocked(operator: Operator) -> Callable[..., Any]:
 
 
 def _for_channels_last(operator: Operator) -> Callable[..., Any]:
-    """Return what computes an operator where convolutions get and give tensors with their channels
-    last.
+    """Return what computes an operator where tensors have their channels last.
+
+    Convolutions get and give such tensors there.
     """
     function = operator.function
     if operator.name in _CONVOLUTIONS:

@@ -1,5 +1,6 @@
-"""How much a running model uses, told to whoever bounds it: after every operator, and after every
-turn of a loop.
+"""How much a running model uses, told to whoever bounds it.
+
+It is told after every operator, and after every turn of a loop.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ class Meter(Protocol):
     """What bounds running models."""
 
     def check(self, made: int) -> None:
-        """Raise an error if the model has used up what it may; `made` are the bytes that this
-        forward pass made.
+        """Raise an error if the model has used up what it may.
+
+        `made` are the bytes that this forward pass made.
         """
 
 
@@ -61,8 +63,9 @@ class Account:
 
 
 def _made(operator: Operator, arguments: list[Any], result: Any) -> int:
-    """Return the bytes that an operator made: those of its results, but not of views and of what
-    was there before.
+    """Return the bytes that an operator made.
+
+    Those are the bytes of its results, but not of views and of what was there before.
     """
     if isinstance(result, torch.Tensor):
         if operator.writes is not None or (
@@ -81,8 +84,9 @@ def _made(operator: Operator, arguments: list[Any], result: Any) -> int:
 
 
 def _address(value: Any) -> Any:
-    """Return where a tensor's memory begins; something else for each tensor and value of which that
-    cannot be told.
+    """Return where a tensor's memory begins.
+
+    For each tensor and value of which that cannot be told, it is something else.
     """
     if not isinstance(value, torch.Tensor) or value.is_mkldnn or value.is_meta:
         return object()

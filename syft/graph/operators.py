@@ -1,5 +1,6 @@
-"""The TorchScript operators that models and loss functions may use, unless a worker's owner allows
-more.
+"""The TorchScript operators that models and loss functions may use.
+
+A worker's owner may allow more.
 
 The rule: an operator is on the list if it computes its result from its arguments and from torch's
 generator alone, and changes nothing but its arguments. Not on the list, and why:
@@ -158,8 +159,8 @@ unchecked_unwrap_optional
 """
 
 _AT = (
-    _ARITHMETIC, _COMPARISON, _REDUCTION, _SHAPE, _INDEX, _LINEAR_ALGEBRA, _LAYERS, _LOSSES, _NEW_TENSORS, _QUERIES,
-    _LANGUAGE,
+    _ARITHMETIC, _COMPARISON, _REDUCTION, _SHAPE, _INDEX, _LINEAR_ALGEBRA, _LAYERS, _LOSSES,
+    _NEW_TENSORS, _QUERIES, _LANGUAGE,
 )  # fmt: skip
 
 ALLOWED = frozenset(
@@ -247,8 +248,9 @@ def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
 
 @lru_cache(4096)
 def resolve(name: str) -> Operator | None:
-    """Return the operator of this name and overload; None if this torch has none that a graph may
-    call.
+    """Return the operator of this name and overload, or None.
+
+    It is None if this torch has none that a graph may call.
 
     Where the schema has a tensor, the operator is torch's own behind its guards; else it is a
     function of scalars.py.

@@ -69,7 +69,6 @@ class Receiver:
             raise MalformedMessage(
                 f"a TorchScript archive cannot be read: {str(reason)[:200]}"
             ) from reason
-        module.__dict__["graph_digest"] = (
-            digest  # past TorchScript, which would make it an attribute of the model
-        )
+        # past TorchScript, which would make it an attribute of the model
+        module.__dict__["graph_digest"] = digest
         return module

@@ -1,5 +1,6 @@
-"""A model that comes back from a worker: the sender's own, with the tensors that the worker
-returned.
+"""A model that comes back from a worker.
+
+It is the sender's own, with the tensors that the worker returned.
 
 Nothing of a reply but tensors is used, and only tensors like those that were sent: so a worker can
 change what a model has learned, which is its part, but not what the model does, to this process or
@@ -57,9 +58,8 @@ def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) ->
         for name, own in unique_tensors(model).items():
             address = state[name].data_ptr()
             if own.device.type == "cpu" and address not in taken:
-                taken.add(
-                    address
-                )  # a second parameter in the same memory would change with the first
+                # a second parameter in the same memory would change with the first
+                taken.add(address)
                 own.data = state[name]
             else:
                 own.copy_(state[name])

@@ -1,11 +1,11 @@
-"""Operators that compute with numbers, strings, lists and dicts, and the language's own: Python
-functions of ours.
+"""Operators that compute with numbers, strings, lists and dicts, and the language's own.
 
-A graph may call these with any arguments, so each is bounded by itself: an integer has 64 bits, a
-string at most `MAX_TEXT` characters, a list at most `MAX_ITEMS` items. What looks at the items of
-lists takes flat ones only: lists inside one another that share their parts can have 2**60 items in
-sixty lists. What computes takes no tensors, which are for torch's own operators. A tensor in a text
-is told by its shape only, so that no error and no log line carries samples.
+They are Python functions of ours. A graph may call these with any arguments, so each is bounded by
+itself: an integer has 64 bits, a string at most `MAX_TEXT` characters, a list at most `MAX_ITEMS`
+items. What looks at the items of lists takes flat ones only: lists inside one another that share
+their parts can have 2**60 items in sixty lists. What computes takes no tensors, which are for
+torch's own operators. A tensor in a text is told by its shape only, so that no error and no log
+line carries samples.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ _ERRORS: dict[str, type[Exception]] = {
 
 
 def _bounded(value: Any) -> Any:
-    """Return a result, if it is no larger than TorchScript's own values, or than a graph may ask
-    for.
+    """Return a result, if it is not too large.
+
+    It may be no larger than TorchScript's own values, or than a graph may ask for.
     """
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise OverflowError("a model computed an integer of more than 64 bits")
@@ -65,8 +66,9 @@ _CONTAINERS = (list, tuple, dict, str)
 
 
 def _flat(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that takes scalars and flat lists of them only, and whose result is
-    bounded.
+    """Return a function that takes scalars and flat lists of them only.
+
+    Its result is bounded.
     """
 
     def checked(*arguments: Any) -> Any:
@@ -235,7 +237,8 @@ def _shown(value: Any, room: list[int]) -> str:
         return f"{{{', '.join(shown)}}}"
     if isinstance(value, (list, tuple)):
         brackets = "[]" if isinstance(value, list) else "()"
-        return f"{brackets[0]}{', '.join(_shown(item, room) for item in value[: room[0] + 1])}{brackets[1]}"
+        items = ", ".join(_shown(item, room) for item in value[: room[0] + 1])
+        return f"{brackets[0]}{items}{brackets[1]}"
     return str(value)[:_MAX_MESSAGE]
 
 
@@ -364,8 +367,9 @@ def _aten(**functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
 
 
 _MATH = """
-acos acosh asin asinh atan atan2 atanh ceil copysign cos cosh degrees erf erfc exp expm1 fabs floor fmod frexp gamma
-gcd isfinite isinf isnan ldexp lgamma log log10 log1p modf radians sin sinh sqrt tan tanh
+acos acosh asin asinh atan atan2 atanh ceil copysign cos cosh degrees erf erfc exp expm1 fabs floor
+fmod frexp gamma gcd isfinite isinf isnan ldexp lgamma log log10 log1p modf radians sin sinh sqrt
+tan tanh
 """
 
 SCALARS: dict[str, Callable[..., Any]] = {
@@ -475,7 +479,10 @@ SCALARS: dict[str, Callable[..., Any]] = {
     "prim::RaiseException": _raise,
     "prim::Print": _print,
 }
-"""Name of an operator -> function, for operators whose schema has no tensor, and for the language's own."""
+"""Name of an operator -> function.
+
+For operators whose schema has no tensor, and for the language's own.
+"""
 
 _LIST_CHANGES = """
 append extend insert pop remove reverse sort clear Delete _set_item add_

@@ -1,5 +1,6 @@
-"""What this package still asks of TorchScript: the graph of a model that a user has traced or
-scripted.
+"""What this package still asks of TorchScript.
+
+That is the graph of a model that a user has traced or scripted.
 
 torch warns that `torch.jit` is deprecated. Users of the tutorial cannot act on that, so the warning
 is silenced here, once. Nothing of TorchScript crosses the wire, so only this module and `convert`
@@ -30,8 +31,9 @@ def is_script(obj: object) -> bool:
 
 
 def to_script(obj: nn.Module | Callable[..., Any]) -> Any:
-    """Return `obj` as TorchScript: itself if it is traced or scripted already, else compiled by
-    torch.jit.script.
+    """Return `obj` as TorchScript.
+
+    It is `obj` itself if that is traced or scripted already, else compiled by torch.jit.script.
 
     Raises:
         NotScriptable: torch.jit.script cannot compile it.
@@ -40,16 +42,16 @@ def to_script(obj: nn.Module | Callable[..., Any]) -> Any:
         return obj
     try:
         return torch.jit.script(obj)
-    except (
-        Exception
-    ) as reason:  # the compiler raises RuntimeError, OSError, SyntaxError, NotSupportedError, ...
+    except Exception as reason:
+        # the compiler raises RuntimeError, OSError, SyntaxError, NotSupportedError, ...
         first_lines = " ".join(str(reason).split())[:300]
         raise NotScriptable(describe(obj), f"{type(reason).__name__}: {first_lines}") from reason
 
 
 def clone(model: nn.Module) -> Any:
-    """Return an independent copy of a plain, traced or scripted model, whose parameters can be
-    trained.
+    """Return an independent copy of a plain, traced or scripted model.
+
+    The copy's parameters can be trained.
 
     copy.deepcopy alone does not do for TorchScript: its copies are results of a differentiable
     clone, not leaves.
@@ -62,11 +64,10 @@ def clone(model: nn.Module) -> Any:
 
 
 def operators(model: nn.Module) -> list[str]:
-    """Return the operators of a traced or scripted model's forward(), in order; none for a plain
-    model.
+    """Return the operators of a traced or scripted model's forward(), in order.
 
-    They stay the same when the model travels, so with the shapes of its parameters they tell models
-    apart.
+    There are none for a plain model. They stay the same when the model travels, so with the shapes
+    of its parameters they tell models apart.
     """
     if not isinstance(model, ScriptModule):
         return []
@@ -98,8 +99,9 @@ def loss_of(loss_fn: Callable[..., Any]) -> Callable[[torch.Tensor, torch.Tensor
 
 
 def structure_key(script: Any) -> tuple[tuple[Any, ...] | None, list[Any]]:
-    """Return what the graph of a traced or scripted model depends on, to be compared; None if that
-    cannot be told.
+    """Return what the graph of a traced or scripted model depends on, to be compared.
+
+    It is None if that cannot be told.
 
     The types of its modules hold the code and the constants; what is left are attributes. A type is
     told by its id(), which is its own as long as the type is kept: so keep the types, which are

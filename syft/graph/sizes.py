@@ -43,8 +43,9 @@ Small = Callable[[tuple[Any, ...]], bool]
 
 
 def size_check(name: str, schema: Any, operation: Any, first: Check | None = None) -> Check | None:
-    """Return what raises a ValueError if a call of an operator would make too much or run too long;
-    None if none can.
+    """Return what bounds the calls of an operator, or None.
+
+    It raises a ValueError if a call would make too much or run too long; it is None if no call can.
 
     Args:
         name: the operator with its overload, for example "aten::add.Tensor".
@@ -136,19 +137,21 @@ def _what_is_small(short: str, schema: Any) -> Small | None:
 
 
 def _no_larger(values: tuple[Any, ...]) -> bool:
-    """Return whether no tensor is empty: what reduces shape (10**6, 10**6, 0), which takes nothing,
-    has 10**12.
+    """Return whether no tensor is empty.
+
+    What reduces shape (10**6, 10**6, 0), which takes nothing, has 10**12 elements.
     """
     return all(value.numel() for value in values if isinstance(value, Tensor))
 
 
 _NO_LARGER_NAMES = """
-batch_norm group_norm instance_norm layer_norm native_layer_norm rms_norm softmax log_softmax logsumexp glu prelu
-dropout alpha_dropout feature_dropout native_dropout bernoulli all any amax amin argmax argmin count_nonzero cumprod
-cumsum max. max.dim mean median min. min.dim mode norm linalg_vector_norm prod std std_mean sum var var_mean argsort
-kthvalue sort topk nll_loss nll_loss2d nll_loss_nd cross_entropy_loss multi_margin_loss multilabel_margin_loss clone
-empty_like full_like ones_like rand_like randn_like zeros_like type_as flip roll tril triu gather index_add
-index_fill masked_scatter scatter scatter_add pixel_shuffle pixel_unshuffle
+batch_norm group_norm instance_norm layer_norm native_layer_norm rms_norm softmax log_softmax
+logsumexp glu prelu dropout alpha_dropout feature_dropout native_dropout bernoulli all any amax amin
+argmax argmin count_nonzero cumprod cumsum max. max.dim mean median min. min.dim mode norm
+linalg_vector_norm prod std std_mean sum var var_mean argsort kthvalue sort topk nll_loss nll_loss2d
+nll_loss_nd cross_entropy_loss multi_margin_loss multilabel_margin_loss clone empty_like full_like
+ones_like rand_like randn_like zeros_like type_as flip roll tril triu gather index_add index_fill
+masked_scatter scatter scatter_add pixel_shuffle pixel_unshuffle
 """
 _NO_LARGER = frozenset(_NO_LARGER_NAMES.split())
 """Operators whose results have no more elements than one of their inputs; with a dot, one
@@ -309,9 +312,8 @@ def _convolution_work(out: Tensor, image: Tensor, weight: Tensor, *others: Any) 
 
 def _pool_work(dimensions: int) -> Callable[..., int]:
     def work(out: Tensor, image: Tensor, kernel: list[int], *_: Any) -> int:
-        return out.numel() * math.prod(kernel) ** (
-            dimensions if len(kernel) == 1 else 1
-        )  # one size may stand for all
+        # one size may stand for all
+        return out.numel() * math.prod(kernel) ** (dimensions if len(kernel) == 1 else 1)
 
     return work
 
@@ -322,8 +324,8 @@ def _matrix_work(out: Tensor, matrix: Tensor, *_: Any) -> int:
 
 
 _MATRICES = """
-_linalg_det _linalg_eigh _linalg_slogdet _linalg_solve_ex _linalg_svd linalg_cholesky_ex linalg_inv_ex linalg_qr
-linalg_matrix_exp linalg_pinv cholesky_inverse
+_linalg_det _linalg_eigh _linalg_slogdet _linalg_solve_ex _linalg_svd linalg_cholesky_ex
+linalg_inv_ex linalg_qr linalg_matrix_exp linalg_pinv cholesky_inverse
 """
 _WORK: dict[str, Callable[..., int]] = {
     **dict.fromkeys(("mm", "bmm"), _product_work),

@@ -75,8 +75,9 @@ def describe_request(command: str, arguments: Mapping[str, Any]) -> str:
 
 
 def describe_call(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
-    """Return a call as text of at most 1,000 characters, with long parts shortened:
-    fit(dataset_key='mnist').
+    """Return a call as text of at most 1,000 characters, such as fit(dataset_key='mnist').
+
+    Long parts are shortened.
     """
     shown = [shortly(value) for value in args] + [
         f"{_name(key)}={shortly(value)}" for key, value in kwargs.items()

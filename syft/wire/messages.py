@@ -3,7 +3,7 @@
 Every WebSocket message is binary and holds one message of this protocol. Numbers are big-endian.
 
     offset  bytes  field
-    ------  -----  ------------------------------------------------------------------------------------
+    ------  -----  ----------------------------------------------------------
          0      4  magic, b"SYFT"
          4      1  version of the protocol, 2
          5      1  kind: 1 request, 2 reply, 3 failure
@@ -14,13 +14,13 @@ Every WebSocket message is binary and holds one message of this protocol. Number
     20+8n       -  the attachments, back to back
 
     attachment  holds
-    ----------  ----------------------------------------------------------------------------------------
+    ----------  ------------------------------------------------------------------------------
              0  the envelope, msgpack, at most 1 MiB: a map with exactly the fields of its kind
              1  all tensors of the message, safetensors, named "0", "1", ...
           2...  blobs: structures of models and functions (syft/graph), and long texts and bytes
 
     kind     fields of the envelope
-    -------  -------------------------------------------------------------------------------------------
+    -------  -------------------------------------------------------------------
     request  command: str, arguments: map of str to value
     reply    result: value
     failure  type: str, message: str, fields: map, call: str, traceback: str
@@ -31,12 +31,12 @@ same on the other; a float arrives as the same double. Models and functions trav
 code never travels back.
 
     code  extension type  payload (msgpack)
-    ----  --------------  ----------------------------------------------------------------------------
+    ----  --------------  ---------------------------------------------------------------------
        1  tuple           list of its items
        2  torch.Tensor    [index of the tensor, requires_grad]; arrives on the CPU
        3  numpy.ndarray   index of the tensor
-       4  model           [index of the structure's blob, [tensors of its state], [tensors among its constants],
-                          whether it is in training mode]
+       4  model           [index of the structure's blob, [tensors of its state],
+                          [tensors among its constants], whether it is in training mode]
        5  torch.device    its name
        6  bytes, str      [index of the blob, whether it is a text]
        7  TorchScript     index of the blob, an archive; for receivers that allow it only
@@ -184,8 +184,9 @@ def decode(frame: bytes, receiver: Receiver | None = None) -> Message:
 
 
 def peek_id(frame: bytes) -> int:
-    """Return the request id of a frame, without reading more than its header; 0 if it has no valid
-    header.
+    """Return the request id of a frame, without reading more than its header.
+
+    It is 0 if there is no valid header.
 
     Raises:
         MalformedMessage: these bytes do not begin with a header of this protocol.
@@ -194,8 +195,9 @@ def peek_id(frame: bytes) -> int:
 
 
 def peek_version(frame: bytes) -> int | None:
-    """Return the protocol version of a frame, also of a version this side does not speak; None if
-    it has none.
+    """Return the protocol version of a frame, even one that this side does not speak.
+
+    None if it has none.
     """
     return frame[4] if len(frame) > 4 and frame[:4] == _MAGIC else None
 
@@ -251,7 +253,10 @@ class _Packer:
         """Return the attachments, each in parts."""
         packed = self._pack(envelope)
         if len(packed) > _MAX_ENVELOPE:
-            reason = f"its plain values take {len(packed)} bytes; the limit is {_MAX_ENVELOPE}. Send tensors or arrays"
+            reason = (
+                f"its plain values take {len(packed)} bytes; the limit is {_MAX_ENVELOPE}. "
+                "Send tensors or arrays"
+            )
             raise NotSerializable("a message", reason)
         if not self._tensors and not self._blobs:
             return [[packed]]
@@ -352,8 +357,9 @@ class _Packer:
     )
 
     def _add(self, tensor: torch.Tensor) -> int:
-        """Return the index of a tensor among the message's tensors; the same tensor is sent
-        once.
+        """Return the index of a tensor among the message's tensors.
+
+        The same tensor is sent once.
         """
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise NotSerializable(
@@ -408,9 +414,7 @@ class _Unpacker:
             )
         except (ProtocolError, NotPermitted):
             raise
-        except (
-            Exception
-        ) as reason:  # msgpack raises ValueErrors of many kinds, TypeError and RecursionError
+        except Exception as reason:  # ValueErrors of many kinds, TypeError and RecursionError
             raise MalformedMessage(
                 f"no msgpack value: {type(reason).__name__}: {reason}"
             ) from reason
@@ -472,9 +476,9 @@ class _Unpacker:
 
 
 def _map_with_plain_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return a map.
+    """Return a map; its keys are strings and integers.
 
-    Keys that are no strings or integers could be made to collide, or could not be hashed.
+    Others could be made to collide, or could not be hashed.
     """
     for key, _ in pairs:
         if type(key) not in (str, int):

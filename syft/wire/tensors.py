@@ -4,7 +4,7 @@ The library's own `save` and `load` make and take the data as one `bytes` object
 a message.
 
     offset  bytes  field (https://github.com/huggingface/safetensors#format)
-    ------  -----  ----------------------------------------------------------------------------------------
+    ------  -----  ---------------------------------------------------------------------------------
          0      8  length of the header, n, little-endian
          8      n  JSON: {name: {"dtype": "F32", "shape": [...], "data_offsets": [begin, end]}, ...}
        8+n      -  the tensors' bytes, little-endian, without gaps; offsets count from here
@@ -53,8 +53,9 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 def save(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
-    """Return safetensors data in parts: the header, and the tensors' own memory where it is
-    contiguous.
+    """Return safetensors data in parts: the header, and the tensors' own memory.
+
+    Tensors that are not contiguous are copied.
 
     Raises:
         ValueError: safetensors has no such dtype.
@@ -113,9 +114,8 @@ def load(data: memoryview) -> dict[str, torch.Tensor]:
 
 def _content(tensor: torch.Tensor) -> memoryview:
     dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    flat = dense.as_strided(
-        (dense.numel(),), (1,)
-    )  # reshape() keeps an odd stride of a single element
+    # reshape() keeps an odd stride of a single element.
+    flat = dense.as_strided((dense.numel(),), (1,))
     return flat.view(torch.uint8).numpy().data
 
 

@@ -65,9 +65,8 @@ class BaseWorker(ObjectStorage, ABC):
         self.msg_history: list[str] = []
         self._request_ids = itertools.count(1)
         self._forget_fits()
-        self._sent: dict[
-            ObjectId, Any
-        ] = {}  # models and functions: what comes back of them is tensors only
+        # Models and functions: what comes back of them is tensors only.
+        self._sent: dict[ObjectId, Any] = {}
         self.load_data(data)
         if auto_add:
             self.add_worker(self)
@@ -80,9 +79,7 @@ class BaseWorker(ObjectStorage, ABC):
     async def _async_exchange(
         self, command: str, timeout: float | None = None, **arguments: Any
     ) -> Any:
-        """Send a request and return its result, or raise its error, while other coroutines go
-        on.
-        """
+        """Send a request and return its result or raise its error; other coroutines go on."""
 
     @abstractmethod
     def _post(self, command: str, **arguments: Any) -> None:
@@ -351,15 +348,12 @@ class BaseWorker(ObjectStorage, ABC):
     def add_worker(self, worker: BaseWorker) -> BaseWorker:
         """Register a worker under its id, in place of any other worker with that id.
 
-        Return this worker.
-
-        If the two are of different classes, a warning is logged.
+        Return this worker. If the two are of different classes, a warning is logged.
         """
         former = self._known_workers.get(worker.id)
         names = type(worker).__name__, type(former).__name__
-        if (
-            former is not None and names[0] != names[1]
-        ):  # a class defined anew, in a notebook, is no other one
+        # A class defined anew, in a notebook, is no other one.
+        if former is not None and names[0] != names[1]:
             logger.warning(
                 "worker %s: this id now means a %s; the %s that had it is forgotten",
                 worker.id,
@@ -385,8 +379,9 @@ class BaseWorker(ObjectStorage, ABC):
         self._seed_sent: int | None = None
 
     def _count_fits(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Count the fit that a request asks for; return the request's arguments, a config's with
-        the count so far.
+        """Count the fit that a request asks for, and return the request's arguments.
+
+        Those of a config come with the count so far.
         """
         if command == "train_config":
             self._seed_sent = arguments["fields"].get("seed")
@@ -409,8 +404,9 @@ _FETCHED = {"obj", "state", "wrapped", "tags", "description"}
 
 
 def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, Any]:
-    """Leave out a device that was not chosen, so that methods that override fit() need not know
-    it.
+    """Leave out a device that was not chosen.
+
+    So methods that override fit() need not know it.
     """
     arguments: dict[str, Any] = {"dataset_key": dataset_key}
     if str(device) != "cpu":
@@ -419,8 +415,9 @@ def _fit_arguments(dataset_key: str, device: str | torch.device) -> dict[str, An
 
 
 def _threshold_argument(threshold: float | None) -> dict[str, float]:
-    """Leave out a threshold that was not given, so that methods that override evaluate() need not
-    know it.
+    """Leave out a threshold that was not given.
+
+    So methods that override evaluate() need not know it.
     """
     return {} if threshold is None else {"threshold": threshold}
 

@@ -9,8 +9,9 @@ where no check of ours does. So the clock is a second thread, a timer per job, a
 the job's future under a lock:
 
     the job ends first       its outcome goes to the future; the timer is cancelled
-    the timer fires first    the future fails; the thread is abandoned and counts as stuck; a new one takes the next
-                             jobs. When the abandoned job ends after all, it finds its future done and its thread ends.
+    the timer fires first    the future fails; the thread is abandoned and counts as stuck; a new
+                             one takes the next jobs. When the abandoned job ends after all, it
+                             finds its future done and its thread ends.
 
 An abandoned thread keeps its core and its memory. So the number of stuck jobs is limited, and
 beyond it the worker takes no further jobs until it is restarted: that is better than a machine full
@@ -135,5 +136,8 @@ class ComputeThread(Executor):
                 )
             )
             self._thread = self._start()
-        message = "worker %s: a call did not end within %g s; its thread keeps running. Restart the worker to stop it."
+        message = (
+            "worker %s: a call did not end within %g s; its thread keeps running. "
+            "Restart the worker to stop it."
+        )
         logger.error(message, self._worker, self._seconds)

@@ -65,8 +65,9 @@ class IOThread:
         return self._process == os.getpid() and not self.loop.is_closed()
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Start a task, called on the loop, and keep it from being garbage-collected while it
-        runs.
+        """Start a task, and keep it from being garbage-collected while it runs.
+
+        To be called on the loop.
         """
         task = self.loop.create_task(coroutine)
         self.tasks.add(task)
@@ -74,8 +75,9 @@ class IOThread:
         return task
 
     def start_soon(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Start a task on the loop, from any thread and from `__del__`; do nothing if the process
-        is about to end.
+        """Start a task on the loop, from any thread and from `__del__`.
+
+        Nothing happens if the process is about to end.
         """
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(lambda: self.start(function()))
@@ -92,8 +94,9 @@ class IOThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
-        """Run a coroutine on the loop and wait for its result; cancel it if the wait is
-        interrupted.
+        """Run a coroutine on the loop and wait for its result.
+
+        If the wait is interrupted, the coroutine is cancelled.
         """
         if threading.current_thread() is self._thread:
             coroutine.close()

@@ -1,5 +1,6 @@
-"""A proxy that is given an address instead of host and port; a name that some PySyft 0.2 programs
-import.
+"""A proxy that is given an address instead of host and port.
+
+Some PySyft 0.2 programs import this name.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""The token that a worker on loopback makes when it was given none, in a file that its user's
-programs find.
+"""The token that a worker on loopback makes when it was given none.
+
+It is in a file that its user's programs find:
 
     worker, user u                                  proxy, user u, same machine
     bind 127.0.0.1:8777
     write ~/.local/state/syft-workers/
           <machine>_127.0.0.1_8777, mode 600
     listen <---------------------------- connect -- to 127.0.0.1:8777, by whatever name
-                                                    read the file of that address and port; none: send no token
+                                                    read the file of that address and port;
+                                                    none: send no token
            <---------------- Authorization: Bearer ...
     stop: remove the file
 
@@ -34,8 +36,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FOLDER_VARIABLE = "XDG_STATE_HOME"
-"""The environment variable with another directory than ~/.local/state; both sides must have the
-same."""
+"""The environment variable with another directory than ~/.local/state; the same on both sides."""
 
 Address = tuple[str, int]
 """An address of this machine, as numbers, and a port."""
@@ -56,9 +57,8 @@ def published(token: str, addresses: Iterable[Address]) -> Iterator[None]:
             _write(path, token)
         yield
     finally:
-        if (
-            os.getpid() == process
-        ):  # a child of a fork leaves its parent's alone, also when its interpreter ends
+        # A child of a fork leaves its parent's alone, also when its interpreter ends.
+        if os.getpid() == process:
             for path in paths:
                 path.unlink(missing_ok=True)
 

@@ -81,8 +81,9 @@ class VirtualWorker(FederatedClient, BaseWorker):
         )
 
     def _run_in_time(self, job: Job, seconds: float) -> bytes:
-        """Run a job in a thread of its own, which ends by itself, for no longer than these
-        seconds.
+        """Run a job in a thread of its own, for no longer than these seconds.
+
+        The thread ends by itself.
         """
         reply: Future[bytes] = Future()
         context = contextvars.copy_context()
@@ -109,7 +110,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
         except (TimeoutError, asyncio.TimeoutError):
             raise CallTimeout(str(self.id), job.call, timeout or 0) from None
         finally:
-            job.abandon()  # nobody waits for it any more; it makes no difference to a job that is done
+            job.abandon()  # nobody waits for it any more; no difference to a job that is done
         return self._result(reply)
 
     def _result(self, reply: bytes) -> Any:

@@ -1,10 +1,14 @@
-"""Who may connect to a worker: no web page, the token, TLS in both directions, and what a refusal
-says.
+"""Who may connect to a worker, and what a refusal says.
+
+No web page may, unless the owner allows it. Coordinators show the token; with TLS, each side can
+verify the other's certificate:
 
     coordinator                                     worker
-    TLS: verify the certificate, host name too ---> TLS: verify the client's certificate, if client_ca_path is given
+    TLS: verify the certificate, host name too ---> TLS: verify the client's certificate,
+                                                         if client_ca_path is given
     GET / HTTP/1.1                                  Gate:
-    Host: <host>:<port> --------------------------> one; a loopback name or address, if the worker listens on loopback
+    Host: <host>:<port> --------------------------> one; a loopback name or address,
+                                                         if the worker listens on loopback
     (no Origin) ----------------------------------> none, or one that the owner allows
     Authorization: Bearer <token> ----------------> compare in constant time
                                  <----------------- 101, or 401 or 403 with the error as JSON
@@ -68,8 +72,9 @@ _QUOTED = 100
 
 
 class Gate:
-    """Lets in who is no web page, knows the token and has a certificate; `websockets` calls it for
-    each handshake.
+    """Lets in who is no web page, knows the token and has a certificate.
+
+    `websockets` calls it for each handshake.
 
     Args:
         guard: knows the worker, how many connections it grants, and writes down who is sent away.
@@ -119,14 +124,18 @@ class Gate:
         return refuse(connection, status, error)
 
     def _page(self, headers: Headers) -> SyftError | None:
-        """Return what to tell a web page, or anybody else who came here by a wrong name; None: it
-        is neither.
+        """Return what to tell a web page, or anybody else who came here by a wrong name.
+
+        None: it is neither.
         """
         origins, hosts = headers.get_all("Origin"), headers.get_all("Host")
         if origins and (len(origins) > 1 or origins[0] not in self._origins):
             cause = f"the request comes from a web page: {_quoted('Origin', origins)}"
-            remedy = "Connect from a program, which sends no Origin, or have the worker's owner list it: allow_origins="
-            return AccessDenied(self._guard.worker, "", cause, f"{remedy} (--allow_origins).")
+            remedy = (
+                "Connect from a program, which sends no Origin, or have the worker's owner list "
+                "it: allow_origins= (--allow_origins)."
+            )
+            return AccessDenied(self._guard.worker, "", cause, remedy)
         found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if found is None:
             cause = f"the request should name one host; it has {_quoted('Host', hosts)}"
@@ -134,8 +143,14 @@ class Gate:
                 self._guard.worker, "", cause, "Send one header Host, as HTTP asks for."
             )
         if is_loopback(self._host) and not is_loopback(found[1].strip("[]").lower()):
-            cause = f"the worker listens on {self._host}, which has no such name: {_quoted('Host', hosts)}"
-            remedy = "Connect to localhost or 127.0.0.1, or have the worker listen at an address of that name (host=)."
+            cause = (
+                f"the worker listens on {self._host}, which has no such name: "
+                f"{_quoted('Host', hosts)}"
+            )
+            remedy = (
+                "Connect to localhost or 127.0.0.1, or have the worker listen at an address of "
+                "that name (host=)."
+            )
             return AccessDenied(self._guard.worker, "", cause, remedy)
         return None
 
@@ -172,8 +187,9 @@ def check_origins(origins: Iterable[str]) -> frozenset[str]:
 
 
 def refuse(connection: ServerConnection, status: HTTPStatus, error: SyftError) -> Response:
-    """Return the answer to an opening handshake that tells `error` to a proxy; `refusal` reads
-    it.
+    """Return the answer to an opening handshake that tells `error` to a proxy.
+
+    The proxy reads it with `refusal`.
     """
     body = json.dumps({"type": type(error).__name__, "fields": exceptions.to_fields(error)})
     response = connection.respond(status, body)
@@ -194,7 +210,10 @@ def refusal(worker: str, url: str, error: Exception) -> SyftError:
     )
     if isinstance(error, InvalidMessage) and url.startswith("wss:"):
         # asyncio's TLS servers do not send the alert that would say so.
-        cause = f"{cause} (it closed the connection after the TLS handshake: does it trust this client certificate?)"
+        cause = (
+            f"{cause} (it closed the connection after the TLS handshake: "
+            "does it trust this client certificate?)"
+        )
     return HandshakeFailed(worker, url, cause)
 
 
@@ -273,10 +292,10 @@ def client_tls(
 def server_tls(
     cert_path: FilePath, key_path: FilePath, client_ca_path: FilePath | None
 ) -> ssl.SSLContext:
-    """Return a worker's TLS context (1.2 or later); it verifies client certificates if
-    `client_ca_path` is given.
+    """Return a worker's TLS context (1.2 or later).
 
-    A client without one gets through TLS, so that `Gate` can tell it what is missing.
+    It verifies client certificates if `client_ca_path` is given. A client without one gets through
+    TLS, so that `Gate` can tell it what is missing.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert_path, key_path)

@@ -1,5 +1,6 @@
-"""The coordinator's side of the socket: a proxy of a worker in another process or on another
-machine.
+"""The coordinator's side of the socket: a proxy of a worker.
+
+The worker is in another process or on another machine.
 
     caller's thread                        I/O thread (one for all proxies of the process)
     call() -> encode -> submit ----------> Link: request id -> a future; send
@@ -38,8 +39,10 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10.0
 """Seconds a proxy waits, by default, for its worker to accept a connection."""
 CONNECT_TIMEOUT_VARIABLE = "SYFT_CONNECT_TIMEOUT"
-"""The environment variable with another default; the launcher sets it, since the command it runs
-may be the first."""
+"""The environment variable with another default.
+
+The launcher sets it, since the command it runs may be the first.
+"""
 GARBAGE_DELAY = 0.5
 """Seconds until a worker is told of objects to delete, unless another request goes there first."""
 
@@ -257,9 +260,8 @@ class WebsocketClientWorker(BaseWorker):
 
     def _post(self, command: str, **arguments: Any) -> None:
         link, request_id, call, frame = self._prepare(command, arguments)
-        if (
-            not link.open and not in_event_loop()
-        ):  # a loop must not wait; there, the next call tells the failure
+        # A loop must not wait; there, the next call tells the failure.
+        if not link.open and not in_event_loop():
             link.io.run(link.connection())
         link.posts.add(link.io.submit(link.request(request_id, call, frame)))
 
@@ -322,9 +324,8 @@ class WebsocketClientWorker(BaseWorker):
                 self.max_message_bytes,
             )
             peer = Peer(*about, self._token, self._finds_token)
-            collect = weakref.WeakMethod(
-                self._collect
-            )  # the proxy owns the link, and closes it when it goes
+            # The proxy owns the link, and closes it when it goes.
+            collect = weakref.WeakMethod(self._collect)
             self._link = Link(io, peer, lambda link: (method := collect()) and method(link))
         return self._link
 
@@ -333,7 +334,10 @@ class WebsocketClientWorker(BaseWorker):
             remote = str(self.objects_count_remote())
         except (ConnectionFailed, TimeoutError) as error:
             remote = f"unknown ({type(error).__name__})"
-        return f"<{type(self).__name__} id:{self.id} #objects local:{self.objects_count()} #objects remote: {remote}>"
+        return (
+            f"<{type(self).__name__} id:{self.id} #objects local:{self.objects_count()} "
+            f"#objects remote: {remote}>"
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} id:{self.id} url:{self.url}>"

@@ -1,5 +1,6 @@
-"""How a proxy gets to its worker: one connection, opened and introduced, or an error that says why
-there is none.
+"""How a proxy gets to its worker.
+
+It ends with one connection, opened and introduced, or an error that says why there is none.
 
     try to connect ──> the opening handshake ──> the greeting ──────────> an open connection
         │                  │                        │
@@ -78,12 +79,14 @@ class Peer:
     def uri(self) -> str:
         """The address to connect to: 0.0.0.0, which is one to listen on, means this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"{'ws' if self.tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "ws" if self.tls is None else "wss"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 class _TokenFinder(KeptAliveClient):
-    """A connection that sends the token of the worker it has reached, if that is one of this
-    user.
+    """A connection that sends the token of the worker it has reached.
+
+    It does so if that is a worker of this user.
     """
 
     async def handshake(self, additional_headers: Any = None, *args: Any, **kwargs: Any) -> None:

@@ -20,11 +20,10 @@ _Base: Any = Connection if TYPE_CHECKING else object
 
 
 class _KeptAlive(_Base):
-    """Pings when it has heard nothing for `ping_interval`, and aborts when there is no sign of life
-    for as long again.
+    """Pings when it has heard nothing for `ping_interval`.
 
-    A sign of life is any byte received, or any byte of what waits to be sent that the other side
-    has taken.
+    It aborts when there is no sign of life for as long again. A sign of life is any byte received,
+    or any byte of what waits to be sent that the other side has taken.
 
     Attributes:
         gave_up: whether it was aborted for that reason.

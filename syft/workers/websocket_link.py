@@ -1,13 +1,15 @@
 """The connection of one proxy, and the calls that share it. It lives on the I/O thread.
 
-    state    what a call does                                       what ends the state
-    -------  -----------------------------------------------------  ---------------------------------------------
-    closed   opens the connection; other calls wait for that        it opens; or the attempt fails, for all that
-             attempt and share its failure                          wait, and the next call makes another one
-    open     sends its request; the reader hands over the reply     the connection ends: every call that waits
-             with the same id, in whatever order replies come       raises ConnectionLost. A call is given up
-    doubted  the same; but `answer` (async_connect) sends a ping    the connection ends; or the ping is answered
-             first, since the worker may hang
+    state    what a call does                            what ends the state
+    -------  ------------------------------------------  -------------------------------------------
+    closed   opens the connection; other calls wait for  it opens; or the attempt fails, for all
+             that attempt and share its failure          that wait, and the next call makes another
+    open     sends its request; the reader hands over    the connection ends: every call that waits
+             the reply with the same id, in whatever     raises ConnectionLost. A call is given up
+             order replies come
+    doubted  the same; but `answer` (async_connect)      the connection ends; or the ping is
+             sends a ping first, since the worker may    answered
+             hang
 
 One task reads each connection. It owns the futures of the calls that wait on that connection, so a
 new connection starts with none, and a late reply of the old one finds nobody.
@@ -97,12 +99,11 @@ class Link:
                 raise error
         waiting, reply = self._waiting, asyncio.get_running_loop().create_future()
         waiting[request_id] = reply
-        reply.add_done_callback(
-            lambda done: done.cancelled() or done.exception()
-        )  # sending may fail first
+        # Sending may fail first.
+        reply.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             # A message of which half was sent would end the connection: giving up the wait does not
-            # stop that.
+            # stop the sending.
             await asyncio.shield(self.io.start(connection.send(settings.fragments(frame))))
             return await reply
         except (ConnectionClosed, OSError) as error:
@@ -139,8 +140,9 @@ class Link:
 
     @property
     def answers(self) -> bool:
-        """Whether there is a connection, and no call was given up on it since the worker last
-        answered a ping.
+        """Whether there is a connection that is not in doubt.
+
+        No call was given up on it since the worker last answered a ping.
         """
         return self.open and not self._doubted
 
@@ -155,8 +157,9 @@ class Link:
         await asyncio.shield(self._answering)
 
     async def close(self) -> None:
-        """Close the connection, if there is one, once what was posted is carried out, or
-        CLOSE_TIMEOUT later.
+        """Close the connection, if there is one, once what was posted is carried out.
+
+        CLOSE_TIMEOUT later it is closed in any case.
         """
         await self.posts.settle(settings.CLOSE_TIMEOUT)
         connection, reader = self._connection, self._reader
@@ -172,8 +175,9 @@ class Link:
             await asyncio.wait([reader])
 
     def give_up(self) -> None:
-        """Note that a call failed or was given up; no later one shall fail for what was posted
-        before it.
+        """Note that a call failed or was given up.
+
+        No later one shall fail for what was posted before it.
         """
         self._doubted = True
         self.posts.give_up()
@@ -224,8 +228,9 @@ class Link:
 
 
 async def _cancel(connection: ClientConnection, request_id: int) -> None:
-    """Tell the worker that nobody waits for a request any more; its answer, with id 0, is
-    dropped.
+    """Tell the worker that nobody waits for a request any more.
+
+    Its answer, with id 0, is dropped.
     """
     with contextlib.suppress(ConnectionClosed, OSError):
         await connection.send(wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))

@@ -14,8 +14,7 @@ from syft.wire.failures import unwrap
 
 
 class Posts:
-    """The posted requests of one proxy that have no reply yet, and the first error among those that
-    have.
+    """The posted requests of one proxy that have no reply yet, and the first error of the rest.
 
     Args:
         worker: the worker's id, for errors.

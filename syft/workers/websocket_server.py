@@ -324,8 +324,9 @@ class _Running:
 
     @contextlib.contextmanager
     def _published_token(self) -> Iterator[None]:
-        """Have the user's programs find the token while the context lasts, if the worker made
-        it.
+        """Have the user's programs find the token while the context lasts.
+
+        Only a token that the worker made itself is published.
         """
         with contextlib.ExitStack() as stack:
             if self._worker._makes_token and self._token is not None and self._server is not None:
@@ -361,8 +362,9 @@ class _Running:
                 self._disconnected(session)
 
     async def _greet(self, connection: ServerConnection) -> Session:
-        """Read the greeting, answer it, and return the coordinator's session, a new one or that of
-        before.
+        """Read the greeting, answer it, and return the coordinator's session.
+
+        The session is a new one or that of before.
         """
         seconds = self._guard.limits.handshake_seconds
         try:
@@ -411,9 +413,7 @@ class _Running:
         frame: str | bytes,
         jobs: dict[asyncio.Task[None], Job],
     ) -> None:
-        """Answer one request: at once if it is quick, else when its turn in the compute thread has
-        come.
-        """
+        """Answer one request: at once if it is quick, else in its turn in the compute thread."""
         data = _binary(frame)
         accept = self._dispatcher.accept
         large = len(data) > _LARGE
@@ -448,9 +448,8 @@ class _Running:
         except LimitExceeded as error:  # it did not end in time, and never may
             self._guard.record_refusal(job.session.caller, job.call, error, error.observed)
             reply = failure(job.request_id, job.call, error)
-        with contextlib.suppress(
-            ConnectionClosed
-        ):  # the coordinator has gone; so has the use of its reply
+        # The coordinator may have gone; so has the use of its reply.
+        with contextlib.suppress(ConnectionClosed):
             await connection.send(fragments(reply))
 
     @staticmethod

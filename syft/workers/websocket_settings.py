@@ -13,8 +13,10 @@ from concurrent.futures import TimeoutError as FutureTimeout
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a worker has for the opening handshake, once it has accepted the connection."""
 PING_INTERVAL = 20.0
-"""Seconds of silence after which a side pings; as many again without an answer end the connection
-(40 in all)."""
+"""Seconds of silence after which a side pings.
+
+As many again without an answer end the connection (40 in all).
+"""
 CLOSE_TIMEOUT = 2.0
 """Seconds that the other side has to take part in closing a connection."""
 TIMEOUTS = (TimeoutError, asyncio.TimeoutError, FutureTimeout)

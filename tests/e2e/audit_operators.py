@@ -95,12 +95,15 @@ INTS = [
 ]
 FLOATS = [0.0, -1.0, 1.5, float("nan"), float("inf"), -float("inf"), 1e300, 1e18, 1e-300]
 STRINGS = [
-    "none", "mean", "sum", "constant", "reflect", "replicate", "circular", "valid", "same", "nearest", "linear",
-    "bicubic", "bilinear", "fro", "nuc", "prod", "amax", "amin", "tanh", "gelu", "relu", "ij", "xy", "left",
-    "right", "trunc", "floor", "reduced", "complete", "L", "U", "ij->ji", "...i,...j->ij", "a->aab", "", "x",
+    "none", "mean", "sum", "constant", "reflect", "replicate", "circular", "valid", "same",
+    "nearest", "linear", "bicubic", "bilinear", "fro", "nuc", "prod", "amax", "amin", "tanh",
+    "gelu", "relu", "ij", "xy", "left", "right", "trunc", "floor", "reduced", "complete", "L", "U",
+    "ij->ji", "...i,...j->ij", "a->aab", "", "x",
 ]  # fmt: skip
-TRIED = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8,
-          torch.bool, torch.complex64, torch.uint16, torch.float8_e4m3fn, torch.qint8]  # fmt: skip
+TRIED = [
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+    torch.uint8, torch.bool, torch.complex64, torch.uint16, torch.float8_e4m3fn, torch.qint8,
+]  # fmt: skip
 
 
 class Leave(Exception):
@@ -284,7 +287,8 @@ def described(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(described, value[:8]))}{', ...' if len(value) > 8 else ''}]"
     if isinstance(value, torch.Tensor):
-        text = f"{str(value.dtype)[6:]}{list(value.shape) if value.dim() < 10 else f'[1] * {value.dim()}'}"
+        shape = list(value.shape) if value.dim() < 10 else f"[1] * {value.dim()}"
+        text = f"{str(value.dtype)[6:]}{shape}"
         if value.layout == torch.strided and not value.is_contiguous():
             text += f" strides {value.stride()}"
         if value.dtype in (torch.int64, torch.int32) and 0 < value.numel() <= 12:
@@ -406,9 +410,12 @@ def torch_samples() -> dict[str, list[tuple[Any, Any]]]:
 def plain_values() -> list[Callable[[str, str], Any]]:
     """Return makers of arguments from names and types, for operators without samples."""
     torch.manual_seed(0)
-    tensors = [torch.randn(3, 4), torch.rand(4), torch.randn(4, 4), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8),
-               torch.randn(2, 3, 6, 6, 6), torch.tensor([2, 0, 1]), torch.tensor(1.5), torch.randn(3, 4) > 0,
-               torch.randn(4, 4, dtype=torch.complex64), torch.tensor([[0, 1], [1, 0]])]  # fmt: skip
+    tensors = [
+        torch.randn(3, 4), torch.rand(4), torch.randn(4, 4), torch.randn(2, 3, 8, 8),
+        torch.randn(2, 3, 8), torch.randn(2, 3, 6, 6, 6), torch.tensor([2, 0, 1]),
+        torch.tensor(1.5), torch.randn(3, 4) > 0, torch.randn(4, 4, dtype=torch.complex64),
+        torch.tensor([[0, 1], [1, 0]]),
+    ]  # fmt: skip
 
     def maker(tensor: torch.Tensor, number: int) -> Callable[[str, str], Any]:
         def make(name: str, kind: str) -> Any:
@@ -419,9 +426,9 @@ def plain_values() -> list[Callable[[str, str], Any]]:
                 length = tensor.dim() if name in ("size", "shape", "dims") else 2
                 return [make(name, inner[5:])] * length
             values: dict[str, Any] = {
-                "Tensor": tensor, "ScalarType": torch.float32, "bool": False, "complex": 1j, "str": "mean",
-                "float": 0.5, "Device": torch.device("cpu"), "MemoryFormat": torch.contiguous_format,
-                "Layout": torch.strided,
+                "Tensor": tensor, "ScalarType": torch.float32, "bool": False, "complex": 1j,
+                "str": "mean", "float": 0.5, "Device": torch.device("cpu"),
+                "MemoryFormat": torch.contiguous_format, "Layout": torch.strided,
             }  # fmt: skip
             return next((value for word, value in values.items() if inner.startswith(word)), number)
 
@@ -559,7 +566,10 @@ def examine(
     gradients: bool,
     contiguous: bool,
 ) -> dict[str, str]:
-    """Return what is wrong with a case: the kind of finding -> what was observed. Runs in a child."""
+    """Return what is wrong with a case: the kind of finding -> what was observed.
+
+    Runs in a child.
+    """
     images, found = [], {}
     for level, byte in zip((2, 1), BYTES, strict=True):
         guard.fill(byte)
@@ -617,7 +627,8 @@ def difference(first: Any, second: Any) -> str:
         size = getattr(torch, first[0][6:]).itemsize
         places = [i for i in range(len(first[2])) if first[2][i] != second[2][i]]
         raw = all(first[2][i] == BYTES[0] and second[2][i] == BYTES[1] for i in places)
-        return f"{first[0][6:]}{list(first[1])}, {len({p // size for p in places})} elements{', raw' if raw else ''}"
+        count = len({p // size for p in places})
+        return f"{first[0][6:]}{list(first[1])}, {count} elements{', raw' if raw else ''}"
     return f"{str(first)[:60]} against {str(second)[:60]}"
 
 
@@ -655,9 +666,8 @@ class Child:
                 with os.fdopen(write, "w", buffering=1) as told:
                     for number in numbers:
                         told.write(json.dumps([number, "started"]) + "\n")
-                        signal.setitimer(
-                            signal.ITIMER_PROF, TIMEOUT
-                        )  # ends the process, in the middle of a kernel too
+                        # ends the process, in the middle of a kernel too
+                        signal.setitimer(signal.ITIMER_PROF, TIMEOUT)
                         told.write(json.dumps([number, work(number)]) + "\n")
             finally:
                 os._exit(0)

@@ -68,25 +68,31 @@ def _cell(gates: int) -> list[tuple[Any, ...]]:
 
 
 def _resize(dims: int) -> list[tuple[Any, ...]]:
-    """Return calls of the forms (input, size, scale, ...) and (input, size, align_corners, scale
-    ...)."""
+    """Return calls of two forms.
+
+    They are (input, size, scale, ...) and (input, size, align_corners, scale ...).
+    """
     image = _f(2, 3, *([6] * dims))
     modes = {
         1: ["nearest", "linear"],
         2: ["nearest", "bilinear", "bicubic", "area"],
         3: ["nearest", "trilinear"],
     }
-    return [(image, 8, None, mode) for mode in modes[dims]] + [(image, None, 2.0, mode) for mode in modes[dims]] + [
-        (image, [8] * dims, None, mode) for mode in modes[dims]
-    ] + [(image, None, [2.0] * dims, mode) for mode in modes[dims]] + [(image, None, 2, "nearest")]  # fmt: skip
+    return [
+        *((image, 8, None, mode) for mode in modes[dims]),
+        *((image, None, 2.0, mode) for mode in modes[dims]),
+        *((image, [8] * dims, None, mode) for mode in modes[dims]),
+        *((image, None, [2.0] * dims, mode) for mode in modes[dims]),
+        (image, None, 2, "nearest"),
+    ]
 
 
 def _vec(dims: int, corners: bool) -> list[tuple[Any, ...]]:
     image = _f(2, 3, *([6] * dims))
     corner = (False,) if corners else ()
     return [
-        (image, [8] * dims, *corner, None), (image, None, *corner, [2.0] * dims), (image, [8] * dims, *corner),
-        (image, [8] * dims, *corner, *([1.5] * dims)),
+        (image, [8] * dims, *corner, None), (image, None, *corner, [2.0] * dims),
+        (image, [8] * dims, *corner), (image, [8] * dims, *corner, *([1.5] * dims)),
     ]  # fmt: skip
 
 

@@ -313,7 +313,7 @@ def extension(code, value):
 
 
 def set_request(value, id=1):
-    stored = {"wrapped": True, "tags": [], "description": None, "collect": True}
+    stored = {"wrapped": True, "tags": [], "description": None}
     return msgpack.packb({"command": "set", "arguments": {"id": id, "obj": value, **stored}})
 
 
@@ -490,7 +490,7 @@ def run_on(raw, packed, name="evaluate", constants=()):
     raw.send(model_frame(packed, constants=constants))
     answer = wire.decode(raw.recv(DEADLINE))
     assert isinstance(answer, wire.Reply), answer
-    stored = {"wrapped": True, "tags": [], "description": None, "collect": True}
+    stored = {"wrapped": True, "tags": [], "description": None}
     assert isinstance(
         asked(raw, wire.Request(8, "set", {"id": 2, "obj": nll, **stored})), wire.Reply
     )
@@ -504,8 +504,11 @@ def run_on(raw, packed, name="evaluate", constants=()):
 
 
 def endless(*nodes, operators=(), constants=(), carried=(), before=()):
-    """Return a structure that repeats nodes for ever. Constants from -3 on are theirs; each carried
-    value is replaced by the result of the node of the same index."""
+    """Return a structure that repeats nodes for ever.
+
+    Constants from -3 on are theirs; each carried value is replaced by the result of the node of the
+    same index.
+    """
     first = 2 + sum(node[2] for node in before)
     results = range(first + 1 + len(carried), first + 1 + 2 * len(carried))
     block = [1 + len(carried), list(nodes), [-2, *results]]
@@ -582,7 +585,7 @@ def test_a_loop_without_end_is_cancelled(worker, proxy):
     with greeted(worker) as raw:
         raw.send(model_frame(endless()))
         raw.recv(DEADLINE)
-        stored = {"wrapped": True, "tags": [], "description": None, "collect": True}
+        stored = {"wrapped": True, "tags": [], "description": None}
         asked(raw, wire.Request(8, "set", {"id": 2, "obj": nll, **stored}))
         fields = make_config().to_fields() | {"model_id": 1, "loss_fn_id": 2}
         asked(raw, wire.Request(8, "train_config", {"fields": fields, "fits": 0}))
@@ -719,9 +722,9 @@ def test_nothing_of_what_one_worker_returns_but_parameters_reaches_another(with_
     try:
         alice.lie = changed_state(output__bias=torch.full((3,), 7.0))
         model = sy.local_worker.send(sy.ObjectWrapper(sent, id=1), proxies[0]).get().obj
-        sy.local_worker.send(sy.ObjectWrapper(model, id=2), proxies[1], garbage_collect_data=False)
+        pointer = sy.local_worker.send(sy.ObjectWrapper(model, id=2), proxies[1])
         assert bob.seen == alice.seen == allowed[:1]
-        assert torch.equal(bob.get_obj(2).obj.output.bias, torch.full((3,), 7.0))
+        assert torch.equal(pointer.get().obj.output.bias, torch.full((3,), 7.0))
         alice.lie = lambda result: with_model(4)
         with pytest.raises(MalformedMessage):
             sy.local_worker.send(sy.ObjectWrapper(sent, id=3), proxies[0]).get()

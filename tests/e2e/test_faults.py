@@ -243,9 +243,8 @@ async def test_rounds_leave_memory_threads_and_files_where_they_were(processes):
         before = [measure(process) for process in watched]
         await rounds(300)
         after = [measure(process) for process in watched]
-        pool = (
-            os.cpu_count() or 1
-        ) + 4  # asyncio's threads for short work; there are so many once all were needed
+        # asyncio's threads for short work; there are so many once all were needed
+        pool = (os.cpu_count() or 1) + 4
         for (memory, threads, files), (memory_after, threads_after, files_after) in zip(
             before, after, strict=True
         ):

@@ -180,7 +180,7 @@ def test_server_in_a_child_of_a_process_that_has_computed():
     """
     program = subprocess.run(
         [sys.executable, "-u", "-W", "ignore", "-c", PROGRAM],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=4 * DEADLINE,

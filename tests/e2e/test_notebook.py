@@ -31,7 +31,10 @@ FASTER_ANSWERS = {
     "in (1, 3, 10, 30):": "in (1, 3, 6):",
     "LOCAL_BATCHES = 60": "LOCAL_BATCHES = 6",
 }
-INTERRUPT = "    if curr_round == 2: asyncio.get_running_loop().call_later(0.1, signal.raise_signal, signal.SIGINT)\n"
+INTERRUPT = (
+    "    if curr_round == 2: "
+    "asyncio.get_running_loop().call_later(0.1, signal.raise_signal, signal.SIGINT)\n"
+)
 
 
 @pytest.fixture(scope="module")

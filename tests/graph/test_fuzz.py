@@ -38,11 +38,12 @@ MEMORY = 8 * 2**30
 elements is refused."""
 
 UNGUARDED_NAMES = """
-native_batch_norm _weight_norm ctc_loss _pack_padded_sequence _pad_packed_sequence lstm gru rnn_tanh rnn_relu
-grid_sampler grid_sampler_2d grid_sampler_3d embedding_bag embedding_renorm_ _upsample_bicubic2d_aa
-_upsample_bilinear2d_aa _upsample_lanczos2d_aa __interpolate __upsample pdist div divide floor_divide remainder fmod
-unsafe_chunk unsafe_split unsafe_split_with_sizes _native_multi_head_attention _transformer_encoder_layer_fwd
-_nested_tensor_from_mask _nested_tensor_from_mask_left_aligned to_padded_tensor binomial random random_ matrix_power
+native_batch_norm _weight_norm ctc_loss _pack_padded_sequence _pad_packed_sequence lstm gru rnn_tanh
+rnn_relu grid_sampler grid_sampler_2d grid_sampler_3d embedding_bag embedding_renorm_
+_upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa __interpolate __upsample pdist
+div divide floor_divide remainder fmod unsafe_chunk unsafe_split unsafe_split_with_sizes
+_native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask
+_nested_tensor_from_mask_left_aligned to_padded_tensor binomial random random_ matrix_power
 linalg_matrix_power combinations cartesian_prod
 """
 UNGUARDED = frozenset(f"aten::{name}" for name in UNGUARDED_NAMES.split())
@@ -213,9 +214,8 @@ class Maker:
         return nodes, visible
 
     def fields(self):
-        nodes, visible = self.block(
-            [0], 0, self.rng.choice((1, 1, 2, 3, 8))
-        )  # most nodes fail, and then it ends
+        # most nodes fail, and then it ends
+        nodes, visible = self.block([0], 0, self.rng.choice((1, 1, 2, 3, 8)))
         return {
             "arguments": [["x"]],
             "state": [],

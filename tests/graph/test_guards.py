@@ -535,9 +535,7 @@ def test_usual_models_need_no_measuring_which_takes_seconds_to_load(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_transformer_traced_in_its_fast_path_runs_and_one_with_nested_tensors_is_told_how_to_do_without() -> (
-    None
-):
+def test_a_transformer_in_its_fast_path_runs_and_nested_tensors_are_refused_with_advice() -> None:
     encoder = nn.TransformerEncoder(
         nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1
     ).eval()

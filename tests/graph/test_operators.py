@@ -8,11 +8,12 @@ from syft.graph.scalars import SCALARS
 from tests.graph.arriving import calls, of_inputs
 
 NEVER = """
-aten::save aten::from_file aten::load prim::rpc_async prim::fork aten::wait aten::resize_ aten::set_ aten::data
-aten::as_strided aten::record_stream aten::manual_seed aten::set_grad_enabled prim::PythonOp prim::CallMethod
-prim::CreateObject prim::Enter cuda::stream c10d::allreduce profiler::_record_function_enter aten::_foreach_add_
-aten::empty_strided aten::empty_permuted aten::_cast_Byte aten::sparse_coo_tensor aten::quantize_per_tensor
-aten::set_data aten::requires_grad_ aten::ljust aten::rand.out
+aten::save aten::from_file aten::load prim::rpc_async prim::fork aten::wait aten::resize_ aten::set_
+aten::data aten::as_strided aten::record_stream aten::manual_seed aten::set_grad_enabled
+prim::PythonOp prim::CallMethod prim::CreateObject prim::Enter cuda::stream c10d::allreduce
+profiler::_record_function_enter aten::_foreach_add_ aten::empty_strided aten::empty_permuted
+aten::_cast_Byte aten::sparse_coo_tensor aten::quantize_per_tensor aten::set_data
+aten::requires_grad_ aten::ljust aten::rand.out
 """
 
 

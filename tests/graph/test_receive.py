@@ -52,9 +52,8 @@ def test_other_constants_are_another_model():
     digest = convert(one).digest
     with pytest.raises(NotPermitted):
         receiver.graph(extra.structure, [], [*extra.constants, torch.ones(1)])
-    with pytest.raises(
-        MalformedMessage, match="2 constants"
-    ):  # bytes that nothing names tell nothing
+    # bytes that nothing names tell nothing
+    with pytest.raises(MalformedMessage, match="2 constants"):
         Receiver().graph(extra.structure, [], [*extra.constants, torch.ones(0)])
     assert digest == convert(one).digest
 

@@ -13,9 +13,9 @@ from syft.objects import PointerTensor, registry
 class TorchHook:
     """Adds PySyft 0.2's names to torch. Existing functions and methods of torch stay as they are.
 
-    Added are `torch.native_<name>` for the functions of torch, torch.nn.functional and torch.Tensor (the same
-    functions; PySyft kept torch's originals under these names), and on tensors `send`, `tag` and `describe`.
-    Making a second hook does no harm.
+    Added are `torch.native_<name>` for the functions of torch, torch.nn.functional and torch.Tensor
+    (the same functions; PySyft kept torch's originals under these names), and on tensors `send`,
+    `tag` and `describe`. Making a second hook does no harm.
 
     Source: PySyft 0.2.4, `syft.TorchHook`.
 
@@ -64,9 +64,7 @@ def _add_native_names() -> None:
 
 
 def _masked_select(input: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-    """Return torch.masked_select; masks of uint8 work too, as they did in the torch of PySyft
-    0.2.
-    """
+    """Return torch.masked_select; masks of uint8 work too, as in the torch of PySyft 0.2."""
     return torch.masked_select(input, mask.bool() if mask.dtype == torch.uint8 else mask, **kwargs)
 
 

@@ -90,8 +90,9 @@ class BaseDataset(Dataset):
 
 
 class Batches(Dataset):
-    """A dataset that hands out samples in whole batches, to a DataLoader with
-    `collate_fn=Batches.collate`.
+    """A dataset that hands out samples in whole batches.
+
+    It is for a DataLoader with `collate_fn=Batches.collate`.
 
     Args:
         dataset: where the samples come from: any map-style dataset. Its attributes are this one's
@@ -153,8 +154,10 @@ def _whole_batch(dataset: BaseDataset, indices: list[int]) -> tuple[torch.Tensor
 
 
 def _batched(transform: Any, data: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Return what does to a batch of images what torchvision's ToTensor (and Normalize) do to each;
-    None if unknown.
+    """Return a function that transforms a whole batch of images at once.
+
+    It does to the batch what torchvision's ToTensor (and Normalize) do to each image. None if the
+    transform is another one.
 
     Image by image, these two cost a third as much as training on the image.
     """

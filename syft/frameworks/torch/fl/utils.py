@@ -24,19 +24,20 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
     are averaged like parameters.
 
     Args:
-        models: worker id -> model, or a list of models; same parameter names and shapes. Plain, traced or scripted,
-            on any device. Not modified.
-        weights: worker id -> number of training samples, or a list in the order of `models`; each >= 0, their sum
-            > 0. None: every worker counts the same.
+        models: worker id -> model, or a list of models; same parameter names and shapes. Plain,
+            traced or scripted, on any device. Not modified.
+        weights: worker id -> number of training samples, or a list in the order of `models`; each
+            >= 0, their sum > 0. None: every worker counts the same.
 
     Returns:
-        A copy of the first model on the CPU; each floating-point parameter and buffer p is sum_k
-        w_k p_k / sum_k w_k (summed in double precision), of the same shape and dtype. Integer
+        A copy of the first model on the CPU; each floating-point parameter and buffer p is
+        sum_k w_k p_k / sum_k w_k (summed in double precision), of the same shape and dtype. Integer
         buffers are those of the first model.
 
     Raises:
         EmptyRoundError: `models` is empty.
-        ModelMismatchError: a parameter is missing from one model, or has another shape or dtype there.
+        ModelMismatchError: a parameter is missing from one model, or has another shape or dtype
+            there.
         ValueError: `weights` are not one number >= 0 for each model, or are all 0.
     """
     named = _by_id(models)
@@ -127,8 +128,9 @@ def accuracy(pred_softmax: torch.Tensor, target: torch.Tensor) -> float:
 
 
 def create_gaussian_mixture_toy_data(nr_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a balanced two-class toy dataset: points around (-5, -5) and around (5, 5), with
-    deviation 1.
+    """Return a balanced two-class toy dataset.
+
+    Its points lie around (-5, -5) and around (5, 5), with deviation 1.
 
     Args:
         nr_samples: number of samples; rounded down to an even number.
