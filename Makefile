@@ -12,7 +12,7 @@ STAMP := $(ENV)/.installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook certificates test test-fast coverage check bench
+.PHONY: help install demo notebook certificates test test-fast coverage fuzz check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ test-fast: $(STAMP) ## run the tests that start no process of their own
 
 coverage: $(STAMP) ## run all tests and show which lines and branches of syft/ none of them reaches
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+fuzz: $(STAMP) ## run 50,000 structures, replies and requests that nobody wrote (minutes)
+	@FUZZ_CASES=50000 $(BIN)/python -m pytest tests/graph/test_fuzz.py
 
 check: $(STAMP) ## check style and types
 	@echo "== ruff check"

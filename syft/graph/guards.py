@@ -663,6 +663,12 @@ def _matrix_power(n: int, **_: Any) -> None:
     _need(abs(n) <= 2**20, "n", n, f"{-(2**20)} to {2**20}")
 
 
+def _to(copy: bool = False, dtype: int | None = None, **others: Any) -> None:
+    # TorchScript's own overloads, those without a memory format, copy to a dtype that nobody set.
+    whole = dtype is not None or "memory_format" in others or "other" in others
+    _need(not copy or whole, "copy", copy, "False, where no dtype is given")
+
+
 def _combinations(r: int, **_: Any) -> None:
     _need(r <= 4, "r", r, "at most 4")
 
@@ -713,6 +719,7 @@ GUARDS: dict[str, Guard] = {
     "pdist": _pdist,
     **dict.fromkeys(("matrix_power", "linalg_matrix_power"), _matrix_power),
     "combinations": _combinations,
+    "to": _to,
     "random_": _random,
     "binomial": _binomial,
 }  # fmt: skip

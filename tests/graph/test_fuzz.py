@@ -37,19 +37,6 @@ MEMORY = 8 * 2**30
 """Bytes of addresses that the child may use, torch's libraries among them; a tensor of 10**12
 elements is refused."""
 
-UNGUARDED_NAMES = """
-native_batch_norm _weight_norm ctc_loss _pack_padded_sequence _pad_packed_sequence lstm gru rnn_tanh
-rnn_relu grid_sampler grid_sampler_2d grid_sampler_3d embedding_bag embedding_renorm_
-_upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa __interpolate __upsample pdist
-div divide floor_divide remainder fmod unsafe_chunk unsafe_split unsafe_split_with_sizes
-_native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask
-_nested_tensor_from_mask_left_aligned to_padded_tensor binomial random random_ matrix_power
-linalg_matrix_power combinations cartesian_prod
-"""
-UNGUARDED = frozenset(f"aten::{name}" for name in UNGUARDED_NAMES.split())
-"""Operators whose kernels trust their arguments; they have guards of their own, and tests of
-these."""
-
 
 def overloads():
     """Return the names of the operators that structures are made of."""
@@ -61,7 +48,7 @@ def overloads():
             if base.startswith("aten::") and not base.endswith("__")
             else base
         )
-        if plain in ALLOWED and not {plain, base} & UNGUARDED:
+        if plain in ALLOWED:
             name = f"{base}.{schema.overload_name}" if schema.overload_name else base
             if resolve(name) is not None and "Enum" not in str(schema):
                 names.append((name, schema))
@@ -259,8 +246,8 @@ def real_models():
             torch.jit.trace(model, x)
             for model, x in ((Net(), torch.randn(2, 1, 10, 10)), (Tied(), blobs().data))
         ]
-    recurrent = [] if "aten::lstm" in UNGUARDED else [torch.jit.script(Recurrent(nn.LSTM))]
-    return [*map(parts_of, (*traces, *recurrent, torch.jit.script(Control()), nll))]
+    scripts = [torch.jit.script(Recurrent(nn.LSTM)), torch.jit.script(Control())]
+    return [*map(parts_of, (*traces, *scripts, nll))]
 
 
 def run_case(rng, models):
@@ -292,14 +279,12 @@ def run_case(rng, models):
         model = GraphModule(
             read, [each.clone() for each in state], [each.clone() for each in constants]
         )
-        guarded = any(name.partition(".")[0] in UNGUARDED for name in fields["operators"])
-        if not guarded or state:
-            result = model.train(rng.random() < 0.5)(*inputs)
-            if rng.random() < 0.3 and isinstance(result, torch.Tensor) and result.requires_grad:
-                result.sum().backward()
-            if not model.training:
-                with torch.inference_mode():
-                    for_inference(model)(*inputs)
+        result = model.train(rng.random() < 0.5)(*inputs)
+        if rng.random() < 0.3 and isinstance(result, torch.Tensor) and result.requires_grad:
+            result.sum().backward()
+        if not model.training:
+            with torch.inference_mode():
+                for_inference(model)(*inputs)
     except Exception as error:
         str(error)
     finally:

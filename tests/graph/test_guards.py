@@ -250,6 +250,8 @@ CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "matrix_power.": ((f(3, 3), 5), [(f(3, 3), LEAST)]),
     "linalg_matrix_power.": ((f(3, 3), 5), [(f(3, 3), LEAST)]),
     "combinations.": ((f(4), 3), [(f(4), 2**62)]),
+    "to.prim_dtype": ((f(3), 7, False, True), [(f(3), None, False, True)]),
+    "to.prim_other": ((f(3), False, False), [(f(3), False, True)]),
     "random_.from": ((f(3), 0, 9), [(f(3), 2**63 - 1, None)]),
     "binomial.": (
         (torch.full((3,), 9.0), torch.full((3,), 0.5)),
