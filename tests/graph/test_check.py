@@ -143,7 +143,7 @@ REFUSED = {
     "a constant of an unknown kind": (structure(constants=({"model": 1},)), "a constant is"),
     "a constant with lists too deep": (structure(constants=(nested(20),)), "more than 16 deep"),
     "a constant with lists much too deep": (
-        structure(constants=(nested(900),)),
+        structure(constants=(nested(400),)),
         "more than 16 deep|no msgpack",
     ),
     "a tensor in a list": (
