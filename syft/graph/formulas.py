@@ -266,6 +266,26 @@ def _largest(tensor: Tensor) -> int:
     return int(tensor.max()) if tensor.numel() else 0
 
 
+def _encoded(tensor: Tensor, heads: int, hidden: int) -> Size:
+    """Return what an attention layer, and a feed-forward one of `hidden` units, make and do."""
+    batch, steps, width = tensor.shape
+    made = batch * steps * (5 * width + hidden) + 2 * batch * heads * steps * steps
+    work = batch * steps * (4 * width * width + 2 * width * hidden + 2 * steps * width)
+    return made * itemsize(tensor), work
+
+
+def _encoder_layer(src: Tensor, num_heads: int, ffn_weight_1: Tensor, **_: Any) -> Size:
+    return _encoded(src, num_heads, ffn_weight_1.shape[0])
+
+
+def _self_attention(query: Tensor, num_head: int, **_: Any) -> Size:
+    return _encoded(query, num_head, 0)
+
+
+def _combinations(self: Tensor, r: int, **_: Any) -> int:
+    return int((r + 1) * self.numel() ** r * ITEM)
+
+
 def _nonzero(self: Tensor) -> int:
     return self.numel() * max(1, self.dim()) * ITEM
 
@@ -330,6 +350,9 @@ BY_SHAPE: dict[str, Formula] = {
     **dict.fromkeys(("matmul", "mm", "bmm", "linalg_matmul"), _matmul),
     **{f"{name}{twin}": _added for name in ("addmm", "baddbmm", "addbmm") for twin in ("", "_")},
     "scaled_dot_product_attention": _attention,
+    "_transformer_encoder_layer_fwd": _encoder_layer,
+    "_native_multi_head_attention": _self_attention,
+    "combinations": _combinations,
     **{f"conv{d}d": _convolution for d in (1, 2, 3)},
     **{f"conv_transpose{d}d": _transposed for d in (1, 2, 3)},
     **dict.fromkeys(("_convolution", "_convolution_mode", "convolution"), _convolution),
