@@ -1,7 +1,9 @@
 """Runs the coordinator: trains one model on Alice, Bob and Charlie, and evaluates it on Testing.
 
-python start_websocket_servers.py      # in one terminal
-python run_websocket_client.py         # in another
+Run it after the workers:
+
+    python start_websocket_servers.py      # in one terminal
+    python run_websocket_client.py         # in another
 """
 
 from __future__ import annotations

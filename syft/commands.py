@@ -37,7 +37,7 @@ import numpy as np
 import torch
 
 from syft.exceptions import MalformedMessage
-from syft.wire.failures import shortly
+from syft.wire.failures import abbreviated
 
 MAX_NAME = 256
 MAX_TAGS = 64
@@ -203,7 +203,7 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
     """
     expected = COMMANDS[command].arguments
     if not expected.keys() - COMMANDS[command].optional <= arguments.keys() <= expected.keys():
-        given = ", ".join(shortly(name) for name in arguments) or "none"
+        given = ", ".join(abbreviated(name) for name in arguments) or "none"
         raise MalformedMessage(
             f"command {command!r} has the arguments {given[:MAX_NAME]}; expected {sorted(expected)}"
         )
@@ -219,7 +219,7 @@ def _check(command: str, arguments: Mapping[str, Any], expected: Mapping[str, Ki
     for name, value in arguments.items():
         kind = expected.get(name)
         if kind is not None and not kind.holds(value):
-            observed = f"{shortly(value)} ({type(value).__name__})"
+            observed = f"{abbreviated(value)} ({type(value).__name__})"
             raise MalformedMessage(
                 f"command {command!r}: argument {name!r} is {observed}; expected {kind.text}"
             )

@@ -103,8 +103,8 @@ class Session:
     It outlives a connection that breaks or is closed for a while.
 
     Attributes:
-        name: the session's id, 128 random bits chosen by the coordinator. It is a secret: who knows
-            it is taken for the coordinator and reaches its objects.
+        name: the session's id, 128 random bits chosen by the coordinator. It is a secret:
+            whoever knows it can act as the coordinator.
         training: the coordinator's training state; no other coordinator sees or changes it.
         objects: the coordinator's objects; they go when the session ends. None: those of the worker
             itself, since coordinator and owner are one process.
@@ -209,9 +209,9 @@ running_call: ContextVar[RunningCall | None] = ContextVar("running_call", defaul
 
 @contextmanager
 def running(call: RunningCall) -> Iterator[None]:
-    """Have `running_call` tell this call while the context lasts.
+    """Set `running_call` to this call for the duration of the context.
 
-    Meanwhile, its budget bounds the models that run.
+    Its budget bounds every model that runs meanwhile.
     """
     token, bound = running_call.set(call), meter.set(call.budget)
     try:

@@ -18,7 +18,7 @@ import trustme
 import syft as sy
 from syft.exceptions import AccessDenied, ConnectionFailed, HandshakeFailed
 from syft.workers import websocket_access as access
-from tutorial import options as script_options
+from tutorial import options
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-thirty-two-characters"
@@ -402,7 +402,7 @@ class TestAddress:
         ],
     )
     def test_loopback(self, host, loopback):
-        assert access.is_loopback(host) is script_options.is_loopback(host) is loopback
+        assert access.is_loopback(host) is options.is_loopback(host) is loopback
 
     @pytest.mark.parametrize(
         "host, token, warned",
@@ -456,10 +456,10 @@ class TestScripts:
 
     def parse(self, monkeypatch, *arguments, client=False):
         parser = argparse.ArgumentParser()
-        (script_options.add_client_options if client else script_options.add_worker_options)(parser)
-        options = script_options.client_options if client else script_options.worker_options
+        (options.add_client_options if client else options.add_worker_options)(parser)
+        read = options.client_options if client else options.worker_options
         monkeypatch.setenv("SYFT_TOKEN", "")  # what is set by the code under test is undone
-        given = options(parser, parser.parse_args(arguments))
+        given = read(parser, parser.parse_args(arguments))
         return {name: value for name, value in given.items() if name not in ("policy", "limits")}
 
     def test_a_token_file_opens_the_door(self, monkeypatch, tmp_path):

@@ -99,7 +99,6 @@ VALID = {
     "cancel": {"request_id": 1},
     "call": {"name": "fit", "args": [], "kwargs": {}},
     "train_config": {"fields": FIELDS},
-    "learn": {"key": "", "archive": b""},
 }
 
 

@@ -16,7 +16,7 @@ from syft.exceptions import ConnectionFailed, LimitExceeded, NotPermitted, SyftE
 from syft.workers import websocket_server
 from syft.workers.compute import ComputeThread
 from tests.models import blobs, classifier, make_config
-from tutorial import options as script_options
+from tutorial import options
 
 DEADLINE = 30
 
@@ -77,8 +77,8 @@ class TestLimits:
     def test_are_frozen_and_bounded(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
             Limits().connections = 3  # type: ignore[misc]
-        for name in ("connections", "call_seconds"):
-            with pytest.raises(ValueError, match=name):
+        for name, expected in (("connections", "at least 1"), ("call_seconds", "a number above 0")):
+            with pytest.raises(ValueError, match=rf"^Limits: {name} is 0; expected {expected}\.$"):
                 Limits(**{name: 0})
 
     def test_connections(self, serve, connect):
@@ -441,9 +441,9 @@ class TestPolicy:
 
     def test_the_scripts_options_bound_samples_and_batches(self):
         parser = argparse.ArgumentParser()
-        script_options.add_worker_options(parser)
+        options.add_worker_options(parser)
         args = parser.parse_args(["--max_samples", "500", "--max_batch_size", "64"])
-        policy = Policy(**script_options.worker_options(parser, args)["policy"])
+        policy = Policy(**options.worker_options(parser, args)["policy"])
         assert (policy.max_samples, policy.max_batch_size, policy.max_samples_per_call) == (
             500,
             64,

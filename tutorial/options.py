@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 TOKEN_VARIABLE = "SYFT_TOKEN"
 CONNECT_TIMEOUT_VARIABLE = "SYFT_CONNECT_TIMEOUT"
 CONNECT_TIMEOUT = "10"
-"""Seconds, as text: like what the variable holds, argparse checks it.
+"""Default seconds, as text: argparse then checks it like the variable's value.
 
-Both are as in the package.
+The same as CONNECT_TIMEOUT in syft/workers/websocket_client.py.
 """
 
 

@@ -1,10 +1,8 @@
 """What the launcher's fork server imports before it forks the workers.
 
-The garbage collector need not look at what is imported: neither meanwhile, nor in the workers,
-where it would copy the memory that they share.
-
-Killed with the launcher, the fork server does not go on importing for nobody. (Only on Linux; else
-it ends after that.)
+The garbage collector is off during the imports, and what they create is frozen, so that collections
+in the workers do not copy shared memory. On Linux the fork server is killed when the launcher ends;
+elsewhere it finishes its imports first.
 """
 
 import atexit

@@ -5,8 +5,8 @@
     who       address, session (first 8 hexadecimal digits of its name's SHA-256), and how the
               coordinator showed who it is: token (such digits too), certificate (its subject)
     call      the request, with its plain arguments
-    model     digest of the model: structure (SHA-256 of its graph) and values (SHA-256 of its
-              parameters, as sent)
+    model     digest of the model: structure (SHA-256 of its graph and constants; of the file for a
+              TorchScript archive) and values (SHA-256 of its parameters, as sent)
     samples   how many samples it read; null where nobody counts them
     outcome   "started", "done", or the error's name
     seconds   how long it took
@@ -34,7 +34,7 @@ from torch import nn
 
 from syft.graph import GraphModule
 
-MAX_LINE_BYTES = 8192
+MAX_LINE_BYTES = 8192  # follows from _MAX_TEXT; a test checks it
 _MAX_TEXT = 1500  # of a text in a line, as JSON; a coordinator chooses no more than four of them
 
 
@@ -85,7 +85,7 @@ def _cut(value: Any) -> Any:
 
 
 def fingerprint(secret: str) -> str:
-    """Return what tells tokens, and sessions, apart without giving them away."""
+    """Return 8 hexadecimal digits that identify a token or session without revealing it."""
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 

@@ -18,13 +18,13 @@ from syft.objects import ObjectWrapper
 
 @dataclass(frozen=True)
 class Limits:
-    """Upper bounds of what a worker grants.
+    """How much of a worker coordinators may use.
 
-    Passing one is a LimitExceeded to the coordinator that passed it.
+    A coordinator that exceeds a limit gets a LimitExceeded.
 
-    The bound on one message is the worker's `max_message_bytes`. What is not bounded here is the
-    memory that a model uses while it runs: give the worker's process a limit of its own (a
-    container, `ulimit -v`).
+    The bound on one message is the worker's `max_message_bytes`. `call_bytes` does not count
+    gradients or messages in flight, so give the worker's process a memory limit of its own as well
+    (a container, `ulimit -v`).
 
     Attributes:
         connections: open connections, of all coordinators.
@@ -39,9 +39,9 @@ class Limits:
         call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends
             before its next batch, or before the next operator of its model.
         call_bytes: bytes of all results together that a model makes in one forward pass.
-        stuck_calls: calls that ran on for STUCK_SECONDS beyond that, inside one batch. They cannot
-            be ended; after so many of them, the worker takes no further calls until it is started
-            again.
+        stuck_calls: calls that ran on for STUCK_SECONDS beyond `call_seconds`, inside one operator
+            or a method of the owner's own. They cannot be ended; after this many, the worker takes
+            no further calls until it is restarted.
 
     Raises:
         ValueError: a limit is below 1, or handshake_seconds or call_seconds are not above 0.
@@ -63,9 +63,8 @@ class Limits:
         for limit in fields(self):
             value, seconds = getattr(self, limit.name), limit.name.endswith("_seconds")
             if not (value > 0 if seconds else value >= 1):
-                raise ValueError(
-                    f"Limits cannot be made: {limit.name} is {value!r}; expected more."
-                )
+                expected = "a number above 0" if seconds else "at least 1"
+                raise ValueError(f"Limits: {limit.name} is {value!r}; expected {expected}.")
 
 
 STUCK_SECONDS = 5.0

@@ -23,8 +23,8 @@ class Policy:
     Attributes:
         datasets: keys of the datasets that calls may name, as their argument `dataset_key`.
         calls: names of the methods that may be called.
-        models: digests of the models and loss functions that may be sent. The digest is that of the
-            structure, not of the parameters; the audit log tells it, and
+        models: digests of the models and loss functions that may be sent. The digest covers the
+            structure and its constants, not the parameters; the audit log records it, and
             `syft.graph.convert(model).digest` computes it.
         max_steps_per_fit: training steps (batches) of one fit.
         max_fits: fits in all, from the worker's start on.
@@ -50,9 +50,7 @@ class Policy:
         for name in ("datasets", "calls", "models"):
             value = getattr(self, name)
             if isinstance(value, str):
-                raise ValueError(
-                    f"Policy cannot be made: {name} is {value!r}; expected several names, or None."
-                )
+                raise ValueError(f"Policy: {name} is {value!r}; expected several names, or None.")
             object.__setattr__(self, name, None if value is None else frozenset(value))
 
 

@@ -70,7 +70,10 @@ A `fit` that ignores its cancellation does not hold up the round.
 """
 _NOT_AWAITED = "not waited for, because too many others had failed"
 _TORCHSCRIPT_FAILED = "The following operation failed in the TorchScript interpreter."
-"""How the text of an error in a traced or scripted model begins; its reason comes last."""
+"""How the text of an error begins in a model that runs in TorchScript (allow_torchscript).
+
+Its reason comes last.
+"""
 _LONGEST_LINE = 1000
 """Characters of a worker's failure that are shown."""
 _NAMED_ERROR = re.compile(r"[\w.]*(Error|Exception): ")

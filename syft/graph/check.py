@@ -213,7 +213,7 @@ class _Reader:
         if default is not None and (
             type(default) is not int or not -len(self._constants) <= default < 0
         ):
-            _refuse(f"the default of argument {_told(described[0])} is no constant")
+            _refuse(f"the default of argument {_shown(described[0])} is no constant")
         return described[0][:_MAX_NAME], default
 
     def _place(self, described: Any) -> Place:
@@ -222,7 +222,7 @@ class _Reader:
         name, kind, requires_grad, dtype, shape = described
         self._name(name)
         if kind not in (PARAMETER, BUFFER) or type(requires_grad) is not bool:
-            _refuse(f"{name!r} is of kind {_told(kind)}, requires_grad {_told(requires_grad)}")
+            _refuse(f"{name!r} is of kind {_shown(kind)}, requires_grad {_shown(requires_grad)}")
         return Place(name, kind == PARAMETER, requires_grad, _dtype(dtype), _shape(shape))
 
     def _name(self, name: Any) -> None:
@@ -232,7 +232,7 @@ class _Reader:
             or not _NAME.fullmatch(name)
             or name.count(".") > MAX_DEPTH
         ):
-            _refuse(f"{_told(name)} is no name of a parameter or buffer")
+            _refuse(f"{_shown(name)} is no name of a parameter or buffer")
 
     def _constant(self, value: Any, depth: int = 0) -> Any:
         if type(value) is str and len(value) > MAX_TEXT:
@@ -268,11 +268,11 @@ class _Reader:
                 and type(content[0]) is int
             ):
                 return TensorConstant(content[0], _dtype(content[1]), _shape(content[2]))
-        _refuse(f"a constant is {_told(value)}")
+        _refuse(f"a constant is {_shown(value)}")
 
     def _operator(self, name: Any) -> Operator:
         if type(name) is not str or len(name) > _MAX_NAME or not _OPERATOR.fullmatch(name):
-            _refuse(f"{_told(name)} is no name of an operator")
+            _refuse(f"{_shown(name)} is no name of an operator")
         base = name.partition(".")[0]
         if not is_allowed(base, self._allow_operators):
             raise OperatorNotAllowed(base, "its graph", ADVICE.get(base, ""))
@@ -361,7 +361,7 @@ class _Reader:
             or not 0 <= number < len(self._defined)
             or not self._defined[number]
         ):
-            _refuse(f"value {_told(number)} is used before it is defined")
+            _refuse(f"value {_shown(number)} is used before it is defined")
         return number
 
     def _define(self, count: int) -> list[int]:
@@ -392,13 +392,13 @@ _CONTROL = {
 
 def _index(number: Any, size: int, what: str) -> int:
     if type(number) is not int or not 0 <= number < size:
-        _refuse(f"{what} is {_told(number)}; expected 0 to {size - 1}")
+        _refuse(f"{what} is {_shown(number)}; expected 0 to {size - 1}")
     return number
 
 
 def _dtype(name: Any) -> torch.dtype:
     if type(name) is not str or name not in DTYPES:
-        _refuse(f"{_told(name)} is no dtype that a model may have")
+        _refuse(f"{_shown(name)} is no dtype that a model may have")
     return DTYPES[name]
 
 
@@ -406,7 +406,7 @@ def _shape(sizes: Any) -> tuple[int, ...]:
     if type(sizes) is not list or len(sizes) > MAX_DIMENSIONS:
         _refuse(f"a shape is no list of at most {MAX_DIMENSIONS} sizes")
     if not all(type(size) is int and size >= 0 for size in sizes):
-        _refuse(f"a shape is {_told(sizes)}")
+        _refuse(f"a shape is {_shown(sizes)}")
     return tuple(sizes)
 
 
@@ -414,10 +414,10 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError:
-        _refuse(f"{_told(name)} is no device")
+        _refuse(f"{_shown(name)} is no device")
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     """Return what is wrong with a value as text.
 
     repr() of lists deep inside one another would fail.

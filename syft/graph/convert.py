@@ -100,21 +100,12 @@ With each structure: the types that its key tells by their id().
 """
 
 
-def _named_tensors(module: nn.Module | None) -> dict[str, torch.Tensor]:
-    if module is None:
-        return {}
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
-
-
 def unique_tensors(module: nn.Module | None) -> dict[str, torch.Tensor]:
     """Return the parameters and buffers by name, each tensor once, under its first name."""
     seen: dict[int, str] = {}
     return {
         name: tensor
-        for name, tensor in _named_tensors(module).items()
+        for name, tensor in script.named_tensors(module).items()
         if seen.setdefault(id(tensor), name) == name
     }
 
@@ -125,7 +116,7 @@ class _Converter:
     def __init__(self, scripted: Any, module: Any) -> None:
         self._what = script.describe(scripted)
         self._module = module
-        self._tensors_of_module = _named_tensors(module)
+        self._tensors_of_module = script.named_tensors(module)
         self._state = list(unique_tensors(module))
         self._indices = {
             id(self._tensors_of_module[name]): index for index, name in enumerate(self._state)

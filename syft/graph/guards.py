@@ -1,6 +1,6 @@
 """Checks of arguments before an operator runs.
 
-They check what torch's own kernels trust, and must not be trusted with.
+They are for operators whose torch kernels assume valid arguments.
 
 Some kernels read or write beyond their tensors, divide by zero or never end if their arguments do
 not fit together. No user's call does that, and so torch does not check it; a stranger's graph may.

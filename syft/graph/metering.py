@@ -1,6 +1,6 @@
-"""How much a running model uses, told to whoever bounds it.
+"""Measures what a running model uses.
 
-It is told after every operator, and after every turn of a loop.
+Reports it after every operator and every turn of a loop to the meter that bounds it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""What this package still asks of TorchScript.
-
-That is the graph of a model that a user has traced or scripted.
+"""TorchScript: the graph of a model that a user has traced or scripted.
 
 torch warns that `torch.jit` is deprecated. Users of the tutorial cannot act on that, so the warning
-is silenced here, once. Nothing of TorchScript crosses the wire, so only this module and `convert`
-depend on it.
+is silenced here, once. By default nothing of TorchScript crosses the wire; with allow_torchscript,
+wire/messages.py saves an archive and receive.py loads it.
 """
 
 from __future__ import annotations
@@ -98,6 +96,16 @@ def loss_of(loss_fn: Callable[..., Any]) -> Callable[[torch.Tensor, torch.Tensor
     return loss_fn
 
 
+def named_tensors(module: nn.Module | None) -> dict[str, torch.Tensor]:
+    """Return the parameters and buffers by name, each under all of its names."""
+    if module is None:
+        return {}
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
 def structure_key(script: Any) -> tuple[tuple[Any, ...] | None, list[Any]]:
     """Return what the graph of a traced or scripted model depends on, to be compared.
 
@@ -108,10 +116,7 @@ def structure_key(script: Any) -> tuple[tuple[Any, ...] | None, list[Any]]:
     returned too, with the key.
     """
     types: list[Any] = []
-    tensors = {
-        **dict(script.named_parameters(remove_duplicate=False)),
-        **dict(script.named_buffers(remove_duplicate=False)),
-    }
+    tensors = named_tensors(script)
     places: dict[int, int] = {}  # tells which of them are the same tensor
     key: list[Any] = [
         (

@@ -331,7 +331,7 @@ _WORK: dict[str, Callable[..., int]] = {
     **dict.fromkeys(("mm", "bmm"), _product_work),
     **dict.fromkeys(
         ("addmm", "addmm_", "baddbmm", "baddbmm_", "addbmm", "addbmm_"),
-        lambda out, c, a, b, *_: a.numel() * b.shape[-1],
+        _added_product_work,
     ),
     **dict.fromkeys(("convolution", "_convolution"), _convolution_work),
     "conv_tbc": lambda out, image, weight, *_: out.numel() * weight.shape[0] * weight.shape[1],

@@ -79,8 +79,8 @@ def describe_call(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
 
     Long parts are shortened.
     """
-    shown = [shortly(value) for value in args] + [
-        f"{_name(key)}={shortly(value)}" for key, value in kwargs.items()
+    shown = [abbreviated(value) for value in args] + [
+        f"{_name(key)}={abbreviated(value)}" for key, value in kwargs.items()
     ]
     text = f"{_name(name)}({', '.join(shown)})"
     return text if len(text) <= _MAX_CALL else text[: _MAX_CALL - 4] + "...)"
@@ -89,11 +89,13 @@ def describe_call(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
 def _name(name: Any) -> str:
     """Return a name as it is, if it looks like one; else as text that is fit for a line."""
     return (
-        name if isinstance(name, str) and name.isidentifier() and len(name) <= 60 else shortly(name)
+        name
+        if isinstance(name, str) and name.isidentifier() and len(name) <= 60
+        else abbreviated(name)
     )
 
 
-def shortly(value: Any) -> str:
+def abbreviated(value: Any) -> str:
     """Return a value as text of at most 60 characters; tensors and arrays by their shapes."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
         shape = f"{tuple(value.shape)}" if value.ndim <= 8 else f"of {value.ndim} dimensions"

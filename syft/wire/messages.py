@@ -157,6 +157,7 @@ def decode(frame: bytes, receiver: Receiver | None = None) -> Message:
         receiver: makes models of what arrives. None: a message with a model is refused.
 
     Raises:
+        NotPermitted: the owner does not allow a model or function in it.
         OperatorNotAllowed: a model or function in it uses an operator that is not allowed.
         MalformedMessage: it does not follow the layout at the top of this module; the reason names
             the place.

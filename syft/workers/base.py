@@ -252,8 +252,9 @@ class BaseWorker(ObjectStorage, ABC):
         """Call a method of the worker, and return its result.
 
         Offered are fit, evaluate, list_objects, objects_count, clear_objects and the public methods
-        that a subclass of the server worker defines; these run one at a time, in a thread of their
-        own.
+        that a subclass of this package's workers defines. On a server, fit, evaluate and the
+        subclass's methods run one at a time in the compute thread; the other three are answered at
+        once.
 
         Args:
             name: name of the method.

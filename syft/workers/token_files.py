@@ -44,7 +44,9 @@ Address = tuple[str, int]
 
 @contextlib.contextmanager
 def published(token: str, addresses: Iterable[Address]) -> Iterator[None]:
-    """Have the user's programs find a token under these addresses while the context lasts.
+    """Store the token where the user's programs find it, and remove it when the context ends.
+
+    They find it under each of the addresses.
 
     Raises:
         OSError: the files cannot be written where nobody else reads them.

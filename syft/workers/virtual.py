@@ -33,7 +33,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
     Source: PySyft 0.2.4, `syft.workers.virtual.VirtualWorker`.
 
     Args:
-        hook: as for BaseWorker, like the five that follow.
+        hook: the TorchHook; accepted for PySyft 0.2 programs, nothing depends on it.
         id: the worker's id.
         data: tensors to store at once.
         is_client_worker: accepted and kept as an attribute.

@@ -72,9 +72,10 @@ _QUOTED = 100
 
 
 class Gate:
-    """Lets in who is no web page, knows the token and has a certificate.
+    """Decides which connections are admitted.
 
-    `websockets` calls it for each handshake.
+    Admits a connection if it is not from a web page, has the token and, where one is required, a
+    client certificate. `websockets` calls it for each handshake.
 
     Args:
         guard: knows the worker, how many connections it grants, and writes down who is sent away.
@@ -200,7 +201,7 @@ def refuse(connection: ServerConnection, status: HTTPStatus, error: SyftError) -
 
 def refusal(worker: str, url: str, error: Exception) -> SyftError:
     """Return what a failed opening handshake means to the user of a proxy."""
-    told = _told(error.response) if isinstance(error, InvalidStatus) else None
+    told = _error_in(error.response) if isinstance(error, InvalidStatus) else None
     if isinstance(told, AccessDenied):
         return AccessDenied(worker, url, told.cause, told.remedy)
     if told is not None:
@@ -305,7 +306,7 @@ def server_tls(
     return context
 
 
-def _told(response: Response) -> SyftError | None:
+def _error_in(response: Response) -> SyftError | None:
     """Return the error that a worker told in its answer to the opening handshake, if it is one."""
     try:
         body = json.loads(response.body or b"")

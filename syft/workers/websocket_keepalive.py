@@ -2,7 +2,7 @@
 
 It takes the place of the keepalive that websockets has. That one waits without limit while the
 buffers of the operating system are full, so a process that is stopped while a model is on its way
-to it would hang its peer for ever; and it takes a peer for dead whose pong has to wait behind a
+to it would hang its peer for ever; and it declares a peer dead when its pong is queued behind a
 model on a slow network.
 """
 

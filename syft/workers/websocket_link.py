@@ -5,8 +5,8 @@
     closed   opens the connection; other calls wait for  it opens; or the attempt fails, for all
              that attempt and share its failure          that wait, and the next call makes another
     open     sends its request; the reader hands over    the connection ends: every call that waits
-             the reply with the same id, in whatever     raises ConnectionLost. A call is given up
-             order replies come
+             the reply with the same id, in whatever     raises ConnectionLost; or a call is given
+             order replies come                          up: doubted
     doubted  the same; but `answer` (async_connect)      the connection ends; or the ping is
              sends a ping first, since the worker may    answered
              hang

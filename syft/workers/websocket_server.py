@@ -70,8 +70,8 @@ class WebsocketServerWorker(VirtualWorker):
     fit() and evaluate(), take and return tensors, arrays, models and plain values, and find the
     coordinator's model with `self.current_model()`.
 
-    Source: PySyft 0.2.4, `syft.workers.websocket_server.WebsocketServerWorker`; `max_message_bytes`
-    is new.
+    Source: PySyft 0.2.4, `syft.workers.websocket_server.WebsocketServerWorker`; the arguments
+    after `key_path` are new.
 
     Args:
         hook: the TorchHook.
@@ -102,13 +102,17 @@ class WebsocketServerWorker(VirtualWorker):
             coordinator is trusted.
         limits: how much coordinators may use; None: as class Limits says.
         policy: what they may ask for; None: everything that the worker offers.
-        audit_path: file to which lines are written for everything they ask (syft/access/audit.py);
-            None: no such file.
+        audit_path: file for the audit log (syft/access/audit.py); None: no audit log.
 
     Attributes:
         stuck_calls: once stopped: calls that ran beyond their time and cannot be ended (see
             Limits). Their threads still run, so the process should end by os._exit: Python's way
             out aborts under them.
+
+    Raises:
+        ValueError: only one of cert_path and key_path is given, or client_ca_path without them; or
+            the port, the token or an origin cannot be used.
+        OSError: the audit log cannot be opened.
     """
 
     def __init__(
@@ -324,7 +328,7 @@ class _Running:
 
     @contextlib.contextmanager
     def _published_token(self) -> Iterator[None]:
-        """Have the user's programs find the token while the context lasts.
+        """Store the token for the user's programs, and remove it when the context ends.
 
         Only a token that the worker made itself is published.
         """
