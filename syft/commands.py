@@ -8,7 +8,7 @@ What is not in this table is refused, before anything is done or stored.
                   args         list of values                          list_objects, objects_count,
                   kwargs       map of such names to values             clear_objects: any thread
     cancel        request_id   int                                     the event loop
-    delete        ids          list of ids                             the event loop
+    delete        ids          list of ids                             any thread
     get           id           id                                      any thread
     search        query        list of at most 64 ids or tags          any thread
     set           id           id                                      the event loop
@@ -43,6 +43,7 @@ MAX_NAME = 256
 MAX_TAGS = 64
 MAX_DESCRIPTION = 4096
 MAX_DIMENSIONS = 64
+MAX_SETTING = 1_000_000
 MAX_LEVELS = 100
 
 Place = Literal["loop", "thread", "compute"]
@@ -123,7 +124,9 @@ def _is_setting(value: Any) -> bool:
 
 
 def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, float)) or _is_id(value)
+    if type(value) is int:  # LBFGS makes a list of `history_size` items
+        return abs(value) <= MAX_SETTING
+    return value is None or isinstance(value, (bool, float)) or _is_name(value)
 
 
 def _optional(kind: Kind) -> Kind:
@@ -184,7 +187,7 @@ TRAIN_CONFIG: Mapping[str, Kind] = {
 COMMANDS: Mapping[str, Command] = {
     "call": Command({"name": NAME, "args": VALUES, "kwargs": NAMED_VALUES}, "compute"),
     "cancel": Command({"request_id": INT}, "loop"),
-    "delete": Command({"ids": IDS}, "loop"),
+    "delete": Command({"ids": IDS}, "thread"),
     "get": Command({"id": ID}, "thread"),
     "search": Command({"query": QUERY}, "thread"),
     "set": Command(

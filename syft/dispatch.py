@@ -254,7 +254,8 @@ class Dispatcher:
 
     def end_session(self, session: Session) -> None:
         """Forget a session, with its objects."""
-        self.sessions.pop(session.name, None)
+        if self.sessions.get(session.name) is session:
+            del self.sessions[session.name]
         self._within(session, self._clear, session)
 
     def callable_methods(self) -> list[str]:

@@ -44,6 +44,10 @@ class SessionObjects(ObjectStorage):
         self.id = worker
         self._offered = offered
 
+    def own_objects(self) -> dict[ObjectId, Any]:
+        """Return a copy of the mapping from id to object, without those that the owner offers."""
+        return super().current_objects()
+
     def get_obj(self, obj_id: ObjectId) -> Any:
         """Return the object with this id.
 

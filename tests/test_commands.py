@@ -164,7 +164,7 @@ ATTACKS = [
     {"id": torch.ones(1)},
     {"id": [1]},
     {"tags": 5},
-    {"tags": ["x" * 80_000_000]},
+    {"tags": ["x" * 8_000_000]},
     {"description": 5},
     {"obj": torch.ones(1).reshape([1] * 5000)},
 ]

@@ -6,7 +6,7 @@ import inspect
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -33,6 +33,7 @@ from syft.frameworks.torch.fl.dataset import Batches
 from syft.graph import for_inference, loss_of
 from syft.objects import ObjectId, ObjectStorage
 from syft.session import RunningCall, Session, SessionObjects, TrainingState, running_call
+from syft.wire.failures import abbreviated
 
 MAX_BINS = 10_000
 """The most bins of a histogram that evaluate() returns: as many classes as there may be."""
@@ -233,6 +234,10 @@ class FederatedClient(ObjectStorage):
                 column without `threshold` or with other targets than 0 and 1, outputs of several
                 columns with it, or outputs that are not one tensor.
         """
+        if threshold is not None and type(threshold) not in (int, float):
+            raise ValueError(
+                f"threshold is a {type(threshold).__name__}; expected a number, or None."
+            )
         if not return_histograms:
             nr_bins = 0
         elif not 1 <= nr_bins <= MAX_BINS:
@@ -396,10 +401,10 @@ class FederatedClient(ObjectStorage):
 
     def _model_and_loss(self, training: TrainingState, dataset_key: str) -> tuple[Any, Any]:
         config = self._config(training)
-        if not isinstance(dataset_key, Hashable) or dataset_key not in self.datasets:
-            raise DatasetNotFound(
-                self._name(), str(dataset_key)[:256], [str(key) for key in self.datasets]
-            )
+        if not isinstance(dataset_key, (str, int)) or dataset_key not in self.datasets:
+            named = isinstance(dataset_key, str)
+            shown = dataset_key[:256] if named else abbreviated(dataset_key)
+            raise DatasetNotFound(self._name(), shown, [str(key) for key in self.datasets])
         if len(self.datasets[dataset_key]) == 0:
             raise DatasetEmpty(self._name(), dataset_key)
         return self._wrapped(training, config._model_id), self._wrapped(
@@ -408,7 +413,13 @@ class FederatedClient(ObjectStorage):
 
     def _wrapped(self, training: TrainingState, obj_id: ObjectId | None) -> Any:
         """Return what is in the ObjectWrapper with this id; a config without a model sent None."""
-        wrapper = None if obj_id is None else training.kept.get(obj_id) or self.get_obj(obj_id)
+        store = self._store()
+        if obj_id is None or obj_id in training.kept:
+            wrapper = training.kept.get(obj_id) if obj_id is not None else None
+        elif store is not None:  # never what the owner offers, which training would change
+            wrapper = store.own_objects().get(obj_id)
+        else:
+            wrapper = self.get_obj(obj_id)
         if wrapper is None or wrapper.obj is None:
             raise ObjectNotFoundError(self._name(), obj_id)
         return wrapper.obj

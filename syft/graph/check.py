@@ -29,7 +29,7 @@ MAX_STRUCTURE_BYTES = 1024 * 1024
 """Bytes of a structure. That of DenseNet121 has 69,000."""
 MAX_VALUES = 4 * MAX_NODES
 MAX_DIMENSIONS = 64
-MAX_MODULES = 10_000
+MAX_MODULES = 2_000
 MAX_NESTING = 16
 """Levels of lists in a constant."""
 

@@ -22,7 +22,7 @@ from syft.exceptions import MalformedMessage
 from syft.graph.check import Block, Node, Place, Structure, TensorConstant
 from syft.graph.metering import Account, account
 from syft.graph.operators import Operator
-from syft.graph.scalars import CHANGES_LISTS, MAX_ITEMS
+from syft.graph.scalars import MAX_ITEMS
 
 _PER_BYTE, _PER_MODULE = 128, 3072
 """Bytes in memory of what a byte of a structure becomes, and of a module, measured."""
@@ -110,7 +110,10 @@ class GraphModule(nn.Module):
         """
         program = _program(self.graph_structure)
         values = self.graph_values(arguments, named, self.graph_tensors(), program)
-        run(program.steps, values, account(), self)
+        bound = account()
+        if bound is not None:
+            bound.check()  # here too: an optimizer may call a graph without operators for ever
+        run(program.steps, values, bound, self)
         return checked_result(values[program.result])
 
     def graph_values(
@@ -120,9 +123,7 @@ class GraphModule(nn.Module):
         values = [*self._graph_bound(arguments, named), *state, self.training]
         values += [None] * (program.count - len(values))
         constants = self._graph_constants
-        if program.changes_lists:
-            constants = list(map(_fresh, constants))
-        return values + constants
+        return values + list(map(_fresh, constants))
 
     @property
     def graph_bytes(self) -> int:
@@ -178,6 +179,8 @@ class GraphModule(nn.Module):
                 f"the model replaces {expected.name!r} by a {type(value).__name__}; only buffers "
                 "can change"
             )
+        if value.untyped_storage().nbytes() > value.nbytes:  # a part would keep the whole alive
+            value = value.clone()
         owner._buffers[leaf] = _as_described(expected, value)
 
     def _graph_register(self, name: str, tensor: torch.Tensor) -> tuple[nn.Module, str]:
@@ -247,7 +250,6 @@ class Program:
         self._prepare = prepare
         self.count = structure.count
         self.result = structure.body.results[0]
-        self.changes_lists = False
         self._fixed = len(structure.arguments) + len(structure.state) + 1
         self.steps, _ = self._block(structure.body, set())
 
@@ -269,7 +271,6 @@ class Program:
                 (each.inputs, steps_, each.results)
                 for each, (steps_, _) in zip(node.blocks, inner, strict=True)
             ]
-            self.changes_lists |= node.operator.name.partition(".")[0] in CHANGES_LISTS
             steps.append(step)
             later |= uses
             used |= uses
@@ -384,7 +385,9 @@ def _fresh(constant: Any) -> Any:
 
     So a graph that changes them changes its own.
     """
-    return list(map(_fresh, constant)) if type(constant) is list else constant
+    if type(constant) in (list, tuple):
+        return type(constant)(map(_fresh, constant))
+    return constant
 
 
 def _truth(value: Any) -> bool:

@@ -9,6 +9,7 @@ from syft.wire.messages import (
     Request,
     decode,
     encode,
+    has_blobs,
     peek_id,
     peek_version,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Request",
     "decode",
     "encode",
+    "has_blobs",
     "peek_id",
     "peek_version",
 ]

@@ -79,6 +79,7 @@ _HEADER = struct.Struct(">4sBBHQI")
 _LENGTH = struct.Struct(">Q")
 _MAX_ATTACHMENTS = 65_536
 _MAX_ENVELOPE = 1024 * 1024  # an empty list takes one byte here, and 64 in memory
+_MAX_TEXT = 16 * 1024 * 1024  # to decode a text holds all other threads
 _LONG = 4096  # bytes and texts of more bytes travel beside the envelope
 _MAX_NESTING = 32  # extension types inside one another; each level takes a piece of the C stack
 _TUPLE, _TENSOR, _ARRAY, _MODEL, _DEVICE, _BLOB, _ARCHIVE = 1, 2, 3, 4, 5, 6, 7
@@ -195,6 +196,15 @@ def peek_id(frame: bytes) -> int:
     return _header(frame)[1]
 
 
+def has_blobs(frame: bytes) -> bool:
+    """Return whether a frame holds more than an envelope and tensors: a model, say.
+
+    Raises:
+        MalformedMessage: these bytes do not begin with a header of this protocol.
+    """
+    return _header(frame)[2] > 2
+
+
 def peek_version(frame: bytes) -> int | None:
     """Return the protocol version of a frame, even one that this side does not speak.
 
@@ -279,6 +289,9 @@ class _Packer:
         """Return a value whose long texts and bytes are replaced by references to blobs."""
         if type(value) in (bytes, str) and len(value) > _LONG // 4:
             content = value if isinstance(value, bytes) else value.encode()
+            if isinstance(value, str) and len(content) > _MAX_TEXT:
+                reason = f"it has {len(content)} bytes; the limit is {_MAX_TEXT}. Send bytes"
+                raise NotSerializable("a text", reason)
             if len(content) > _LONG:
                 self._blobs.append(content)
                 return msgpack.ExtType(
@@ -403,6 +416,7 @@ class _Unpacker:
             except (ValueError, TypeError, KeyError, OverflowError, RuntimeError) as reason:
                 raise MalformedMessage(f"the tensors are no safetensors data: {reason}") from reason
         self._blobs = attachments[1:]
+        self._used: set[int] = set()
         self._nesting = 0
 
     def unpack(self, packed: bytes | memoryview) -> Any:
@@ -467,6 +481,9 @@ class _Unpacker:
     def _blob(self, index: Any) -> bytes:
         if type(index) is not int or not 0 <= index < len(self._blobs):
             raise MalformedMessage(f"blob {index!r:.40}; there are {len(self._blobs)}")
+        if index in self._used:  # a short message could ask for it a hundred thousand times
+            raise MalformedMessage(f"blob {index} is used twice")
+        self._used.add(index)
         return bytes(self._blobs[index])
 
     def _tensor(self, index: Any) -> torch.Tensor:
@@ -490,6 +507,8 @@ def _map_with_plain_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _text(content: bytes) -> str:
+    if len(content) > _MAX_TEXT:
+        raise MalformedMessage(f"a text of {len(content)} bytes; the limit is {_MAX_TEXT}")
     try:
         return content.decode()
     except UnicodeDecodeError as reason:

@@ -420,7 +420,7 @@ class _Running:
         """Answer one request: at once if it is quick, else in its turn in the compute thread."""
         data = _binary(frame)
         accept = self._dispatcher.accept
-        large = len(data) > _LARGE
+        large = len(data) > _LARGE or wire.has_blobs(data)  # a model is work, however small
         job = await asyncio.to_thread(accept, data, session) if large else accept(data, session)
         if job.place == "compute":
             limit = self._guard.limits.queued_calls
@@ -471,7 +471,9 @@ class _Running:
 
         def end() -> None:
             if self._dispatcher.sessions.get(session.name) is session:
-                self._dispatcher.end_session(session)
+                del self._dispatcher.sessions[session.name]
+                # To free a million objects takes a while, which others need not wait for.
+                self._loop.run_in_executor(None, self._dispatcher.end_session, session)
 
         session.ending = self._loop.call_later(SESSION_GRACE, end)
 
