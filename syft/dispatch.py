@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -34,7 +33,8 @@ from syft.exceptions import (
     MessageTooLarge,
     UnknownCommand,
 )
-from syft.graph import GraphModule, Receiver
+from syft.graph import Receiver
+from syft.graph.returned import state_of
 from syft.objects import ObjectId, ObjectWrapper, is_private, pack_object, unpack_object
 from syft.session import (
     Job,
@@ -402,11 +402,8 @@ def _state(obj: Any) -> dict[str, torch.Tensor] | None:
 
     None for anything else.
     """
-    if isinstance(obj, GraphModule):
-        return obj.graph_state()
     if isinstance(obj, nn.Module):
-        named = chain(obj.named_parameters(), obj.named_buffers())
-        return {name: tensor.detach() for name, tensor in named}
+        return state_of(obj)
     return {} if inspect.isroutine(obj) else None
 
 

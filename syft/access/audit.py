@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from syft.graph import GraphModule
+from syft.graph.returned import state_of
 
 MAX_LINE_BYTES = 8192  # follows from _MAX_TEXT; a test checks it
 _MAX_TEXT = 1500  # of a text in a line, as JSON; a coordinator chooses no more than four of them
@@ -92,11 +92,7 @@ def fingerprint(secret: str) -> str:
 def values_digest(model: nn.Module) -> str:
     """Return the SHA-256 of a model's parameters and buffers, in the order of their names."""
     digest = hashlib.sha256()
-    if isinstance(model, GraphModule):
-        named = model.graph_state()
-    else:
-        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name, tensor in sorted(named.items()):
+    for name, tensor in sorted(state_of(model).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

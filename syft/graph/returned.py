@@ -18,12 +18,23 @@ from torch import nn
 
 from syft.exceptions import InvalidReply
 from syft.graph.convert import unique_tensors
+from syft.graph.interpret import GraphModule
 from syft.graph.script import ScriptFunction, clone
 
 
 def is_model(obj: Any) -> bool:
     """Return whether `obj` is a model or function, of which only tensors come back."""
     return isinstance(obj, (nn.Module, ScriptFunction)) or inspect.isroutine(obj)
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters and buffers of a model by name; they share its memory.
+
+    Constants of a received graph are no part of it.
+    """
+    if isinstance(model, GraphModule):
+        return model.graph_state()
+    return {name: tensor.detach() for name, tensor in unique_tensors(model).items()}
 
 
 def with_state(sent: nn.Module | Callable[..., Any], state: Any, worker: str) -> Any:
