@@ -39,6 +39,12 @@ import torch
 from syft.exceptions import MalformedMessage
 from syft.wire.failures import abbreviated
 
+# Arguments are checked here by type and size only. Whether an id exists, a dataset may be used or
+# an optimizer is known is for the command itself to find out.
+#
+# The bounds are far above what programs use. They keep small what a stranger can make a worker
+# store, and repeat in its logs and errors.
+
 MAX_NAME = 256
 MAX_TAGS = 64
 MAX_DESCRIPTION = 4096
@@ -71,6 +77,7 @@ class Command:
     optional: frozenset[str] = frozenset()
 
 
+# Exactly int, since True is an int for isinstance(). The range is what msgpack can carry.
 def _is_int(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**64
 
@@ -105,6 +112,8 @@ def _all(holds: Callable[[Any], bool], value: Mapping[Any, Any]) -> bool:
 
 
 def _is_value(value: Any, levels: int = MAX_LEVELS) -> bool:
+    # Values are gone through recursively later on, to measure what is stored and to encode replies.
+    # Bounding the levels here keeps that from ending in a RecursionError.
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return value.ndim <= MAX_DIMENSIONS
     if isinstance(value, (list, tuple, dict)):
@@ -205,6 +214,7 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
             argument.
     """
     expected = COMMANDS[command].arguments
+    # None too many either: they become keyword arguments of a method.
     if not expected.keys() - COMMANDS[command].optional <= arguments.keys() <= expected.keys():
         given = ", ".join(abbreviated(name) for name in arguments) or "none"
         raise MalformedMessage(

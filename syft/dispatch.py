@@ -86,6 +86,25 @@ class Worker(Protocol):
         """Return the TrainConfig that a coordinator sent as plain values."""
 
 
+# The life of a request, and the thread in which a server does each step:
+#
+#     accept     read, check, make a Job      the event loop; another thread if the frame is large
+#                                             or holds a model
+#     wait       calls only                   the queue of the compute thread
+#     run        carry out, encode the reply  where COMMANDS says
+#     record     write the audit line         the same thread
+#     delivered  let go of a fetched object   the same thread
+#
+# Three things depend on this order.
+#
+# - The requests of one connection are accepted one after another. So a call sees the config that
+#   was sent before it, and none that was sent later, however long it waits for its turn.
+# - A reply is handed out after its line is in the audit log. If that line cannot be written, the
+#   coordinator gets an error in place of the result: no result leaves the worker unrecorded.
+# - A fetched object goes only after its reply was encoded, found small enough and recorded. So a
+#   reply that is refused does not lose a trained model.
+
+
 class Dispatcher:
     """Carries out requests on one worker.
 
@@ -180,6 +199,8 @@ class Dispatcher:
         try:
             if job.abandoned.is_set():
                 raise CallAbandoned(str(self.worker.id))
+            # A call may hang, or take the process down with it; then the log at least shows that it
+            # began.
             if job.place == "compute":
                 self.guard.record(job.session.caller, job.call, "started", 0, job.model_digest)
             frame = wire.encode(wire.Reply(job.request_id, job.run()))
@@ -189,6 +210,7 @@ class Dispatcher:
                     str(self.worker.id), f"the reply to {job.call} of", len(frame), limit
                 )
             return frame, "done"
+        # SystemExit: a method of the owner's that calls sys.exit() has failed; the worker goes on.
         except (Exception, SystemExit) as error:
             return failure(job.request_id, job.call, error), type(error).__name__
 
@@ -238,6 +260,7 @@ class Dispatcher:
             LimitExceeded: there are too many, and all of them are connected.
         """
         if name not in self.sessions:
+            # In the order in which they were opened; the oldest makes room.
             idle = [session for session in self.sessions.values() if not session.connected]
             limit = self.guard.limits.sessions
             if len(self.sessions) >= limit and idle:
@@ -254,6 +277,7 @@ class Dispatcher:
 
     def end_session(self, session: Session) -> None:
         """Forget a session, with its objects."""
+        # Its coordinator may have come back meanwhile, with a new session of this name.
         if self.sessions.get(session.name) is session:
             del self.sessions[session.name]
         self._within(session, self._clear, session)
@@ -284,6 +308,7 @@ class Dispatcher:
         if name not in self.callable_methods():
             raise UnknownCommand(str(self.worker.id), name, self.callable_methods())
         training = session.training  # as of now: a later TrainConfig is for later calls
+        # The worker's own clear_objects() would leave the training state behind.
         method = (
             partial(self._clear, session) if name == "clear_objects" else getattr(self.worker, name)
         )
@@ -292,9 +317,11 @@ class Dispatcher:
         fit_number = (
             session.count_fit(training) if name == "fit" and training.config is not None else None
         )
+        # Checked now rather than in its turn, so that a refused call takes no place in the queue.
         budget = self.guard.permit(name, method, args, kwargs)
 
         def run() -> Any:
+            # The clock starts here: time spent in the queue does not count.
             budget.begin()
             budget.abandoned = abandoned
             with running(
@@ -340,6 +367,9 @@ class Dispatcher:
     ) -> None:
         packed = {"obj": obj, "wrapped": wrapped, "tags": tags, "description": description}
         stored = unpack_object(id, packed)
+        # No session store: a VirtualWorker is its own coordinator and needs no bounds against
+        # itself. An object is admitted before it is hashed, so that one that is too large costs no
+        # time.
         if session.objects is not None:
             self.guard.admit(session.caller, stored)
         if isinstance(stored, ObjectWrapper):
@@ -350,6 +380,7 @@ class Dispatcher:
         obj = self.worker.get_obj(id)
         if is_private(obj):
             raise GetNotPermittedError(str(self.worker.id), id)
+        # Of a model only tensors travel; the coordinator puts them into the model that it sent.
         packed = pack_object(obj)
         state = _state(packed["obj"])
         return packed | {"state": state} | ({} if state is None else {"obj": None})
@@ -384,6 +415,8 @@ class Dispatcher:
     def _train_config(self, session: Session, fields: dict[str, Any], fits: int = 0) -> None:
         config = self.worker.train_config_from(fields)
         stored = self.worker.current_objects()
+        # A missing object is no error yet: fit() and evaluate() name it, and the owner's own
+        # methods may do without.
         kept = {key: stored[key] for key in (config._model_id, config._loss_fn_id) if key in stored}
         for key in kept:
             if (

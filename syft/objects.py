@@ -21,6 +21,15 @@ import torch
 
 from syft.exceptions import MalformedMessage, ObjectNotFoundError
 
+# How long an object lives on its worker:
+#
+# - A sent object stays until its pointer goes (`ObjectPointer.__del__`), `get()` fetches it, or the
+#   session ends. A long program needs no clean-up of its own.
+# - A model that the current config names stays usable without a pointer (`TrainingState.kept`).
+# - Pointers from `search()` do not collect: their object is the owner's, or has a pointer already.
+# - Nobody waits for a deletion. It may come late, and not at all if the connection is lost; the end
+#   of the session makes up for that.
+
 ObjectId = int | str
 
 
@@ -94,6 +103,8 @@ def pack_object(obj: Any) -> dict[str, Any]:
     tags         list of its tags
     description  its description, or None
     """
+    # Tags are sorted so that equal objects make equal bytes; a set has another order in each
+    # process.
     wrapped = isinstance(obj, ObjectWrapper)
     return {
         "obj": obj.obj if wrapped else obj,
@@ -144,6 +155,8 @@ class ObjectStorage:
 
     def __init__(self) -> None:
         self._objects: dict[ObjectId, Any] = {}
+        # Reentrant: a pointer may be garbage-collected while this thread is inside the store, and
+        # its __del__ then removes an object from it (VirtualWorker).
         self._objects_lock = threading.RLock()
 
     def register_obj(self, obj: Any, obj_id: ObjectId | None = None) -> None:
@@ -196,6 +209,7 @@ class ObjectStorage:
 
         These are the objects with tags that are not private.
         """
+        # Not current_objects(): in a subclass these are the objects of the coordinator who asks.
         with self._objects_lock:
             own = dict(self._objects)
         return {
@@ -223,6 +237,7 @@ class ObjectStorage:
         """
         terms = [query] if isinstance(query, (str, int)) else list(query)
         for term in terms:
+            # An id names one object, so it wins over tags.
             if (found := self.find_by_id(term)) is not None:
                 return [found]
         tagged = [obj for obj in self.current_objects().values() if getattr(obj, "tags", None)]
@@ -319,6 +334,7 @@ class ObjectPointer:
             ObjectNotFoundError: it was fetched or deleted before.
             ConnectionFailed: the worker is not reached any more.
         """
+        # In this order: if it cannot be fetched, this pointer stays in charge of the object.
         obj = self.location.request_obj(self.id_at_location)
         self.garbage_collect_data = False
         return obj
@@ -348,6 +364,7 @@ class ObjectPointer:
 
     def __del__(self) -> None:
         # A forked child's copies of its parent's pointers must not delete the parent's objects.
+        # getattr: __init__ may have failed before the attribute was set.
         if getattr(self, "garbage_collect_data", False) and self._process == os.getpid():
             self.location._forget(self.id_at_location)
 

@@ -28,6 +28,24 @@ from syft.graph import clone
 from syft.graph.metering import meter
 from syft.objects import ObjectId, ObjectStorage, ObjectWrapper
 
+# How the parts hang together on a worker:
+#
+#     Dispatcher.sessions: name -> Session
+#                                   |-- training: TrainingState    replaced by each new config
+#                                   |-- objects: SessionObjects    laid over what the owner offers
+#                                   `-- calls: request id -> Job   while it waits or runs
+#
+# A coordinator is known by the name of its session, not by its connection. So one that comes back
+# after a broken connection finds its model, its optimizer's momentum and its count of fits. A
+# request belongs to the connection that it came over, though: nobody else gets its reply.
+#
+# A call takes hold of session.training when it is asked for, not when its turn comes. A new config
+# makes a new TrainingState instead of changing the old one, so a coordinator may send the config of
+# its next call while the present one runs or waits: each trains what it was asked to train.
+#
+# Sessions share no objects but those that the owner offers, and these they cannot change: an object
+# of the same id only hides the owner's, and training takes a copy of an offered model.
+
 
 class SessionObjects(ObjectStorage):
     """The objects of one coordinator and, for reading, those that the worker's owner offers to all.
@@ -127,6 +145,8 @@ class Session:
     training: TrainingState = field(default_factory=TrainingState)
     objects: SessionObjects | None = None
     connections: int = 0
+    # Weak: a job is found, to be cancelled, for as long as anybody runs it or waits for it, and
+    # nobody has to take it out afterwards.
     calls: WeakValueDictionary[int, Job] = field(default_factory=WeakValueDictionary)
     max_message_bytes: int = wire.MAX_MESSAGE_BYTES
     who: dict[str, Any] = field(default_factory=dict)
@@ -183,6 +203,10 @@ class Job:
 
         A job that has not begun lets go of its model now.
         """
+        # The event reaches a job that runs; the second line one that waits, whose `run` holds the
+        # arguments of the call, perhaps a model, until its turn comes.
+        # The event ends a job that runs. One that waits is kept until its turn, so its closure,
+        # which may hold a model among its arguments, is dropped now.
         self.abandoned.set()
         self.run = do_nothing
 
@@ -208,6 +232,10 @@ class RunningCall:
     fit_number: int | None = None
 
 
+# Methods such as fit() take no argument that says for whom they work: their signatures are those of
+# PySyft 0.2, and owners override them. So they find the coordinator here. It is a context variable,
+# not an attribute of the worker, since several threads answer different coordinators at once, and
+# not a thread's local variable, since evaluate() hands its context on to threads of its own.
 running_call: ContextVar[RunningCall | None] = ContextVar("running_call", default=None)
 
 
@@ -217,6 +245,7 @@ def running(call: RunningCall) -> Iterator[None]:
 
     Its budget bounds every model that runs meanwhile.
     """
+    # Reset afterwards, not cleared: an owner's method may call another worker of this process.
     token, bound = running_call.set(call), meter.set(call.budget)
     try:
         yield

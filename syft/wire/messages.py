@@ -70,6 +70,17 @@ from syft.graph import Receiver, convert, unpacking
 from syft.graph.script import ScriptFunction, to_script
 from syft.wire import tensors
 
+# What the receiving side promises, whoever sends:
+#
+# - Nothing that arrives is run. msgpack and safetensors hold data only, and a model is a structure
+#   that `Receiver` checks first. (A TorchScript archive is code; a receiver has to allow those.)
+# - No number is believed. Lengths must add up to the size of the frame and an index must lie within
+#   what is there before either is used.
+# - A small frame cannot ask for much memory. Tensors take what the frame holds of them, each blob
+#   may be used once, and the envelope, in which one byte can become an object, is bounded.
+# - Whatever is wrong becomes an error of this package. The id in the header is readable by itself,
+#   so a message that is refused gets its answer all the same.
+
 VERSION = 2
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """The default limit for one message, in bytes. The tutorial's largest message has 1.7 million."""
@@ -145,6 +156,7 @@ def encode(message: Message, allow_torchscript: bool = False) -> bytes:
     kind = next(code for code, cls in _KINDS.items() if cls is type(message))
     packer = _Packer(carries_models=kind == 1, allow_torchscript=allow_torchscript)
     attachments = packer.pack({name: getattr(message, name) for name in _FIELDS[kind]})
+    # Joined once, here: until now the parts are views of the tensors' own memory.
     lengths = (_LENGTH.pack(sum(map(len, parts))) for parts in attachments)
     header = _HEADER.pack(_MAGIC, VERSION, kind, 0, message.id, len(attachments))
     return b"".join((header, *lengths, *chain.from_iterable(attachments)))
@@ -163,6 +175,7 @@ def decode(frame: bytes, receiver: Receiver | None = None) -> Message:
         MalformedMessage: it does not follow the layout at the top of this module; the reason names
             the place.
     """
+    # Before anything is unpacked: it is the unpacking that would take the memory.
     kind, request_id, parts = _split(frame)
     if len(parts[0]) > _MAX_ENVELOPE:
         raise MalformedMessage(
@@ -238,6 +251,7 @@ def _split(frame: bytes) -> tuple[int, int, list[memoryview]]:
             f"{len(frame)} bytes; {count} attachments need a table of {start} bytes"
         )
     lengths = [_LENGTH.unpack_from(frame, _HEADER.size + i * _LENGTH.size)[0] for i in range(count)]
+    # Neither more nor less: bytes that no attachment claims would pass unread.
     if sum(lengths) != len(frame) - start:
         raise MalformedMessage(
             f"attachments of {sum(lengths)} bytes in all; {len(frame) - start} bytes are there"
@@ -255,6 +269,7 @@ class _Packer:
     def __init__(self, carries_models: bool, allow_torchscript: bool) -> None:
         self._carries_models = carries_models
         self._allow_torchscript = allow_torchscript
+        # The list keeps the tensors alive, so an address in the index cannot be another tensor's.
         self._tensors: list[torch.Tensor] = []
         self._index: dict[tuple[Any, ...], int] = {}
         self._blobs: list[bytes] = []
@@ -262,6 +277,7 @@ class _Packer:
 
     def pack(self, envelope: Mapping[str, Any]) -> list[Sequence[bytes | memoryview]]:
         """Return the attachments, each in parts."""
+        # First of all, since packing the envelope gathers the tensors and the blobs.
         packed = self._pack(envelope)
         if len(packed) > _MAX_ENVELOPE:
             reason = (
@@ -275,6 +291,7 @@ class _Packer:
 
     def _pack(self, value: Any) -> bytes:
         try:
+            # strict_types: otherwise tuples would arrive as lists, and subclasses as their bases.
             return msgpack.packb(
                 self._without_long(value), default=self._extension, strict_types=True
             )
@@ -287,6 +304,8 @@ class _Packer:
 
     def _without_long(self, value: Any) -> Any:
         """Return a value whose long texts and bytes are replaced by references to blobs."""
+        # msgpack calls `default` for types it does not know, so this needs a pass of its own. A
+        # character takes at most four bytes: shorter texts need not be encoded to be measured.
         if type(value) in (bytes, str) and len(value) > _LONG // 4:
             content = value if isinstance(value, bytes) else value.encode()
             if isinstance(value, str) and len(content) > _MAX_TEXT:
@@ -389,6 +408,8 @@ class _Packer:
             tensor.is_conj(),
             tensor.is_neg(),
         )
+        # Tied weights travel once, and arrive as one tensor. An empty tensor has no address that
+        # would tell it from others.
         if key not in self._index or tensor.numel() == 0:
             self._index[key] = len(self._tensors)
             self._tensors.append(tensor)
@@ -437,6 +458,7 @@ class _Unpacker:
     def _extension(self, code: int, payload: bytes) -> Any:
         if self._nesting == _MAX_NESTING:
             raise MalformedMessage(f"extension types nested more than {_MAX_NESTING} deep")
+        # Not set back after an error, which ends the message and this object with it.
         self._nesting += 1
         value = self.unpack(payload)
         self._nesting -= 1
