@@ -29,6 +29,11 @@ from syft.objects import (
 logger = logging.getLogger(__name__)
 
 
+# A proxy trusts no reply: it takes what it expects and refuses the rest. Of a model that comes back
+# only the tensors are used, in a copy of the model that was sent (`_sent`), so what a model does is
+# never the worker's to decide.
+
+
 class BaseWorker(ObjectStorage, ABC):
     """A worker as a coordinator sees it.
 
@@ -384,6 +389,7 @@ class BaseWorker(ObjectStorage, ABC):
 
         Those of a config come with the count so far.
         """
+        # See syft/fits.py: the worker may have been started anew since the last config.
         if command == "train_config":
             self._seed_sent = arguments["fields"].get("seed")
             return {**arguments, "fits": self._fits.so_far(self._seed_sent)}

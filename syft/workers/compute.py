@@ -61,6 +61,7 @@ class ComputeThread(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Return the future of fn(*args, **kwargs)."""
         future: Future[Any] = Future()
+        # Read without the lock; at worst one job more is accepted.
         if self.stuck >= self._most_stuck:
             future.set_exception(
                 LimitExceeded(
@@ -84,6 +85,7 @@ class ComputeThread(Executor):
                 break
             if item is not None:
                 item[0].cancel()
+        # The end of the queue. Jobs that are put behind it never run.
         self._jobs.put(None)
         if wait:
             self._thread.join()
@@ -91,6 +93,8 @@ class ComputeThread(Executor):
     def end(self, seconds: float) -> None:
         """Wait for the running job; abandon it if it takes longer than `seconds`."""
         self.shutdown(wait=False, cancel_futures=True)
+        # A thread inside an operator cannot be stopped. It is counted rather than waited for; the
+        # process then ends in another way (WebsocketServerWorker.stuck_calls).
         self._thread.join(seconds)
         if self._thread.is_alive():
             self.stuck += 1
@@ -103,8 +107,10 @@ class ComputeThread(Executor):
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:
             future, call = item
+            # It was cancelled while it waited: its connection ended, or the server stops.
             if not future.set_running_or_notify_cancel():
                 continue
+            # Beyond TIMEOUT_MAX (years), waiting raises an OverflowError.
             timer = threading.Timer(
                 min(self._seconds, threading.TIMEOUT_MAX), self._give_up, [future]
             )
@@ -114,6 +120,7 @@ class ComputeThread(Executor):
                 outcome, error = call(), None
             except BaseException as reason:  # whoever waits for the future raises it
                 outcome, error = None, reason
+            # It may have fired already; the lock decides who comes first.
             timer.cancel()
             with self._lock:
                 if future.done():  # abandoned: another thread has taken over
@@ -135,6 +142,7 @@ class ComputeThread(Executor):
                     "call_seconds",
                 )
             )
+            # Still under the lock: no moment without a thread that takes the next jobs.
             self._thread = self._start()
         message = (
             "worker %s: a call did not end within %g s; its thread keeps running. "

@@ -16,6 +16,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+# Three kinds of threads meet here:
+#
+#     a caller's thread     run() hands a coroutine over and waits; submit() hands it over only
+#     the I/O thread        everything that touches a connection; it must never wait for a thread
+#     any thread            start_soon() and call_later(), for `__del__`: garbage may be collected
+#                           in any thread, this one included, so they neither wait nor raise
+
 
 class Closable(Protocol):
     """Something that is closed when the process ends."""
@@ -33,9 +40,12 @@ class IOThread:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        # An event loop keeps weak references to its tasks only.
         self.tasks: set[asyncio.Task[Any]] = set()
+        # Weak: a proxy that goes closes its link itself; the process closes those that are left.
         self.links: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._process = os.getpid()
+        # A daemon, since it never ends by itself; stop() closes what is open when the process ends.
         self._thread = threading.Thread(target=self.loop.run_forever, name="syft-io", daemon=True)
         self._thread.start()
 
@@ -54,6 +64,7 @@ class IOThread:
         The thread does not run here, and its loop must not be touched or even freed: parent and
         child share the selector that is inside it.
         """
+        # Another thread of the parent may have held the old one when the process forked.
         cls._starting = threading.Lock()
         if cls._current is not None:
             cls._abandoned.append(cls._current)
@@ -98,6 +109,7 @@ class IOThread:
 
         If the wait is interrupted, the coroutine is cancelled.
         """
+        # It would wait for itself. Closed, the coroutine is not reported as never awaited.
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError(
@@ -107,6 +119,7 @@ class IOThread:
         try:
             return future.result(timeout)
         except BaseException:
+            # Ctrl-C and a timeout reach the coroutine as well, which takes back its request.
             future.cancel()
             raise
 

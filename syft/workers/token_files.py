@@ -68,6 +68,8 @@ def published(token: str, addresses: Iterable[Address]) -> Iterator[None]:
 def find(address: Address) -> str | None:
     """Return the token of the user's worker at an address; None if there is none that made one."""
     try:
+        # Checked on reading too: a directory that others can write may hold a token of theirs, and
+        # this side would send it as if it were the user's.
         path = _path(address)
         return path.read_text(encoding="ascii") if _is_private(path.parent) else None
     except (OSError, UnicodeDecodeError):
@@ -93,6 +95,7 @@ def _make_private(folder: Path) -> None:
 
 def _is_private(folder: Path) -> bool:
     """Return whether a directory is one that nobody else can write or read."""
+    # lstat: a link is no directory of ours, whatever it leads to.
     found = folder.lstat()
     # On Windows, permissions are no bits, and a home directory is its user's as it is.
     ours = os.name == "nt" or (found.st_uid == os.geteuid() and not found.st_mode & 0o077)
@@ -104,4 +107,5 @@ def _write(path: Path, token: str) -> None:
     handle, draft = tempfile.mkstemp(dir=path.parent)  # mode 600
     with open(handle, "w", encoding="ascii") as file:
         file.write(token)
+    # At once: a reader finds the old token or the new one, never half of it.
     os.replace(draft, path)

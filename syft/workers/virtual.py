@@ -22,6 +22,10 @@ from syft.session import Job
 from syft.wire.failures import describe_request, unwrap
 from syft.workers.base import BaseWorker
 
+# Worker and coordinator are one object here, with one object store: `session.objects` is None, so
+# stored objects are the worker's own, and no ledger counts them. The rest is that of a server: the
+# same Dispatcher, the same bytes in between, one asynchronous call at a time.
+
 
 class VirtualWorker(FederatedClient, BaseWorker):
     """A worker that lives in this process, for experiments and tests; also its own proxy.
@@ -86,6 +90,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
         The thread ends by itself.
         """
         reply: Future[bytes] = Future()
+        # The thread sees the call that this one is part of, if a method of a worker makes it.
         context = contextvars.copy_context()
         work = lambda: reply.set_result(context.run(self._dispatcher.run, job))  # noqa: E731
         threading.Thread(target=work, name=f"call-{self.id}", daemon=True).start()
@@ -93,6 +98,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
             return reply.result(seconds)
         except FutureTimeout:
             raise CallTimeout(str(self.id), job.call, seconds) from None
+        # Of no effect on a job that is done.
         finally:
             job.abandon()
 
@@ -101,6 +107,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
     ) -> Any:
         job = self._dispatcher.accept(self._request(command, arguments), self._session)
 
+        # As on a server: calls take turns, whatever number of coroutines wait for theirs.
         def run() -> bytes:
             with self._one_at_a_time:
                 return self._dispatcher.run(job)

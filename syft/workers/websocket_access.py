@@ -109,6 +109,7 @@ class Gate:
             self._guard.limits.connections,
             len(connection.server.connections),
         )
+        # In this order, so that only those who may come in learn how full it is.
         status, error = HTTPStatus.FORBIDDEN, self._page(request.headers)
         if error is None:
             status, error = HTTPStatus.UNAUTHORIZED, self._stranger(connection, request.headers)
@@ -164,6 +165,8 @@ class Gate:
         sent = headers.get_all("Authorization")
         if not sent:
             return AccessDenied(self._guard.worker, "", "no token was sent", **self._remedy)
+        # In constant time, so that the time of the answer does not tell how much of a guess is
+        # right.
         right = (_SCHEME + self._token).encode()
         if len(sent) == 1 and hmac.compare_digest(sent[0].encode(), right):
             return None

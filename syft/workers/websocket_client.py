@@ -47,6 +47,19 @@ GARBAGE_DELAY = 0.5
 """Seconds until a worker is told of objects to delete, unless another request goes there first."""
 
 
+# Who does what:
+#
+# - Encoding and decoding take place in the caller's thread. They take the time (a model becomes a
+#   graph, its tensors are copied), while the I/O thread has pings to answer for all proxies.
+# - What was sent belongs to the session on the worker, so a proxy that connects again finds it
+#   there. Only fits are counted at both ends, since a worker that is started anew has forgotten
+#   them (syft/fits.py).
+# - Deletions are gathered (`_garbage`) and sent along with the next request, or GARBAGE_DELAY
+#   later. `__del__` runs in any thread and at any moment, so all it does is append to a deque.
+# - After a fork, parent and child must not share a socket. The child notices by its own I/O thread
+#   that its link is the parent's, and makes a new one, with a session of its own.
+
+
 class WebsocketClientWorker(BaseWorker):
     """A proxy of a `WebsocketServerWorker`: what is asked of the proxy, the worker does.
 
@@ -231,6 +244,7 @@ class WebsocketClientWorker(BaseWorker):
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
+        # A `get` takes the object off the worker, so it is not sent if an earlier post failed.
         with self._waiting(link, call, seconds):
             reply = link.io.run(
                 link.request(request_id, call, frame, settle=command == "get"), seconds
@@ -303,8 +317,10 @@ class WebsocketClientWorker(BaseWorker):
         return link, request_id, call, frame
 
     def _result(self, link: Link, reply: bytes) -> Any:
+        # Something that was sent without waiting failed. What this call returned may rest on an
+        # older model or config than the user thinks, so the error comes in place of the result.
         earlier = link.posts.take_error()
-        if earlier is not None:  # what went wrong with an object that was sent without waiting
+        if earlier is not None:
             raise earlier
         return unwrap(reply, self.id)
 
@@ -324,7 +340,7 @@ class WebsocketClientWorker(BaseWorker):
                 self.max_message_bytes,
             )
             peer = Peer(*about, self._token, self._finds_token)
-            # The proxy owns the link, and closes it when it goes.
+            # Weak: the proxy owns the link, and closes it when it goes.
             collect = weakref.WeakMethod(self._collect)
             self._link = Link(io, peer, lambda link: (method := collect()) and method(link))
         return self._link

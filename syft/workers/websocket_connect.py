@@ -90,6 +90,7 @@ class _TokenFinder(KeptAliveClient):
     """
 
     async def handshake(self, additional_headers: Any = None, *args: Any, **kwargs: Any) -> None:
+        # The address that was reached, whatever name was asked for: the token goes nowhere else.
         address = self.remote_address  # None if the worker has reset the connection already
         token = token_files.find(address[:2]) if address else None
         await super().handshake(
@@ -118,6 +119,7 @@ async def open_connection(
         VersionMismatch: the worker speaks another version of the protocol.
     """
     connection = await _connect_in_time(peer, count_attempt)
+    # Closed here if that fails or is cancelled: the caller does not have it yet.
     try:
         return connection, await _introduce(connection, peer, session)
     except BaseException:
@@ -133,12 +135,15 @@ async def _connect_in_time(peer: Peer, count_attempt: Callable[[], None]) -> Cli
         count_attempt()
         try:
             return await connect_once(peer, max(deadline - time.monotonic(), 0.05))
+        # Before OSError, of which it is one: a certificate does not become right by waiting.
         except ssl.SSLError as error:
             raise refusal(peer.worker, peer.url, error) from None
         except (OSError, *settings.TIMEOUTS) as error:
             hung_up = isinstance(error, ConnectionResetError)
             if hung_up and peer.tls is not None:  # it does not speak TLS
                 raise refusal(peer.worker, peer.url, error) from None
+            # Any other reset is worth another attempt: a port forwarder may accept before its
+            # worker listens.
             if time.monotonic() + pause >= deadline:
                 if hung_up:  # somebody is there
                     raise HandshakeFailed(peer.worker, peer.url, cause_of(error)) from None
@@ -179,6 +184,7 @@ async def _introduce(connection: ClientConnection, peer: Peer, session: str) -> 
         raise HandshakeFailed(peer.worker, peer.url, cause) from None
     except ConnectionClosed as error:
         raise HandshakeFailed(peer.worker, peer.url, cause_of(error)) from None
+    # Before it is decoded: to this side, a message of another version is only malformed.
     theirs = wire.peek_version(answer) if isinstance(answer, bytes) else None
     if theirs not in (None, wire.VERSION):
         raise VersionMismatch(peer.worker, peer.url, "another version", wire.VERSION, theirs)

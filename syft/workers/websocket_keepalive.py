@@ -16,6 +16,14 @@ from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+# Whether the other side is there is judged by progress, not by the pong alone:
+#
+#     bytes came since the ping was asked for    it is there; its pong may be queued behind a model
+#     the write buffer has shrunk                it is there; our ping may be queued behind a model
+#     neither, for a whole interval              abort
+#
+# Training does not count as silence: it runs in another thread, so its worker answers pings.
+
 _Base: Any = Connection if TYPE_CHECKING else object
 
 
@@ -32,6 +40,8 @@ class _KeptAlive(_Base):
     gave_up = False
     _heard = 0.0
 
+    # asyncio's own callbacks, so that bytes count, and not only whole frames: on a slow network a
+    # large frame takes longer than an interval.
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._heard = self.loop.time()
@@ -43,15 +53,19 @@ class _KeptAlive(_Base):
     async def keepalive(self) -> None:
         interval: float = self.ping_interval
         while True:
+            # Until the interval since the last byte is over; what arrives meanwhile moves the end.
             await asyncio.sleep(max(self._heard + interval - self.loop.time(), 0.001))
             asked, unsent = self.loop.time(), self.transport.get_write_buffer_size()
             if self._heard + interval > asked:
                 continue
             try:
+                # Sending the ping may itself hang, while the buffers are full. One deadline covers
+                # both.
                 await asyncio.wait_for(self._ping_and_pong(), interval)
             except (TimeoutError, asyncio.TimeoutError):
                 if self._heard < asked and self.transport.get_write_buffer_size() >= unsent:
                     self.gave_up = True
+                    # Not close(): a closing handshake would wait for the one who does not answer.
                     self.transport.abort()
                     return
             except ConnectionClosed:

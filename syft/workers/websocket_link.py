@@ -37,6 +37,25 @@ from syft.workers.websocket_posts import Posts
 
 logger = logging.getLogger(__name__)
 
+# One call, from its thread to the reply and back:
+#
+#     caller's thread              I/O thread
+#     submit(request(...)) ------> connection(): open it if need be, one attempt at a time
+#                                  waiting[id] = future; send; await the future
+#                                  _read: a frame arrives -> its id -> the future of that id
+#     result of the submit <------ reply
+#
+# - Coroutines of a Link run on the I/O thread alone, so no lock guards its state; the asyncio lock
+#   in `connection` is there because it is held across an await. Callers' threads read single
+#   attributes (`open`, `attempts`, `answers`), use `posts` and call `give_up`.
+# - A future is in `waiting` before its request is sent, since the reply may be there before `send`
+#   returns.
+# - `waiting` belongs to one connection, and a call keeps hold of the one that it registered in. The
+#   reader of a lost connection therefore fails the calls of that connection, even if the next one
+#   is open by then.
+# - A call that is given up does not end the connection, which others use. Its id is taken out of
+#   `waiting`, so its late reply is dropped, and the worker is told to stop.
+
 Waiting = dict[int, "asyncio.Future[bytes]"]
 
 
@@ -73,6 +92,7 @@ class Link:
         self._reader: asyncio.Task[None] | None = None
         self._waiting: Waiting = {}
         self._opening = asyncio.Lock()
+        # How many attempts have failed so far, and the last error; see connection().
         self._failures: tuple[int, SyftError | None] = (0, None)
         self._doubted = False
         self._answering: asyncio.Task[None] | None = None
@@ -93,6 +113,8 @@ class Link:
             ConnectionLost: the connection ended before the reply came.
         """
         connection = await self.connection()
+        # For a request that takes an object off the worker: raised afterwards, the error of a post
+        # would take the place of a reply that cannot be had again.
         if settle:
             await self.posts.settle()
             if (error := self.posts.take_error()) is not None:
@@ -124,6 +146,8 @@ class Link:
         """
         failures_before = self._failures[0]
         async with self._opening:
+            # More failures than when this call came: an attempt failed while it waited for the
+            # lock.
             failures, failure = self._failures
             if not self.open and failure is not None and failures > failures_before:
                 raise failure
@@ -162,6 +186,8 @@ class Link:
         CLOSE_TIMEOUT later it is closed in any case.
         """
         await self.posts.settle(settings.CLOSE_TIMEOUT)
+        # Before anything else is awaited: a call that comes meanwhile opens another connection, and
+        # the end of this one is not taken for the end of that.
         connection, reader = self._connection, self._reader
         self._connection, self.open = None, False
         if self._answering is not None:
@@ -171,6 +197,7 @@ class Link:
                 await asyncio.wait_for(connection.close(), settings.CLOSE_TIMEOUT)
             except settings.TIMEOUTS:  # it still waits for the worker to take what was sent before
                 connection.transport.abort()
+        # The reader ends with the connection, and fails the calls that still wait.
         if reader is not None:
             await asyncio.wait([reader])
 
@@ -196,6 +223,7 @@ class Link:
 
     async def _ping(self) -> None:
         connection = await self.connection()
+        # No deadline here: the keepalive ends a connection on which nothing comes back.
         with contextlib.suppress(ConnectionClosed):
             await (await connection.ping())
             self._doubted = False
@@ -207,6 +235,7 @@ class Link:
                 self._hand_over(await connection.recv(), waiting)
         except ConnectionClosed as error:
             cause = ConnectionResetError(_ending(connection, error))
+        # Not if it was closed on purpose, or another one has been opened since.
         if connection is self._connection:
             self.open = False
         for reply in list(waiting.values()):

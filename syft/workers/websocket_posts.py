@@ -30,11 +30,13 @@ class Posts:
 
     def add(self, future: Future[bytes]) -> None:
         """Keep the future of a reply."""
+        # Added first: a future that is done already calls back at once, in this thread.
         self._futures.add(future)
         future.add_done_callback(self._answered)
 
     def give_up(self) -> None:
         """Cancel those without a reply, and forget the error: no later call shall fail for them."""
+        # A copy, since cancelling one takes it out of the set.
         for future in list(self._futures):
             future.cancel()
         self._error = None
@@ -61,5 +63,6 @@ class Posts:
                 unwrap(future.result(), self._worker)
             except SyftError as failure:
                 error = failure
+        # The first one: later posts may have failed only because it did.
         if isinstance(error, SyftError) and self._error is None:
             self._error = error

@@ -51,6 +51,20 @@ from syft.workers.websocket_settings import fragments, parse_port
 
 logger = logging.getLogger(__name__)
 
+# One frame after another, for each connection:
+#
+#     read a frame -> accept -> a call:   put it in the queue of the compute thread -> next frame
+#                               the rest: carry it out, send the reply              -> next frame
+#
+# The next frame is read only then. So the requests of a connection are accepted in their order, an
+# object is stored before the call that needs it, and a coordinator that sends faster than it is
+# served is held back by TCP rather than filling the worker's memory. Calls alone are overtaken, by
+# the requests that come while they wait or run; their replies carry their ids.
+#
+# Connections and queued calls are counted by the event loop alone, so no lock guards these numbers.
+# What other threads use of a session has a lock of its own (`objects`, `fits`) or is replaced as a
+# whole (`training`).
+
 SESSION_GRACE = 600.0
 """Seconds for which a worker keeps the objects of a coordinator that is not connected any more."""
 
@@ -142,6 +156,7 @@ class WebsocketServerWorker(VirtualWorker):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
         if client_ca_path is not None and cert_path is None:
             raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
+        # Opened now: a worker that could not write its log should not start.
         audit = AuditLog(audit_path) if audit_path is not None else None
         # A server is no proxy: the local worker does not list it, so one process may hold both of
         # an id.
@@ -190,6 +205,7 @@ class WebsocketServerWorker(VirtualWorker):
             raise RuntimeError(
                 f"worker {self.id!r} is already serving at {self.url}; call stop() first."
             )
+        # Only now: after a failed start() there is nothing to stop, and it may be tried again.
         running = _Running(self)
         running.start()
         self._running = running
@@ -221,6 +237,22 @@ class WebsocketServerWorker(VirtualWorker):
         if running is not None:
             running.stop()
             self.stuck_calls += running.stuck_calls
+
+
+# From start() to stop():
+#
+#     starting thread         server thread                            compute thread
+#     start(): wait           bind, publish the token, listen
+#                             set _ready
+#     (serve)                 one task for each connection ----------> one call after another
+#     stop(): set _end -----> remove the token; cancel the queue
+#                             close the connections; their calls are
+#                             abandoned -----------------------------> end before the next batch
+#     join <----------------- close the loop; set stopped
+#     wait a little <------------------------------------------------- ended, or counts as stuck
+#
+# The token is published after the port is bound, which its file is named by, and before any
+# connection is accepted, so that no proxy looks for it too early.
 
 
 class _Running:
@@ -288,6 +320,7 @@ class _Running:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
+            # After a failed start as well: start() waits for this.
             self._ready.set()
             self.stopped.set()
 
@@ -311,12 +344,14 @@ class _Running:
             ),
             compression=None,
             max_size=worker._dispatcher.max_message_bytes,
+            # Frames that are read ahead of the one being answered; then TCP holds the sender back.
             max_queue=4,
             open_timeout=self._guard.limits.handshake_seconds,
             ping_interval=settings.PING_INTERVAL,
             ping_timeout=settings.PING_INTERVAL,
             close_timeout=settings.CLOSE_TIMEOUT,
             create_connection=KeptAliveServer,
+            # The token file comes first; see above.
             start_serving=False,
         ) as self._server:
             worker.port = next(iter(self._server.sockets)).getsockname()[1]
@@ -354,11 +389,14 @@ class _Running:
         except ConnectionClosed:
             pass
         except MalformedMessage as error:
+            # No greeting, or no readable header: there is no request to reply to. 1002 means
+            # "protocol error".
             logger.warning(
                 "worker %s: a connection is closed: %s", self._worker.id, printable(str(error))
             )
             await connection.close(1002, str(error)[:120])
         finally:
+            # Nobody is left to read these replies. A coordinator that comes back asks again.
             for task, job in jobs.items():
                 job.abandon()
                 task.cancel()
@@ -376,6 +414,7 @@ class _Running:
         except (TimeoutError, asyncio.TimeoutError):
             raise MalformedMessage(f"no greeting within {seconds:g} s") from None
         try:
+            # No receiver: a greeting with a model in it is refused unread.
             request = wire.decode(_binary(frame))
         except MalformedMessage as error:
             # An answer in this side's version lets the other side name both versions.
@@ -398,6 +437,7 @@ class _Running:
             await connection.send(failure(0, "hello", error))
             raise MalformedMessage("there are too many coordinators") from None
         session.connections += 1
+        # The coordinator is back in time; see _disconnected().
         if session.ending is not None:
             session.ending.cancel()
         session.max_message_bytes = limit
@@ -444,6 +484,8 @@ class _Running:
             )
 
     async def _compute_and_reply(self, connection: ServerConnection, job: Job) -> None:
+        # A context of its own for each call: what a method sets in it is gone with the call, rather
+        # than being found by the next one in the compute thread.
         context = contextvars.copy_context()
         try:
             reply = await self._loop.run_in_executor(
