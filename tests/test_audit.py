@@ -137,6 +137,7 @@ def test_values_of_every_kind(dtype):
     model.register_buffer("scalar", torch.ones((), dtype=dtype))
     model.register_buffer("view", torch.ones(4, 2).to(dtype).t())
     model.register_buffer("empty", torch.ones(0, dtype=dtype))
+    model.register_buffer("stride", torch.ones(4, dtype=dtype)[::4])
     digest = audit.values_digest(model)
     model.view = model.view.clone()
     assert audit.values_digest(model) == digest

@@ -29,9 +29,9 @@ import threading
 from datetime import datetime, timezone
 from typing import Any
 
-import torch
 from torch import nn
 
+from syft.graph.content import bytes_of
 from syft.graph.returned import state_of
 
 MAX_LINE_BYTES = 8192  # follows from _MAX_TEXT; a test checks it
@@ -94,5 +94,5 @@ def values_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state_of(model).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()

@@ -49,6 +49,7 @@ from torch import nn
 
 from syft.exceptions import CheckpointDamaged, CheckpointMismatch
 from syft.federated.seeding import program_state, set_program_state
+from syft.graph.content import bytes_of
 from syft.graph.script import operators as operators_of
 
 FORMAT = 1
@@ -235,7 +236,7 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {_shape(tensor)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from syft.exceptions import NotConvertible
 from syft.graph import script
+from syft.graph.content import bytes_of
 from syft.graph.memory import Memory
 
 PARAMETER, BUFFER = 0, 1
@@ -59,8 +60,7 @@ def digest_of(structure: bytes, constants: Sequence[torch.Tensor]) -> str:
     """
     digest = hashlib.sha256(structure)
     for tensor in constants:
-        dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        digest.update(dense.view(-1).view(torch.uint8).numpy().data)
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()
 
 

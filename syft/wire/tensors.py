@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from syft.graph.content import bytes_of
+
 _MAX_HEADER = 1024 * 1024
 """Bytes of the header: enough for some 12,000 tensors."""
 _MAX_DIMENSIONS = 64
@@ -66,7 +68,7 @@ def save(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
     for name, tensor in tensors.items():
         if tensor.dtype not in _CODES:
             raise ValueError(f"no code for {tensor.dtype}")
-        parts.append(_content(tensor))
+        parts.append(bytes_of(tensor))
         begin, end = end, end + len(parts[-1])
         header[name] = {
             "dtype": _CODES[tensor.dtype],
@@ -110,13 +112,6 @@ def load(data: memoryview) -> dict[str, torch.Tensor]:
     if end_before != len(body):
         raise ValueError(f"{len(body)} bytes of tensors; the header describes {end_before}")
     return tensors
-
-
-def _content(tensor: torch.Tensor) -> memoryview:
-    dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    # reshape() keeps an odd stride of a single element.
-    flat = dense.as_strided((dense.numel(),), (1,))
-    return flat.view(torch.uint8).numpy().data
 
 
 def _described(about: Any) -> tuple[torch.dtype, list[int], int, int]:

@@ -95,6 +95,7 @@ def test_the_digest_tells_structures_and_constants_apart():
         torch.ones(0),
         torch.tensor([True]),
         torch.ones(2, dtype=torch.complex64).conj(),
+        torch.ones(4)[::4],  # contiguous, with a stride of 4
     ):
         assert len(digest_of(b"", [tensor])) == 64
 
