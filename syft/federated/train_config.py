@@ -71,8 +71,7 @@ class TrainConfig:
         for name, number, least in (("batch_size", batch_size, 1), ("epochs", epochs, 0)):
             if number < least:
                 raise ValueError(
-                    f"TrainConfig cannot be made: {name} is {number}; expected an integer of at "
-                    f"least {least}."
+                    f"TrainConfig: {name} is {number}; expected an integer of at least {least}."
                 )
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
@@ -165,6 +164,4 @@ def _integer(seed: Any) -> int:
     try:
         return int(operator.index(seed))
     except TypeError:
-        raise ValueError(
-            f"TrainConfig cannot be made: seed is {seed!r:.60}; expected an integer."
-        ) from None
+        raise ValueError(f"TrainConfig: seed is {seed!r:.60}; expected an integer.") from None
