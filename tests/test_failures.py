@@ -57,6 +57,16 @@ def test_a_request_is_described_by_the_call_that_it_asks_for():
     assert describe_request("call", {1: 2}) == "call(1=2)"
 
 
+def test_a_reply_that_cannot_be_read_is_an_error_that_names_the_worker(monkeypatch):
+    with pytest.raises(MalformedMessage, match="the reply of worker 'alice': 4 bytes; a header"):
+        unwrap(b"SYFT", "alice")
+    worker = sy.VirtualWorker(id="alice")
+    packed = {"obj": 1, "state": None, "wrapped": False, "tags": 5, "description": None}
+    monkeypatch.setitem(worker._dispatcher._commands, "get", lambda session, id: packed)
+    with pytest.raises(MalformedMessage, match="the reply of worker 'alice': the tags of an obj"):
+        worker.request_obj(1)
+
+
 def test_unwrap_takes_replies_and_failures_only():
     assert unwrap(wire.encode(wire.Reply(1, "pong")), "alice") == "pong"
     with pytest.raises(MalformedMessage, match="a Request where a reply is expected"):
@@ -268,5 +278,5 @@ def test_what_is_no_object_is_an_invalid_reply(answer, monkeypatch):
 def test_what_is_no_result_of_a_search_is_a_malformed_message(answer, monkeypatch):
     worker = sy.VirtualWorker(id="alice")
     monkeypatch.setitem(worker._dispatcher._commands, "search", lambda session, query: answer)
-    with pytest.raises(MalformedMessage, match="no result of a search"):
+    with pytest.raises(MalformedMessage, match="of worker 'alice': no result of a search"):
         worker.search("#x")

@@ -42,12 +42,16 @@ def unwrap(frame: bytes, worker_id: ObjectId) -> Any:
     Raises:
         SyftError: the error of this package that the worker raised, with `remote_traceback`.
         RemoteError: any other error of the worker.
+        MalformedMessage: the reply cannot be read; it names the worker.
     """
-    message = wire.decode(frame)
+    try:
+        message = wire.decode(frame)
+        if isinstance(message, wire.Request):
+            raise MalformedMessage("a Request where a reply is expected")
+    except MalformedMessage as malformed:
+        raise malformed_reply(worker_id, malformed.reason) from None
     if isinstance(message, wire.Reply):
         return message.result
-    if not isinstance(message, wire.Failure):
-        raise MalformedMessage(f"a {type(message).__name__} where a reply is expected")
     error, text = exceptions.from_fields(message.type, message.fields), printable(message.traceback)
     if error is None:
         error = RemoteError.of(
@@ -59,6 +63,11 @@ def unwrap(frame: bytes, worker_id: ObjectId) -> Any:
         )
     error.remote_traceback = text
     raise error
+
+
+def malformed_reply(worker_id: ObjectId, reason: str) -> MalformedMessage:
+    """Return the error of a reply that cannot be read, with the worker that sent it."""
+    return MalformedMessage(f"the reply of worker {str(worker_id)!r}: {reason}")
 
 
 def describe_request(command: str, arguments: Mapping[str, Any]) -> str:

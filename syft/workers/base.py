@@ -25,6 +25,7 @@ from syft.objects import (
     registry,
     unpack_object,
 )
+from syft.wire.failures import malformed_reply
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +211,10 @@ class BaseWorker(ObjectStorage, ABC):
                 )
             answer["obj"] = with_state(sent, state, str(self.id))
             self._sent.pop(obj_id, None)
-        return unpack_object(obj_id, answer)
+        try:
+            return unpack_object(obj_id, answer)
+        except MalformedMessage as error:
+            raise malformed_reply(self.id, error.reason) from None
 
     def search(self, query: ObjectId | Iterable[ObjectId], *more: ObjectId) -> list[ObjectPointer]:
         """Return pointers to the worker's objects that carry all these tags, or that have this id.
@@ -222,7 +226,7 @@ class BaseWorker(ObjectStorage, ABC):
         try:
             return [self._pointer_to(**each) for each in found]
         except (TypeError, ValueError, RuntimeError) as reason:
-            raise MalformedMessage(f"no result of a search: {reason}") from None
+            raise malformed_reply(self.id, f"no result of a search: {reason}") from None
 
     def _pointer_to(
         self, id: ObjectId, tags: list[str], description: str | None, shape: Any
