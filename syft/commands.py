@@ -10,20 +10,50 @@ What is not in this table is refused, before anything is done or stored.
     cancel        request_id   int                                     the event loop
     delete        ids          list of ids                             any thread
     get           id           id                                      any thread
+    operate       stream       int                                     the compute thread, in turn
+                  number       int from 0 to 2**63 - 1
+                  operations   list of at most 4,096 operations
+                  values       list of at most 4,096 ids
+                  geometries   list of at most 4,096 ids
+                  answer       bool
     search        query        list of at most 64 ids or tags          any thread
-    set           id           id                                      the event loop
-                  obj          value
-                  wrapped      bool
-                  tags         list of up to 64 str of 256 characters
-                  description  str of up to 4,096 characters, or None
+    set           objects      list of at most 4,096 objects           the event loop
     train_config  fields       map, see TRAIN_CONFIG                   the event loop
                   fits         int from 0 to 2**63 - 1; 0 if left out
+                  objects      list of at most 4,096 objects, set first; none if left out
 
     id     int of 64 bits, or str of at most 256 characters
+    object a map: id          id
+                  obj         value
+                  wrapped     bool
+                  tags        list of up to 64 str of 256 characters
+                  description str of up to 4,096 characters, or None
     value  whatever the wire carries, nested at most 100 levels deep; tensors and arrays have at
            most 64 dimensions
 
 Frames of many bytes are answered in a thread in any case.
+
+`operate` carries operations on remote tensors, in order and each once (syft/remote/executor.py).
+The messages of a stream are numbered from 0 on. Unless `answer` is true, a reply comes only if the
+message is refused as a whole: operations that fail leave their errors where their results would be.
+The reply has the values and geometries that were asked for. An operation is a list:
+
+    name        str: an ATen operator with its overload, "aten::add.Tensor"; or a command below
+    results     list: an id for each result, None for one that is not kept or is an argument
+    arguments   list: values, with references (syft/wire/messages.py) for tensors at the worker
+    keywords    map: arguments by name
+    site        int: where the program posted it; the worker only hands it back, in errors
+    gradients   bool: whether autograd records it
+    seed        int to seed torch's generator with, or None
+
+    command        arguments                                 what it does
+    -------------  ----------------------------------------  ------------------------------------
+    backward       tensor, its gradient or None, bool        computes the gradients of the leaves;
+                                                             keeps the graph, if the bool is true
+    delete         ids                                       removes the objects
+    grad           tensor                                    its gradient becomes the result
+    requires_grad  tensor, bool                              makes it a leaf with gradients, or not
+    set_grad       tensor, its gradient or None              replaces its gradient
 """
 
 from __future__ import annotations
@@ -51,6 +81,7 @@ MAX_DESCRIPTION = 4096
 MAX_DIMENSIONS = 64
 MAX_SETTING = 1_000_000
 MAX_LEVELS = 100
+MAX_MANY = 4096
 
 Place = Literal["loop", "thread", "compute"]
 
@@ -78,6 +109,10 @@ class Command:
 
 
 # Exactly int, since True is an int for isinstance(). The range is what msgpack can carry.
+def _is_any(value: Any) -> bool:
+    return True
+
+
 def _is_int(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**64
 
@@ -177,7 +212,17 @@ SETTINGS = Kind(
     "a map of names to numbers, names, small tensors and short lists of them",
     lambda value: _is_map(value, _is_setting),
 )
-MAP = Kind("a map of names", lambda value: _is_map(value, lambda item: True))
+MANY_IDS = Kind(
+    f"a list of at most {MAX_MANY:,} ids", lambda value: _is_list(value, _is_id, MAX_MANY)
+)
+OPERATIONS = Kind(
+    f"a list of at most {MAX_MANY:,} operations", lambda value: _is_list(value, _is_any, MAX_MANY)
+)
+OBJECTS = Kind(
+    f"a list of at most {MAX_MANY:,} objects",
+    lambda value: _is_list(value, lambda item: isinstance(item, dict), MAX_MANY),
+)
+MAP = Kind("a map of names", lambda value: _is_map(value, _is_any))
 
 TRAIN_CONFIG: Mapping[str, Kind] = {
     "id": _optional(ID),
@@ -193,16 +238,28 @@ TRAIN_CONFIG: Mapping[str, Kind] = {
 }
 """What the fields of a TrainConfig have to be; TrainConfig itself refuses unknown ones."""
 
+OBJECT: Mapping[str, Kind] = {
+    "id": ID, "obj": VALUE, "wrapped": BOOL, "tags": TAGS, "description": DESCRIPTION,
+}  # fmt: skip
+"""What the fields of an object have to be."""
+
 COMMANDS: Mapping[str, Command] = {
     "call": Command({"name": NAME, "args": VALUES, "kwargs": NAMED_VALUES}, "compute"),
     "cancel": Command({"request_id": INT}, "loop"),
     "delete": Command({"ids": IDS}, "thread"),
     "get": Command({"id": ID}, "thread"),
     "search": Command({"query": QUERY}, "thread"),
-    "set": Command(
-        {"id": ID, "obj": VALUE, "wrapped": BOOL, "tags": TAGS, "description": DESCRIPTION}, "loop"
+    "operate": Command(
+        {
+            "stream": INT, "number": COUNT, "operations": OPERATIONS, "values": MANY_IDS,
+            "geometries": MANY_IDS, "answer": BOOL,
+        },
+        "compute",
+    ),  # fmt: skip
+    "set": Command({"objects": OBJECTS}, "loop"),
+    "train_config": Command(
+        {"fields": MAP, "fits": COUNT, "objects": OBJECTS}, "loop", frozenset({"fits", "objects"})
     ),
-    "train_config": Command({"fields": MAP, "fits": COUNT}, "loop", frozenset({"fits"})),
 }
 
 
@@ -221,6 +278,14 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
             f"command {command!r} has the arguments {given[:MAX_NAME]}; expected {sorted(expected)}"
         )
     _check(command, arguments, expected)
+    for obj in arguments.get("objects", ()):
+        if obj.keys() != OBJECT.keys():
+            given = ", ".join(abbreviated(name) for name in obj) or "none"
+            raise MalformedMessage(
+                f"command {command!r} has an object with the fields {given[:MAX_NAME]}; "
+                f"expected {sorted(OBJECT)}"
+            )
+        _check(command, obj, OBJECT)
     if command == "train_config":
         fields = arguments["fields"]
         _check(

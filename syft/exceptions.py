@@ -23,6 +23,10 @@ SyftError
 ├── WorkerNotFoundException     (also KeyError)  an id that no worker of this process has
 ├── ObjectNotFoundError         (also KeyError)
 ├── GetNotPermittedError        an object that its owner marked as private
+├── TensorsNotCollocatedException  (also TypeError)  an operation on tensors of different places
+├── RemoteValueNeeded           (also TypeError)  the value of a tensor that is at a worker
+├── RemoteOperationFailed       (also RuntimeError)  an operation on remote tensors failed
+├── OperationsLost              (also RuntimeError)  a worker has forgotten its remote tensors
 ├── DatasetNotFound             (also ValueError)
 ├── DatasetExists               (also ValueError)
 ├── DatasetEmpty                (also ValueError)
@@ -391,6 +395,76 @@ class GetNotPermittedError(SyftError):
         return (
             f"worker {self.worker!r} does not hand out the object with id {self.obj_id!r}: "
             "it is private."
+        )
+
+
+@dataclass(eq=False)
+class TensorsNotCollocatedException(SyftError, TypeError):
+    """An operation on tensors of different places."""
+
+    operation: str
+    places: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation} needs tensors that are together; these are on "
+            f"{_listed(self.places)}. Call .get() to have them here, .move(worker) or "
+            ".send(worker) to have them there."
+        )
+
+
+@dataclass(eq=False)
+class RemoteValueNeeded(SyftError, TypeError):
+    """Something asked for the value of a tensor that is at a worker."""
+
+    operation: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation} needs the values of a tensor that is at a worker: call .get() first "
+            "(pointer.copy().get() leaves it there)."
+        )
+
+
+@dataclass(eq=False)
+class RemoteOperationFailed(SyftError, RuntimeError):
+    """An operation on remote tensors failed at the worker, some time ago.
+
+    Attributes:
+        operation: the operation.
+        error: the type of its error.
+        message: the text of its error.
+        site: number of the place in the program that posted it.
+        line: that place, once it is known: file and line.
+    """
+
+    worker: str
+    operation: str
+    error: str
+    message: str
+    site: int = 0
+    line: str = ""
+
+    leaves = frozenset[Any]()  # ids of leaves whose gradients it would have led to
+
+    def __str__(self) -> str:
+        posted = f", posted at {self.line}," if self.line else ""
+        return (
+            f"operation {self.operation}{posted} failed on worker {self.worker!r}: {self.error}: "
+            f"{self.message}"
+        )
+
+
+@dataclass(eq=False)
+class OperationsLost(SyftError, RuntimeError):
+    """A worker has not received all operations that were posted."""
+
+    worker: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} was restarted, or has forgotten this program while it was "
+            "away: its remote tensors are gone. Send models and tensors again."
         )
 
 

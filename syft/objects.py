@@ -174,6 +174,24 @@ class ObjectStorage:
         with self._objects_lock:
             self._objects[obj.id] = obj
 
+    def put(self, obj_id: ObjectId, obj: Any) -> None:
+        """Store an object under this id; a former object of that id is replaced."""
+        with self._objects_lock:
+            self._objects[obj_id] = obj
+
+    def own(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id, or None."""
+        return self._objects.get(obj_id)
+
+    def own_objects(self) -> dict[ObjectId, Any]:
+        """Return a copy of the mapping from id to object."""
+        with self._objects_lock:
+            return dict(self._objects)
+
+    def offered(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id that somebody else offers, or None."""
+        return None
+
     def get_obj(self, obj_id: ObjectId) -> Any:
         """Return the object with this id.
 

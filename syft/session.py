@@ -62,9 +62,9 @@ class SessionObjects(ObjectStorage):
         self.id = worker
         self._offered = offered
 
-    def own_objects(self) -> dict[ObjectId, Any]:
-        """Return a copy of the mapping from id to object, without those that the owner offers."""
-        return super().current_objects()
+    def offered(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id that the worker's owner offers, or None."""
+        return self._offered().get(obj_id)
 
     def get_obj(self, obj_id: ObjectId) -> Any:
         """Return the object with this id.

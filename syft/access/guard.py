@@ -67,6 +67,14 @@ class Guard:
         """
         self._ledger.add(caller.name, obj)
 
+    def hold(self, caller: Caller, objects: int, size: int) -> None:
+        """Count results of a coordinator's operations on remote tensors, or fewer of them.
+
+        Raises:
+            LimitExceeded: that is too many.
+        """
+        self._ledger.hold(caller.name, objects, size)
+
     def digest(self, obj: Any) -> dict[str, str] | None:
         """Return the digests of a wrapped model, as it was sent.
 

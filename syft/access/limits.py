@@ -39,6 +39,9 @@ class Limits:
         call_seconds: seconds that one fit, evaluation or call of an own method may run; it ends
             before its next batch, or before the next operator of its model.
         call_bytes: bytes of all results together that a model makes in one forward pass.
+        graph_bytes: bytes that autograd keeps of one coordinator's operations on remote tensors,
+            for their backward.
+        graph_operations: operations in these graphs.
         stuck_calls: calls that ran on for STUCK_SECONDS beyond `call_seconds`, inside one operator
             or a method of the owner's own. They cannot be ended; after this many, the worker takes
             no further calls until it is restarted.
@@ -51,13 +54,15 @@ class Limits:
     handshake_seconds: float = 10.0
     sessions: int = 64
     queued_calls: int = 64
-    objects: int = 1024
+    objects: int = 16_384
     object_bytes: int = 2 * 1024**3
-    all_objects: int = 8192
+    all_objects: int = 65_536
     all_object_bytes: int = 8 * 1024**3
     call_seconds: float = 3600.0
     call_bytes: int = 8 * 1024**3
     stuck_calls: int = 4
+    graph_bytes: int = 2 * 1024**3
+    graph_operations: int = 200_000
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -234,23 +239,42 @@ class Ledger:
         size = size_of(obj)
         with self._lock:
             while self._gone:
-                self._enter(*self._gone.popleft(), sign=-1)
-            self._check("the objects of one coordinator", self._counts[owner] + 1, "objects")
-            self._check(
-                "the bytes of one coordinator's objects", self._bytes[owner] + size, "object_bytes"
-            )
-            self._check("the objects of all coordinators", self._all + 1, "all_objects")
-            self._check(
-                "the bytes of all coordinators' objects", self._all_bytes + size, "all_object_bytes"
-            )
-            self._enter(owner, size, sign=1)
+                gone, freed = self._gone.popleft()
+                self._count(gone, -1, -freed)
+            self._check_room(owner, 1, size)
+            self._count(owner, 1, size)
         weakref.finalize(obj, self._gone.append, (owner, size)).atexit = False
 
-    def _enter(self, owner: str, size: int, sign: int) -> None:
-        self._counts[owner] += sign
-        self._bytes[owner] += sign * size
-        self._all += sign
-        self._all_bytes += sign * size
+    def hold(self, owner: str, objects: int, size: int) -> None:
+        """Count results of a coordinator's operations, or fewer of them.
+
+        Args:
+            owner: the coordinator.
+            objects: how many more there are; below 0: how many fewer.
+            size: how many bytes more; below 0: how many fewer.
+
+        Raises:
+            LimitExceeded: that is too many.
+        """
+        with self._lock:
+            if objects > 0:
+                self._check_room(owner, objects, size)
+            self._count(owner, objects, size)
+
+    def _check_room(self, owner: str, objects: int, size: int) -> None:
+        count, held = self._counts[owner] + objects, self._bytes[owner] + size
+        self._check("the objects of one coordinator", count, "objects")
+        self._check("the bytes of one coordinator's objects", held, "object_bytes")
+        self._check("the objects of all coordinators", self._all + objects, "all_objects")
+        self._check(
+            "the bytes of all coordinators' objects", self._all_bytes + size, "all_object_bytes"
+        )
+
+    def _count(self, owner: str, objects: int, size: int) -> None:
+        self._counts[owner] += objects
+        self._bytes[owner] += size
+        self._all += objects
+        self._all_bytes += size
         if not self._counts[owner]:
             del self._counts[owner], self._bytes[owner]
 

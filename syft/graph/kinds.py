@@ -35,9 +35,10 @@ bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 com
 """
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _DTYPE_NAMES.split()}
 """Dtypes that tensors of a graph may have: those that all kernels were audited with."""
-DTYPE_NUMBERS = frozenset(
-    torch.ops.prim.dtype.default(torch.empty(0, dtype=dtype)) for dtype in DTYPES.values()
-)
+NUMBERS: dict[torch.dtype, int] = {
+    dtype: torch.ops.prim.dtype.default(torch.empty(0, dtype=dtype)) for dtype in DTYPES.values()
+}
+DTYPE_NUMBERS = frozenset(NUMBERS.values())
 """TorchScript's numbers of them."""
 
 

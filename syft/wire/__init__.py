@@ -5,6 +5,7 @@ from syft.wire.messages import (
     VERSION,
     Failure,
     Message,
+    Reference,
     Reply,
     Request,
     decode,
@@ -12,6 +13,7 @@ from syft.wire.messages import (
     has_blobs,
     peek_id,
     peek_version,
+    reference,
 )
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "VERSION",
     "Failure",
     "Message",
+    "Reference",
     "Reply",
     "Request",
     "decode",
@@ -26,4 +29,5 @@ __all__ = [
     "has_blobs",
     "peek_id",
     "peek_version",
+    "reference",
 ]

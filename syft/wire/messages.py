@@ -5,7 +5,7 @@ Every WebSocket message is binary and holds one message of this protocol. Number
     offset  bytes  field
     ------  -----  ----------------------------------------------------------
          0      4  magic, b"SYFT"
-         4      1  version of the protocol, 2
+         4      1  version of the protocol, 3
          5      1  kind: 1 request, 2 reply, 3 failure
          6      2  reserved, 0
          8      8  id of the request; its reply or failure carries the same id
@@ -40,6 +40,7 @@ code never travels back.
        5  torch.device    its name
        6  bytes, str      [index of the blob, whether it is a text]
        7  TorchScript     index of the blob, an archive; for receivers that allow it only
+       8  reference       id of an object at the worker; in requests only
 
 Anything else, and any unknown version, kind, field or code, is refused with an error that names it.
 """
@@ -52,7 +53,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -81,7 +82,7 @@ from syft.wire import tensors
 # - Whatever is wrong becomes an error of this package. The id in the header is readable by itself,
 #   so a message that is refused gets its answer all the same.
 
-VERSION = 2
+VERSION = 3
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """The default limit for one message, in bytes. The tutorial's largest message has 1.7 million."""
 
@@ -93,7 +94,7 @@ _MAX_ENVELOPE = 1024 * 1024  # an empty list takes one byte here, and 64 in memo
 _MAX_TEXT = 16 * 1024 * 1024  # to decode a text holds all other threads
 _LONG = 4096  # bytes and texts of more bytes travel beside the envelope
 _MAX_NESTING = 32  # extension types inside one another; each level takes a piece of the C stack
-_TUPLE, _TENSOR, _ARRAY, _MODEL, _DEVICE, _BLOB, _ARCHIVE = 1, 2, 3, 4, 5, 6, 7
+_TUPLE, _TENSOR, _ARRAY, _MODEL, _DEVICE, _BLOB, _ARCHIVE, _REFERENCE = range(1, 9)
 
 
 @dataclass
@@ -131,6 +132,20 @@ class Failure:
     fields: dict[str, Any]
     call: str
     traceback: str
+
+
+class Reference(NamedTuple):
+    """Stands in an operation for an object that the worker holds."""
+
+    id: int | str
+
+
+def reference(obj_id: int | str) -> msgpack.ExtType:
+    """Return a reference as it is packed.
+
+    A pointer is an argument of many operations, so its reference is packed once.
+    """
+    return msgpack.ExtType(_REFERENCE, msgpack.packb(obj_id))
 
 
 Message = Request | Reply | Failure
@@ -489,6 +504,8 @@ class _Unpacker:
             return self._allowed().graph(self._blob(blob), state, constants).train(training)
         if code == _ARCHIVE:
             return self._allowed().archive(self._blob(value))
+        if code == _REFERENCE and type(value) in (int, str):
+            return Reference(value)
         raise MalformedMessage(
             f"extension type {code} with a payload of type {type(value).__name__}"
         )

@@ -1,0 +1,610 @@
+"""Runs the operations that a coordinator posts, on the tensors that the worker holds for it.
+
+Each message of a stream has a number, and each is carried out once: one that comes again, after a
+connection broke, is skipped; one that is missing ends the stream.
+
+Errors do not stop anything. An operation that fails leaves its error where its results would be: an
+operation in place, at what it was to change; a backward, at the gradients of its leaves. What is
+computed from these fails with the same error, and asking for a value raises it. So a coordinator
+that never waits still learns of the first thing that went wrong, whenever it looks. What was to be
+changed has its former value: it is there again once the error has been told.
+
+What has to be told of a tensor here hangs on its storage, which its views share: how many bytes it
+has, whether its values are private, whether it belongs to the worker's owner, and since when the
+graph has grown that ends in it:
+
+    graph of a tensor     operations number 12, 15, 16 ... of this session, say; alive as long as it
+    its span              (12, 16): from the oldest to the newest
+    all living nodes      lie in the spans of the storages that the coordinator still has; so the
+                          spans together bound the memory that nodes take
+
+What autograd keeps for a backward is counted byte by byte, by hooks on saved tensors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from syft.access.limits import Budget, Limits
+from syft.exceptions import (
+    GetNotPermittedError,
+    LimitExceeded,
+    MalformedMessage,
+    NotPermitted,
+    ObjectNotFoundError,
+    OperationsLost,
+    RemoteOperationFailed,
+    SyftError,
+)
+from syft.graph.kinds import NUMBERS
+from syft.objects import ObjectId, is_private
+from syft.remote.operators import resolve
+from syft.wire import Reference
+
+MAX_OPERATIONS = 4096
+"""Operations of one message."""
+_CHECKED_EVERY = 4096
+_ALSO_WRITES = {
+    "aten::native_batch_norm": (3, 4),
+    "aten::embedding_renorm_": (0,),
+    "aten::rrelu_with_noise": (1,),
+}
+"""Arguments that operators change, though their schemas do not say so."""
+
+
+class Objects(Protocol):
+    """Where tensors are kept."""
+
+    def own(self, obj_id: ObjectId) -> Any:
+        """Return the coordinator's object with this id, or None."""
+
+    def offered(self, obj_id: ObjectId) -> Any:
+        """Return the object with this id that the worker's owner offers, or None."""
+
+    def put(self, obj_id: ObjectId, obj: Any) -> None:
+        """Keep an object under this id."""
+
+    def own_objects(self) -> dict[ObjectId, Any]:
+        """Return all of the coordinator's objects by id."""
+
+    def rm_obj(self, obj_id: ObjectId) -> None:
+        """Remove the object with this id, if there is one."""
+
+
+class Account(Protocol):
+    """Counts what a coordinator's results take."""
+
+    def hold(self, objects: int, size: int) -> None:
+        """Count some more objects or bytes, or fewer; raise LimitExceeded if that is too many."""
+
+
+class _Storage:
+    """What is known of the memory of tensors.
+
+    Attributes:
+        handles: how many ids tensors in it have.
+        size: its bytes, if a result was made in it.
+        private: whether its values must not leave the worker.
+        protected: whether it belongs to the worker's owner.
+        since: number of the oldest operation in the graphs that end in it; None: no graph does.
+        until: number of the newest one.
+    """
+
+    __slots__ = ("handles", "private", "protected", "since", "size", "until")
+
+    def __init__(self) -> None:
+        self.handles = self.size = 0
+        self.private = self.protected = False
+        self.since: int | None = None
+        self.until = 0
+
+
+class Executor:
+    """Runs the operations of one coordinator.
+
+    Args:
+        worker: the worker's id, for errors.
+        objects: the coordinator's objects.
+        limits: how much it may use.
+        account: where the results are counted.
+    """
+
+    def __init__(self, worker: str, objects: Objects, limits: Limits, account: Account) -> None:
+        self._worker = worker
+        self._objects = objects
+        self._limits = limits
+        self._account = account
+        self._stream: int | None = None
+        self._next = 0
+        # Errors in place of results; of changes in place; of gradients.
+        self._failed: dict[ObjectId, RemoteOperationFailed] = {}
+        self._unchanged: dict[ObjectId, RemoteOperationFailed] = {}
+        self._no_gradient: dict[ObjectId, RemoteOperationFailed] = {}
+        self._storages: dict[int, _Storage] = {}
+        self._homes: dict[ObjectId, int] = {}
+        self._results: set[ObjectId] = set()  # those of the tensors at home that were made here
+        self._borrowed: dict[ObjectId, torch.Tensor] = {}
+        self._count = 0
+        self._graph = _GraphMemory(worker, limits.graph_bytes)
+        self._commands: dict[str, Callable[..., Any]] = {
+            "backward": self._backward,
+            "grad": self._gradient,
+            "set_grad": self._set_gradient,
+            "requires_grad": self._requires_grad,
+            "delete": self.delete,
+        }
+
+    def run(self, stream: int, number: int, operations: Sequence[Any], budget: Budget) -> None:
+        """Carry out the operations of one message, unless that has been done.
+
+        Args:
+            stream: id of the stream of messages; a new one starts from 0.
+            number: number of this message in it.
+            operations: the operations; see syft/commands.py.
+            budget: what they may use.
+
+        Raises:
+            OperationsLost: messages before this one are missing.
+            MalformedMessage: an operation is none.
+        """
+        if stream != self._stream:
+            if number != 0:
+                raise OperationsLost(self._worker)
+            self._stream, self._next = stream, 0
+        if number > self._next:
+            raise OperationsLost(self._worker)
+        if number < self._next:
+            return
+        for operation in operations:
+            _check(operation)
+        self._next += 1
+        for operation in operations:
+            self._run(*operation, budget=budget)
+
+    def values(self, ids: Sequence[ObjectId]) -> list[dict[str, Any]]:
+        """Return tensors, each with its gradient.
+
+        Raises:
+            RemoteOperationFailed: what should have made one of them failed.
+            ObjectNotFoundError: there is none of this id.
+            GetNotPermittedError: one is private.
+        """
+        found = []
+        for obj_id in ids:
+            error = self._unchanged.pop(obj_id, None) or self._no_gradient.pop(obj_id, None)
+            if error is not None:
+                raise error
+            tensor = self._shown(obj_id)
+            gradient = tensor.grad
+            if gradient is not None and self._gradient_is_private(tensor):
+                raise GetNotPermittedError(self._worker, obj_id)
+            leaf = tensor.is_leaf and tensor.requires_grad
+            value = tensor.detach()
+            found.append(
+                {"obj": value.requires_grad_() if leaf else value, "grad": gradient}
+            )
+        return found
+
+    def geometries(self, ids: Sequence[ObjectId]) -> list[list[Any]]:
+        """Return the shape, the strides and the dtype's number of each tensor.
+
+        Raises:
+            As `values`.
+        """
+        tensors = map(self._shown, ids)
+        return [[list(each.shape), list(each.stride()), NUMBERS[each.dtype]] for each in tensors]
+
+    def delete(self, *ids: ObjectId) -> None:
+        """Remove objects; those that are not there are none."""
+        for obj_id in ids:
+            for errors in (self._failed, self._unchanged, self._no_gradient):
+                errors.pop(obj_id, None)
+            self._borrowed.pop(obj_id, None)
+            self._objects.rm_obj(obj_id)
+            key = self._homes.pop(obj_id, None)
+            if key is not None:
+                self._leave(key, is_result=obj_id in self._results)
+            self._results.discard(obj_id)
+
+    def clear(self) -> None:
+        """Forget all that was computed; the objects are removed by whoever holds them."""
+        for obj_id in list(self._homes):
+            self.delete(obj_id)
+        for errors in (self._failed, self._unchanged, self._no_gradient):
+            errors.clear()
+
+    def is_private(self, tensor: Any) -> bool:
+        """Return whether a tensor's values must not leave the worker."""
+        if is_private(tensor):
+            return True
+        storage = self._storages.get(_key(tensor)) if isinstance(tensor, torch.Tensor) else None
+        return storage is not None and storage.private
+
+    # One operation
+
+    def _run(
+        self, name: str, results: list[Any], arguments: list[Any], keywords: dict[str, Any],
+        site: int, with_gradients: bool, seed: int | None, *, budget: Budget,
+    ) -> None:  # fmt: skip
+        self._count += 1
+        if name == "delete":
+            self.delete(*arguments)
+            return
+        try:
+            budget.check(0)
+            if self._count % _CHECKED_EVERY == 0:
+                self._check_spans()
+            command = self._commands.get(name)
+            if command is not None:
+                with torch.enable_grad():
+                    made = command(*arguments)
+                self._keep(results, [made], [])
+            else:
+                self._operate(name, results, arguments, keywords, with_gradients, seed)
+        except Exception as error:
+            failed = _failed(self._worker, name, error, site)
+            if failed is not error:
+                failed.leaves = self._leaf_ids(arguments)
+            self._poison(name, results, arguments, failed)
+
+    def _operate(
+        self, name: str, results: list[Any], arguments: list[Any], keywords: dict[str, Any],
+        with_gradients: bool, seed: int | None,
+    ) -> None:  # fmt: skip
+        operator = resolve(name)
+        if operator is None:
+            raise NotPermitted(
+                self._worker, f"operation {name!r:.100} on remote tensors", _ALLOWED_HINT
+            )
+        used: list[torch.Tensor] = []
+        values = [self._resolved(each, used) for each in arguments]
+        named = {key: self._resolved(each, used) for key, each in keywords.items()}
+        written = _ALSO_WRITES.get(name) or (
+            () if operator.writes is None else (operator.writes,)
+        )
+        for place in written:
+            target = values[place] if place < len(values) else None
+            if isinstance(target, torch.Tensor):
+                self._check_write(target)
+        with torch.set_grad_enabled(with_gradients), self._graph, _seeded(seed):
+            made = operator.function(*values, **named)
+        outputs = [made] if isinstance(made, torch.Tensor) else list(made or ())
+        self._keep(results, outputs, used)
+        if written:
+            targets = [values[place] for place in written if place < len(values)]
+            for target in targets:
+                if isinstance(target, torch.Tensor):
+                    self._inherit(self._storages[_key(target)], target, used)
+
+    def _keep(self, results: list[Any], outputs: list[Any], used: list[torch.Tensor]) -> None:
+        if len(results) > len(outputs):
+            raise MalformedMessage(f"{len(results)} ids for {len(outputs)} results")
+        for obj_id, output in zip(results, outputs, strict=False):
+            if obj_id is not None:
+                self._keep_one(obj_id, output, used)
+
+    def _keep_one(self, obj_id: ObjectId, output: Any, used: list[torch.Tensor]) -> None:
+        if not isinstance(output, torch.Tensor):
+            raise MalformedMessage(f"a result is a {type(output).__name__}; expected a tensor")
+        if self._objects.own(obj_id) is not None:
+            self.delete(obj_id)
+        if any(output is each for each in used):  # one tensor, two ids
+            output = torch.ops.aten.alias(output)
+        self._results.add(obj_id)
+        storage = self._enter(obj_id, output, is_result=True)
+        self._objects.put(obj_id, output)
+        self._inherit(storage, output, used)
+
+    def _enter(self, obj_id: ObjectId, tensor: torch.Tensor, is_result: bool = False) -> _Storage:
+        """Note the storage of a tensor. What was sent here has been counted when it came."""
+        key = _key(tensor)
+        storage = self._storages.get(key) or _Storage()
+        if is_result:
+            size = 0 if storage.size else tensor.untyped_storage().nbytes()
+            self._account.hold(1, size)
+            storage.size += size
+        self._storages[key] = storage
+        self._homes[obj_id] = key
+        storage.handles += 1
+        return storage
+
+    def _leave(self, key: int, is_result: bool) -> None:
+        storage = self._storages[key]
+        storage.handles -= 1
+        gone = 0 if storage.handles else storage.size
+        if not storage.handles:
+            del self._storages[key]
+        self._account.hold(-1 if is_result else 0, -gone)
+
+    def _inherit(self, storage: _Storage, tensor: torch.Tensor, used: list[torch.Tensor]) -> None:
+        """Hand on to a result what is known of the arguments."""
+        homes = [self._storages[_key(each)] for each in used]
+        storage.private = storage.private or any(home.private for home in homes)
+        if tensor.requires_grad and not tensor.is_leaf:
+            since = [
+                home.since
+                for each, home in zip(used, homes, strict=True)
+                if home.since is not None and each.requires_grad
+            ]
+            if storage.since is not None:
+                since.append(storage.since)
+            storage.since = min(since, default=self._count)
+            storage.until = self._count
+
+    def _resolved(self, value: Any, used: list[torch.Tensor] | None = None) -> Any:
+        """Return an argument with tensors for its references."""
+        kind = type(value)
+        if kind is Reference:
+            tensor = self._tensor(value.id)
+            if used is not None:
+                used.append(tensor)
+            return tensor
+        if kind is list:
+            return [self._resolved(each, used) for each in value]
+        return value
+
+    def _tensor(self, obj_id: ObjectId) -> torch.Tensor:
+        error = self._failed.get(obj_id) or self._unchanged.get(obj_id)
+        if error is not None:
+            raise error
+        found = self._objects.own(obj_id)
+        if found is None:
+            found = self._borrowed.get(obj_id)
+        if found is None:
+            found = self._borrow(obj_id)
+        if not isinstance(found, torch.Tensor):
+            raise ObjectNotFoundError(self._worker, obj_id)
+        if obj_id not in self._homes:  # it was sent here
+            storage = self._enter(obj_id, found)
+            storage.private = storage.private or is_private(found)
+        return found
+
+    def _borrow(self, obj_id: ObjectId) -> torch.Tensor | None:
+        """Return the coordinator's view of a tensor that the owner offers.
+
+        It shares the values, which nobody may change, and not its gradient.
+        """
+        found = self._objects.offered(obj_id)
+        if not isinstance(found, torch.Tensor):
+            return None
+        tensor = self._borrowed[obj_id] = found.detach()
+        self._enter(obj_id, tensor).protected = True
+        return tensor
+
+    def _shown(self, obj_id: ObjectId) -> torch.Tensor:
+        tensor = self._tensor(obj_id)
+        if self.is_private(tensor):
+            raise GetNotPermittedError(self._worker, obj_id)
+        return tensor
+
+    def _check_write(self, target: torch.Tensor) -> None:
+        if self._storages[_key(target)].protected:
+            raise NotPermitted(
+                self._worker,
+                "changing a tensor that its owner offers",
+                "change a copy of it: pointer.copy()",
+            )
+
+    def _poison(
+        self, name: str, results: list[Any], arguments: list[Any], error: RemoteOperationFailed
+    ) -> None:
+        """Leave an error where the operation would have left its results."""
+        for obj_id in results:
+            if obj_id is not None:
+                self.delete(obj_id)
+                self._failed[obj_id] = error
+        if name == "backward":
+            self._no_gradient.update(dict.fromkeys(error.leaves, error))
+        elif not any(obj_id is not None for obj_id in results):
+            self._unchanged.update(
+                {each.id: error for each in arguments[:1] if type(each) is Reference}
+            )
+        for errors in (self._failed, self._unchanged, self._no_gradient):
+            while len(errors) > self._limits.objects:
+                errors.pop(next(iter(errors)))
+
+    # Gradients
+
+    def _backward(self, root_id: Reference, gradient_id: Reference | None, keep: bool) -> None:
+        root = self._tensor(root_id.id)
+        gradient = None if gradient_id is None else self._tensor(gradient_id.id)
+        private = self.is_private(root) or (gradient is not None and self.is_private(gradient))
+        leaves = list(_leaves_of(root)) if private else []
+        with self._graph:
+            torch.autograd.backward(root, gradient, retain_graph=keep)
+        for leaf in leaves:
+            leaf.private_gradient = True  # type: ignore[attr-defined]
+
+    def _leaf_ids(self, arguments: list[Any]) -> frozenset[ObjectId]:
+        """Return the ids of the leaves that a failed operation would have led to."""
+        leaves: set[int] = set()
+        errors: set[ObjectId] = set()
+        for reference in _references(arguments):
+            tensor = self._objects.own(reference.id)
+            if isinstance(tensor, torch.Tensor):
+                leaves.update(map(id, _leaves_of(tensor)))
+        for obj_id, obj in self._objects.own_objects().items():
+            if id(obj) in leaves:
+                errors.add(obj_id)
+        return frozenset(errors)
+
+    def _gradient(self, leaf: Reference) -> torch.Tensor:
+        if leaf.id in self._no_gradient:
+            raise self._no_gradient[leaf.id]
+        tensor = self._tensor(leaf.id)
+        if tensor.grad is None:
+            raise RuntimeError("there is no gradient: no backward() reached this tensor")
+        if self._gradient_is_private(tensor):
+            tensor.grad.private = True  # type: ignore[attr-defined]
+        return tensor.grad
+
+    def _gradient_is_private(self, leaf: torch.Tensor) -> bool:
+        return getattr(leaf, "private_gradient", False) or self.is_private(leaf.grad)
+
+    def _set_gradient(self, leaf: Reference, gradient: Reference | None) -> None:
+        self._no_gradient.pop(leaf.id, None)
+        self._tensor(leaf.id).grad = None if gradient is None else self._tensor(gradient.id)
+
+    def _requires_grad(self, leaf: Reference, requires_grad: bool) -> None:
+        self._tensor(leaf.id).requires_grad_(requires_grad)
+
+    def _check_spans(self) -> None:
+        """Check how many operations there may be in the graphs that are alive."""
+        spans = sorted(
+            (each.since, each.until) for each in self._storages.values() if each.since is not None
+        )
+        total, end = 0, -1
+        for since, until in spans:
+            total += max(0, until - max(since - 1, end))
+            end = max(end, until)
+        if total > self._limits.graph_operations:
+            raise LimitExceeded(
+                self._worker,
+                "the operations in one coordinator's graphs",
+                total,
+                self._limits.graph_operations,
+                "graph_operations",
+            )
+
+
+_ALLOWED_HINT = "see syft/remote/operators.py for those that are allowed"
+
+
+class _GraphMemory:
+    """Counts the bytes that autograd keeps for a backward; a context for what may keep some.
+
+    Args:
+        worker: the worker's id, for errors.
+        limit: how many it may keep.
+    """
+
+    def __init__(self, worker: str, limit: int) -> None:
+        self._worker = worker
+        self._limit = limit
+        self._bytes = 0
+        self._kept: dict[int, int] = {}
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> None:
+        hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, _Saved.tensor_of)
+        hooks.__enter__()
+        self._hooks.append(hooks)
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.pop().__exit__(*error)
+
+    def _keep(self, tensor: torch.Tensor) -> _Saved:
+        key, size = _key(tensor), tensor.untyped_storage().nbytes()
+        count = self._kept.get(key, 0)
+        if not count:
+            if self._bytes + size > self._limit:
+                raise LimitExceeded(
+                    self._worker,
+                    "the bytes that a coordinator's graphs keep",
+                    self._bytes + size,
+                    self._limit,
+                    "graph_bytes",
+                )
+            self._bytes += size
+        self._kept[key] = count + 1
+        return _Saved(self, tensor, key, size)
+
+    def release(self, key: int, size: int) -> None:
+        """Count a saved tensor that is no longer there."""
+        self._kept[key] -= 1
+        if not self._kept[key]:
+            del self._kept[key]
+            self._bytes -= size
+
+
+class _Saved:
+    """A tensor that autograd keeps."""
+
+    __slots__ = ("_key", "_memory", "_size", "tensor")
+
+    def __init__(self, memory: _GraphMemory, tensor: torch.Tensor, key: int, size: int) -> None:
+        self.tensor = tensor
+        self._memory = memory
+        self._key = key
+        self._size = size
+
+    def tensor_of(self) -> torch.Tensor:
+        """Return the tensor."""
+        return self.tensor
+
+    def __del__(self) -> None:
+        self._memory.release(self._key, self._size)
+
+
+class _seeded:  # noqa: N801 - used like a function
+    """Has torch draw from a generator of its own while an operation runs."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        if self._seed is not None:
+            self._state = torch.get_rng_state()
+            torch.default_generator.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        if self._seed is not None:
+            torch.set_rng_state(self._state)
+
+
+def _references(arguments: Any) -> Iterator[Reference]:
+    for each in arguments:
+        if type(each) is Reference:
+            yield each
+        elif type(each) is list:
+            yield from _references(each)
+
+
+def _key(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _leaves_of(root: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the leaves that a backward from this tensor gives gradients to."""
+    waiting, seen = [root.grad_fn], set()
+    if root.grad_fn is None and root.requires_grad:
+        yield root
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        waiting += [each for each, _ in node.next_functions]
+
+
+def _failed(worker: str, name: str, error: Exception, site: int) -> RemoteOperationFailed:
+    if isinstance(error, RemoteOperationFailed):
+        return error
+    kind = type(error).__name__
+    text = str(error) if isinstance(error, SyftError) else inspect.cleandoc(str(error))
+    return RemoteOperationFailed(worker, name[:200], kind, text[:2000], site)
+
+
+_KINDS = (str, list, list, dict, int, bool)
+
+
+def _check(operation: Any) -> None:
+    fits = (
+        isinstance(operation, list)
+        and len(operation) == 7
+        and all(map(isinstance, operation, _KINDS))
+        and all(each is None or type(each) in (int, str) for each in operation[1])
+        and (operation[6] is None or type(operation[6]) is int)
+    )
+    if not fits:
+        raise MalformedMessage(
+            "an operation is malformed; expected [name, ids of results, arguments, keywords, "
+            "site, gradients, seed]"
+        )

@@ -1,0 +1,753 @@
+"""PointerTensor: a tensor that a worker holds, for the program to compute with.
+
+It is a torch.Tensor without memory. torch hands each ATen operation on one to `__torch_dispatch__`,
+below autograd, composite operations (linear, cross_entropy, ...) taken apart; here the operation is
+posted to the worker, and its result is another PointerTensor at once.
+
+Autograd happens at the worker, where the operations run with gradients on. C++ never learns here
+that a pointer requires gradients; what a program sees of autograd are Python properties over this:
+
+    _cell    what the tensor's values depend on: the set of leaves, shared with its views, since an
+             operation in place on a view changes what its base depends on
+    _leaf    of a leaf that requires gradients: whether its gradient exists
+
+A `backward` can so tell which gradients there will be, without asking the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, Protocol
+
+import torch
+
+from syft import wire
+from syft.exceptions import RemoteValueNeeded, TensorsNotCollocatedException
+from syft.graph.kinds import NUMBERS
+from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, registry
+from syft.remote import shapes
+from syft.remote.shapes import Geometry, geometry_of
+
+CPU = torch.device("cpu")
+
+
+class Stream(Protocol):
+    """The way of operations to one worker."""
+
+    def new_id(self) -> int:
+        """Return an id for a result."""
+
+    def post(
+        self, name: str, results: Sequence[int | None], arguments: list[Any],
+        keywords: dict[str, Any], is_random: bool = False,
+    ) -> None:  # fmt: skip
+        """Have an operation carried out some time soon, after those that were posted before."""
+
+    def values(self, ids: list[ObjectId]) -> list[dict[str, Any]]:
+        """Wait for the values of objects."""
+
+    def geometries(self, ids: list[ObjectId]) -> list[Geometry]:
+        """Wait for the geometries of objects."""
+
+    def forget(self, obj_id: ObjectId) -> None:
+        """Have an object deleted some time soon. Safe to call from `__del__`."""
+
+
+class _Leaf:
+    """The gradient of a leaf.
+
+    Attributes:
+        has_grad: whether it exists, at the worker.
+        fetched: whether the leaf has left the worker, so that it never will.
+    """
+
+    __slots__ = ("fetched", "has_grad")
+
+    def __init__(self) -> None:
+        self.has_grad = self.fetched = False
+
+
+class _Cell:
+    """The leaves that a tensor and its views depend on."""
+
+    __slots__ = ("leaves",)
+
+    def __init__(self, leaves: frozenset[_Leaf]) -> None:
+        self.leaves = leaves
+
+
+_NONE: frozenset[_Leaf] = frozenset()
+
+
+class PointerTensor(ObjectPointer, torch.Tensor):
+    """Stands for a tensor that a worker holds; operations on it happen there.
+
+    Source: PySyft 0.2.4, `syft.generic.pointers.pointer_tensor.PointerTensor`, and the wrapper
+    around it.
+
+    Args:
+        location: the worker that holds the tensor (a proxy of it).
+        id_at_location: the tensor's id there.
+        owner: the worker that holds this pointer; None: `syft.local_worker`.
+        id: the pointer's own id; None: a new one.
+        garbage_collect_data: delete the tensor when this pointer goes.
+        tags: the tensor's tags.
+        description: the tensor's description.
+        geometry: its shape, strides and dtype.
+        requires_grad: whether it is a leaf that requires gradients.
+
+    Attributes:
+        location: the worker, or its proxy.
+        id_at_location: the tensor's id there.
+    """
+
+    _grad: PointerTensor | None = None
+    _leaf: _Leaf | None = None
+    _id: ObjectId | None = None
+    _owner: Any = None
+
+    @staticmethod
+    def __new__(
+        cls, location: Any, id_at_location: ObjectId, owner: Any = None, id: ObjectId | None = None,
+        garbage_collect_data: bool = True, tags: Iterable[str] | None = None,
+        description: str | None = None, *, geometry: Geometry, requires_grad: bool = False,
+    ) -> PointerTensor:  # fmt: skip
+        pointer = _new(location, location._stream(), id_at_location, geometry, _Cell(_NONE))
+        pointer._owner, pointer._id = owner, id
+        pointer.garbage_collect_data = garbage_collect_data
+        pointer.tags, pointer.description = set(tags or ()), description
+        if requires_grad:
+            pointer._become_leaf()
+        return pointer
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Everything is set in __new__: results of operations, which are many, take a shorter way.
+        pass
+
+    # What torch does with it
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        special = _SPECIAL.get(func)
+        if special is not None:
+            return special(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return _apply(func, args, kwargs or {})
+
+    # Where it is
+
+    @property
+    def id(self) -> ObjectId:
+        """The pointer's own id."""
+        if self._id is None:
+            self._id = ID_PROVIDER.pop()
+        return self._id
+
+    @id.setter
+    def id(self, value: ObjectId) -> None:
+        self._id = value
+
+    @property
+    def owner(self) -> Any:
+        """The worker that holds this pointer."""
+        return registry.local_worker if self._owner is None else self._owner
+
+    @owner.setter
+    def owner(self, value: Any) -> None:
+        self._owner = value
+
+    def get(self, user: Any = None, reason: str = "", deregister_ptr: bool = True) -> torch.Tensor:
+        """Fetch the tensor, with its gradient if it has one; the worker keeps no copy.
+
+        The arguments of PySyft 0.2 are accepted and ignored.
+
+        Returns:
+            The tensor. A leaf requires gradients as it did there; any other tensor does not.
+
+        Raises:
+            RemoteOperationFailed: an operation that it depends on failed at the worker.
+            ObjectNotFoundError: it was fetched or deleted before.
+            GetNotPermittedError: its owner has marked it, or what it was made of, as private.
+            ConnectionFailed: the worker is not reached any more.
+        """
+        return fetch([self])[0]
+
+    def copy(self) -> PointerTensor:
+        """Return a pointer to a copy of the tensor, at the same worker."""
+        return self.clone()  # type: ignore[return-value]
+
+    def move(self, location: Any, requires_grad: bool | None = None) -> PointerTensor:
+        """Have another worker hold the tensor instead; it travels through this process.
+
+        Args:
+            location: the other worker, or its id.
+            requires_grad: whether it then requires gradients; None: as before.
+
+        Returns:
+            A pointer to it.
+        """
+        tensor = self.get()
+        if requires_grad is not None:
+            tensor.requires_grad_(requires_grad)
+        return registry.local_worker.send(tensor, location)
+
+    def __repr__(self, *args: Any, **kwargs: Any) -> str:
+        return ObjectPointer.__repr__(self)
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __del__(self) -> None:
+        # Written for speed: each temporary result ends here.
+        if self.__dict__.get("garbage_collect_data"):
+            self._stream.forget(self.id_at_location)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PointerTensor:
+        copied = self.detach().clone()
+        if self._leaf is not None:
+            copied.requires_grad_()
+        if getattr(self, "_is_param", False):
+            copied._is_param = True  # type: ignore[attr-defined]
+        memo[id(self)] = copied
+        return copied  # type: ignore[return-value]
+
+    # What it is
+
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        """Its shape."""
+        return self._geometry.shape
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """Its dtype."""
+        return self._geometry.dtype
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """The CPU, whatever the worker computes with."""
+        return CPU
+
+    # Gradients
+
+    @property
+    def requires_grad(self) -> bool:  # type: ignore[override]
+        """Whether gradients flow to it, or through it."""
+        return bool(self._cell.leaves)
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    @property
+    def is_leaf(self) -> bool:  # type: ignore[override]
+        """Whether no operation made it that gradients flow through."""
+        return self._leaf is not None or not self._cell.leaves
+
+    @property
+    def grad_fn(self) -> Any:  # type: ignore[override]
+        """None of a leaf; of any other tensor a text, since the graph is at the worker."""
+        return None if self.is_leaf else f"<the graph is at worker {self.location.id!r}>"
+
+    @property
+    def grad(self) -> PointerTensor | None:  # type: ignore[override]
+        """A pointer to its gradient, or None."""
+        leaf = self._leaf
+        if self._grad is None and leaf is not None and leaf.has_grad:
+            gradient = _new(
+                self.location, self._stream, self._stream.new_id(), self._geometry, _Cell(_NONE)
+            )
+            self._post("grad", [gradient.id_at_location], [self._reference])
+            self._grad = gradient
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: PointerTensor | None) -> None:
+        if value is None:
+            if self._grad is not None or (self._leaf is not None and self._leaf.has_grad):
+                self._post("set_grad", [], [self._reference, None])
+        else:
+            _check_together("grad", [self, value])
+            self._post("set_grad", [], [self._reference, value._reference])
+        if self._leaf is not None:
+            self._leaf.has_grad = value is not None
+        self._grad = value
+
+    @grad.deleter
+    def grad(self) -> None:
+        self.grad = None
+
+    @property
+    def data(self) -> torch.Tensor:  # type: ignore[override]
+        """The same values without their history, as a pointer."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"cannot replace the data of {self!r}; copy into it: "
+            "with torch.no_grad(): pointer.copy_(other)."
+        )
+
+    def requires_grad_(self, requires_grad: bool = True) -> PointerTensor:
+        """Have gradients flow to this leaf, or not; return it.
+
+        Raises:
+            RuntimeError: it is no leaf, or has no floating point values.
+        """
+        if not self.is_leaf and not requires_grad:
+            raise RuntimeError(
+                "you can only change requires_grad flags of leaf variables. Call .detach() first."
+            )
+        if requires_grad and not self._geometry.has_grads:
+            raise RuntimeError(
+                f"only floating point tensors require gradients; {self!r} is {self.dtype}."
+            )
+        if self.is_leaf and requires_grad != (self._leaf is not None):
+            self._post("requires_grad", [], [self._reference, requires_grad])
+            if requires_grad:
+                self._become_leaf()
+            else:
+                self._leaf, self._cell = None, _Cell(_NONE)
+        return self
+
+    def detach_(self) -> PointerTensor:
+        """Cut its history off; return it."""
+        self._post("aten::detach_", [], [self._reference])
+        self._leaf, self._cell = None, _Cell(_NONE)
+        return self
+
+    def backward(  # type: ignore[override]
+        self,
+        gradient: PointerTensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        """Compute the gradients of the leaves that it depends on, at the worker.
+
+        They are added to those that are there. An error at the worker is raised by the next `get`
+        of what depends on it.
+
+        Args:
+            gradient: the gradient of this tensor, at the same worker; None if it has one element.
+            retain_graph: keep the graph for another backward.
+            create_graph: not supported.
+            inputs: not supported.
+
+        Raises:
+            RuntimeError: nothing that it depends on requires gradients; it has several elements,
+                and `gradient` is None; or a leaf was fetched meanwhile.
+            TensorsNotCollocatedException: `gradient` is elsewhere.
+            NotImplementedError: `create_graph` or `inputs` is given.
+        """
+        if create_graph or inputs is not None:
+            raise NotImplementedError(
+                "backward() of a remote tensor takes neither create_graph nor inputs: gradients "
+                "of gradients are not available. Fetch the tensors with .get() and compute here."
+            )
+        if not self._cell.leaves:
+            raise RuntimeError(
+                f"backward() of {self!r}: nothing that it depends on requires gradients. Call "
+                ".requires_grad_() on a leaf, or compute outside of torch.no_grad()."
+            )
+        if gradient is None and self.numel() != 1:
+            raise RuntimeError(
+                f"backward() of {self!r}: grad can be implicitly created only for scalar outputs; "
+                f"its shape is {tuple(self.shape)}. Pass the gradient of this shape."
+            )
+        if gradient is not None:
+            _check_together("backward", [self, gradient])
+        if any(leaf.fetched for leaf in self._cell.leaves):
+            raise RuntimeError(
+                f"backward() of {self!r}: a tensor that it depends on was fetched from worker "
+                f"{self.location.id!r} since. Call backward() before .get()."
+            )
+        reference = None if gradient is None else gradient._reference
+        keep = bool(retain_graph)
+        self._post("backward", [], [self._reference, reference, keep])
+        for leaf in self._cell.leaves:
+            leaf.has_grad = True
+
+    def retain_grad(self) -> NoReturn:
+        """Raise an error: only leaves have gradients here."""
+        raise NotImplementedError(
+            "a remote tensor that is no leaf keeps no gradient. Make it a leaf: "
+            "x = y.detach().requires_grad_()."
+        )
+
+    def register_hook(self, hook: Any) -> NoReturn:
+        """Raise an error: a worker calls no functions of the coordinator."""
+        raise NotImplementedError(
+            "a remote tensor takes no hooks: its gradients are computed at the worker. Change "
+            "pointer.grad after backward()."
+        )
+
+    def _become_leaf(self) -> None:
+        self._leaf = _Leaf()
+        self._cell = _Cell(frozenset((self._leaf,)))
+
+    def _post(self, name: str, results: list[int], arguments: list[Any]) -> None:
+        self._stream.post(name, results, arguments, {})
+
+
+def _value_needed(name: str) -> Callable[..., NoReturn]:
+    def refuse(self: PointerTensor, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RemoteValueNeeded(name)
+
+    return refuse
+
+
+_VALUE_METHODS = """
+item tolist numpy data_ptr untyped_storage storage __bool__ __float__ __int__ __index__ __complex__
+__array__ __reduce_ex__ __dlpack__ __dlpack_device__
+"""
+for _name in _VALUE_METHODS.split():
+    setattr(PointerTensor, _name, _value_needed(_name))
+
+
+def _new(
+    location: Any, stream: Stream, obj_id: ObjectId, geometry: Geometry, cell: _Cell
+) -> PointerTensor:
+    pointer = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        PointerTensor, geometry.shape, strides=geometry.stride, dtype=geometry.dtype, device=CPU
+    )
+    pointer.location = location
+    pointer.id_at_location = obj_id
+    pointer.garbage_collect_data = True
+    pointer.tags = set()
+    pointer.description = None
+    pointer._stream = stream
+    pointer._geometry = geometry
+    pointer._cell = cell
+    pointer._reference = wire.reference(obj_id)
+    return pointer
+
+
+def fetch(pointers: list[PointerTensor]) -> list[torch.Tensor]:
+    """Fetch several tensors of one worker at a time, as `PointerTensor.get` does."""
+    stream = pointers[0]._stream
+    found = stream.values([pointer.id_at_location for pointer in pointers])
+    tensors = []
+    for pointer, each in zip(pointers, found, strict=True):
+        tensor, gradient = each["obj"], each["grad"]
+        tensor.grad = gradient
+        if pointer.tags:
+            tensor.tags = set(pointer.tags)
+        if pointer.description is not None:
+            tensor.description = pointer.description
+        if pointer._leaf is not None:
+            pointer._leaf.fetched = True
+        stream.forget(pointer.id_at_location)
+        pointer.garbage_collect_data = False
+        tensors.append(tensor)
+    return tensors
+
+
+# Operations
+
+
+class _Operation:
+    """An ATen operation, as it is posted.
+
+    Attributes:
+        name: its name with its overload, for example "aten::add.Tensor".
+        func: torch's operation.
+        computes_with: for each argument whether a number there is only computed with.
+        targets: for each result the index of the argument that it is, changed in place, or None.
+        shares: whether its result is a view of its first argument.
+        is_random: whether it draws random numbers.
+        is_dynamic: whether the shape of its result depends on values.
+    """
+
+    __slots__ = ("computes_with", "func", "is_dynamic", "is_random", "name", "shares", "targets")
+
+    def __init__(self, func: Any) -> None:
+        schema = func._schema
+        self.func = func
+        self.name = schema.name + (f".{schema.overload_name}" if schema.overload_name else "")
+        if torch.Tag.data_dependent_output in func.tags:
+            raise RemoteValueNeeded(self.name.removeprefix("aten::"))
+        if torch.Tag.inplace_view in func.tags:
+            raise NotImplementedError(
+                f"{self.name} changes the shape of a tensor in place, which a remote tensor cannot "
+                "do; use the function that returns a new one."
+            )
+        self.computes_with = [str(each.type) in _NUMBERS for each in schema.arguments]
+        aliases = [each.alias_info for each in schema.returns]
+        written = {
+            name: index
+            for index, each in enumerate(schema.arguments)
+            if each.alias_info is not None and each.alias_info.is_write
+            for name in each.alias_info.before_set
+        }
+        self.targets = [
+            None if alias is None else written.get(next(iter(alias.before_set), "")) for alias in aliases
+        ]
+        self.shares = self.name != "aten::detach" and any(
+            alias is not None and not alias.is_write for alias in aliases
+        )
+        self.is_random = torch.Tag.nondeterministic_seeded in func.tags
+        self.is_dynamic = torch.Tag.dynamic_output_shape in func.tags
+
+
+_NUMBERS = frozenset({"number", "float", "Optional[number]", "Optional[float]", "Tensor"})
+_operations: dict[Any, _Operation] = {}
+
+
+class _Call:
+    """One operation on its way to the wire.
+
+    Attributes:
+        key: what the geometry of its results depends on.
+        leaves: the leaves that its arguments depend on.
+        location: the worker.
+        stream: the way there.
+    """
+
+    __slots__ = ("key", "leaves", "location", "operation", "stream")
+
+    def __init__(self, operation: _Operation) -> None:
+        self.operation = operation
+        self.key: list[Any] = [operation]
+        self.leaves = _NONE
+        self.location: Any = None
+        self.stream: Any = None
+
+    def encoded(self, value: Any, computes_with: bool = False) -> Any:
+        """Return an argument as it travels."""
+        kind = type(value)
+        if kind is PointerTensor:
+            if self.location is not value.location:
+                if self.location is not None:
+                    raise self.apart(value.location.id)
+                self.location, self.stream = value.location, value._stream
+            leaves = value._cell.leaves
+            if leaves is not self.leaves and leaves:
+                self.leaves = self.leaves | leaves if self.leaves else leaves
+            self.key.append(value._geometry)
+            return value._reference
+        if kind is int or kind is float:
+            self.key.append(kind if computes_with or kind is float else value)
+            return value
+        if value is None or kind is bool or kind is str:
+            self.key.append(value)
+            return value
+        if isinstance(value, (list, tuple)):
+            self.key.append(len(value))
+            return [self.encoded(each) for each in value]
+        return self._encoded_other(value)
+
+    def _encoded_other(self, value: Any) -> Any:
+        name = self.operation.name
+        if isinstance(value, torch.Tensor):
+            has_many = value.dim() and (value.is_floating_point() or value.is_complex())
+            if has_many or value.requires_grad:
+                raise self.apart(registry.local_worker.id)
+            self.key.append(geometry_of(value))
+            return value
+        if isinstance(value, torch.dtype):
+            self.key.append(value)
+            return NUMBERS[value]
+        if isinstance(value, torch.memory_format):
+            self.key.append(value)
+            return _MEMORY_FORMATS[value]
+        if value == CPU or value is torch.strided:  # what it would be anyway
+            return None
+        if isinstance(value, (torch.device, torch.layout)):
+            raise ValueError(
+                f"{name}: {value} is asked for; a remote tensor is strided, and stays on the "
+                "device of its worker. Leave that argument out."
+            )
+        if isinstance(value, torch.Generator):
+            raise ValueError(
+                f"{name}: a generator is passed; the worker has its own, seeded from torch's "
+                "generator here. Call torch.manual_seed(...), and leave the generator out."
+            )
+        raise TypeError(
+            f"{name}: an argument is a {type(value).__name__}; expected tensors and plain values."
+        )
+
+    def apart(self, *workers: ObjectId) -> TensorsNotCollocatedException:
+        """Return the error for tensors of this process or of two workers."""
+        there = [] if self.location is None else [self.location.id]
+        places = sorted({str(each) for each in (*there, *workers)})
+        return TensorsNotCollocatedException(self.operation.name, places)
+
+
+_MEMORY_FORMATS = {
+    torch.contiguous_format: 0,
+    torch.preserve_format: 1,
+    torch.channels_last: 2,
+    torch.channels_last_3d: 3,
+}
+
+
+def _apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False) -> Any:
+    """Post an operation; return pointers to its results."""
+    operation = _operations.get(func)
+    if operation is None:
+        operation = _operations[func] = _Operation(func)
+    is_dynamic = operation.is_dynamic
+    if operation.name in _INDEXING:
+        args = _with_places_of_masks(args)
+        is_dynamic = operation.name == "aten::index.Tensor" and any(map(_is_mask, args[1]))
+    call = _Call(operation)
+    arguments = list(map(call.encoded, args, operation.computes_with))
+    keywords = {}
+    for name, value in kwargs.items():
+        call.key.append(name)
+        encoded = call.encoded(value)
+        if encoded is not None:
+            keywords[name] = encoded
+    stream = call.stream
+    grads = call.leaves if torch.is_grad_enabled() else _NONE
+    targets = [None if index is None else args[index] for index in operation.targets]
+    for target in targets:
+        if target is not None:
+            _check_target(call, target, grads)
+
+    is_random = is_random or operation.is_random
+    known: Any = _UNKNOWN
+    if not is_dynamic:
+        with contextlib.suppress(NotImplementedError):  # torch knows no such way
+            known = shapes.inferred(tuple(call.key), lambda: _on_meta(func, args, kwargs))
+    several = type(known) is list or len(targets) > 1
+    outputs = known if type(known) is list else [known] * max(1, len(targets))
+    ids = [
+        None if each is None or target is not None else stream.new_id()
+        for each, target in itertools.zip_longest(outputs, targets)
+    ]
+    stream.post(operation.name, ids, arguments, keywords, is_random)
+    if known is _UNKNOWN:
+        outputs = _asked(stream, ids)
+
+    shared = None
+    if operation.shares and torch.is_grad_enabled() and args[0]._leaf is None:
+        shared = args[0]._cell
+    made = []
+    for obj_id, each, target in itertools.zip_longest(ids, outputs, targets):
+        if obj_id is None:
+            made.append(target)
+        else:
+            cell = shared or _Cell(grads if each.has_grads else _NONE)
+            made.append(_new(call.location, stream, obj_id, each, cell))
+    for target in targets:
+        if target is not None and grads:
+            target._cell.leaves |= grads
+    return made[0] if not several else made if len(targets) < 2 else tuple(made)
+
+
+_UNKNOWN = object()
+_INDEXING = frozenset({"aten::index.Tensor", "aten::index_put", "aten::index_put_"})
+
+
+def _asked(stream: Stream, ids: list[int | None]) -> list[Geometry | None]:
+    """Ask the worker for the geometry of results: a round trip."""
+    answers = iter(stream.geometries([obj_id for obj_id in ids if obj_id is not None]))
+    return [None if obj_id is None else next(answers) for obj_id in ids]
+
+
+def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run an operation on tensors without memory."""
+    named = {name: _without_memory(value) for name, value in kwargs.items()}
+    return func(*map(_without_memory, args), **named)
+
+
+def _without_memory(value: Any) -> Any:
+    if type(value) is PointerTensor:
+        return value._geometry.without_memory()
+    if isinstance(value, torch.Tensor):
+        return value.to("meta")
+    if isinstance(value, (list, tuple)):
+        return [_without_memory(each) for each in value]
+    return torch.device("meta") if isinstance(value, torch.device) else value
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.bool, torch.uint8)
+
+
+def _with_places_of_masks(args: Any) -> list[Any]:
+    """Return the arguments of indexing with the masks of this process as lists of places.
+
+    How many elements they choose is then known here.
+    """
+    indices: list[Any] = []
+    for index in args[1]:
+        if _is_mask(index) and type(index) is not PointerTensor:
+            indices += index.nonzero(as_tuple=True)
+        else:
+            indices.append(index)
+    return [args[0], indices, *args[2:]]
+
+
+def _check_target(call: _Call, target: Any, grads: frozenset[_Leaf]) -> None:
+    """Check what an operation changes in place."""
+    if type(target) is not PointerTensor:
+        raise call.apart(registry.local_worker.id)
+    if target._leaf is not None and torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{call.operation.name}: a leaf that requires gradients is changed in place. Do it "
+            "within torch.no_grad()."
+        )
+
+
+# Functions that are sent whole
+
+
+def _recurrent(operation: Any) -> Callable[..., Any]:
+    """Return what stands for torch.lstm and its like: one operation rather than hundreds.
+
+    A state that was not given is made of zeros in this process, which would be apart from the
+    input: zeros are made at the worker.
+    """
+
+    def call(*args: Any) -> Any:
+        packed = isinstance(args[3], (list, tuple))  # (data, batch_sizes, hx, params, ...)
+        place = 2 if packed else 1
+        state = args[place]
+        if isinstance(state, (list, tuple)):
+            state = [_zeros_like(each, args[0]) for each in state]
+        else:
+            state = _zeros_like(state, args[0])
+        dropout, training = args[place + 4], args[place + 5]
+        func = operation.data if packed else operation.input
+        arguments = (*args[:place], state, *args[place + 1 :])
+        with torch._C.DisableTorchFunctionSubclass():
+            return _apply(func, arguments, {}, is_random=bool(dropout and training))
+
+    return call
+
+
+def _zeros_like(state: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    is_here = not isinstance(state, PointerTensor)
+    return like.new_zeros(state.shape) if is_here and not state.any() else state
+
+
+def _no_gradients(*args: Any, **kwargs: Any) -> NoReturn:
+    raise NotImplementedError(
+        "torch.autograd.grad() takes no remote tensors: call backward(), and read .grad of the "
+        "leaves."
+    )
+
+
+_SPECIAL: dict[Any, Callable[..., Any]] = {
+    torch.lstm: _recurrent(torch.ops.aten.lstm),
+    torch.gru: _recurrent(torch.ops.aten.gru),
+    torch.rnn_tanh: _recurrent(torch.ops.aten.rnn_tanh),
+    torch.rnn_relu: _recurrent(torch.ops.aten.rnn_relu),
+    torch.autograd.grad: _no_gradients,
+}
