@@ -1,0 +1,1 @@
+"""Remote tensors: operations that a coordinator posts and a worker runs."""
