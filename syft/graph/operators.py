@@ -38,8 +38,11 @@ from typing import Any
 import torch
 
 from syft.graph import kinds
-from syft.graph.guards import guarded
+from syft.graph.guards import GUARDS, guarded
+from syft.graph.inner_guards import INNER_GUARDS
 from syft.graph.scalars import SCALARS
+
+GUARDS.update(INNER_GUARDS)
 
 _ARITHMETIC = """
 abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan arctan2
