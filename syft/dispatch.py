@@ -31,11 +31,14 @@ from syft.exceptions import (
     LimitExceeded,
     MalformedMessage,
     MessageTooLarge,
+    RemoteOperationsOff,
     UnknownCommand,
 )
 from syft.graph import Receiver
 from syft.graph.returned import state_of
+from syft.graph.kinds import NUMBERS
 from syft.objects import ObjectId, ObjectWrapper, is_private, pack_object, unpack_object
+from syft.remote.executor import Executor
 from syft.session import (
     Job,
     RunningCall,
@@ -60,6 +63,10 @@ class Worker(Protocol):
 
     id: ObjectId
     verbose: bool
+
+    @property
+    def allows_remote_operations(self) -> bool:
+        """Whether coordinators may have it operate on remote tensors."""
 
     def set_obj(self, obj: Any) -> None:
         """Store an object under its id."""
@@ -133,6 +140,7 @@ class Dispatcher:
         self._commands: dict[str, Callable[..., Any]] = {
             "set": self._set,
             "get": self._get,
+            "operate": self._operate,
             "delete": self._delete,
             "search": self._search,
             "train_config": self._train_config,
@@ -162,16 +170,20 @@ class Dispatcher:
         command = self._commands[request.command]
         call = describe_request(request.command, request.arguments)
         run, delivered = partial(self._within, session, command, session, **request.arguments), None
+        is_silent = request.arguments.get("answer") is False
+        if request.command == "operate" and not self.worker.allows_remote_operations:
+            raise RemoteOperationsOff(str(self.worker.id))
         if request.command == "get":  # an object that cannot be delivered stays
             delivered = partial(
                 self._within, session, self._delivered, session, request.arguments["id"]
             )
+        place = COMMANDS[request.command].place
         return Job(
-            request.id, call, session, run, COMMANDS[request.command].place, delivered=delivered
+            request.id, call, session, run, place, delivered=delivered, is_silent=is_silent
         )
 
     def run(self, job: Job) -> bytes:
-        """Run a job and return its reply, or its failure, as bytes.
+        """Run a job and return its reply, or its failure, as bytes; none if nothing is replied.
 
         Nothing is returned before it is in the audit log.
         """
@@ -203,7 +215,10 @@ class Dispatcher:
             # began.
             if job.place == "compute":
                 self.guard.record(job.session.caller, job.call, "started", 0, job.model_digest)
-            frame = wire.encode(wire.Reply(job.request_id, job.run()))
+            result = job.run()
+            if job.is_silent:
+                return b"", "done"
+            frame = wire.encode(wire.Reply(job.request_id, result))
             limit = min(self.max_message_bytes, job.session.max_message_bytes)
             if len(frame) > limit:
                 raise MessageTooLarge(
@@ -356,29 +371,41 @@ class Dispatcher:
         if job is not None:
             job.abandon()
 
-    def _set(
-        self,
-        session: Session,
-        id: ObjectId,
-        obj: Any,
-        wrapped: bool,
-        tags: list[str],
-        description: str | None,
-    ) -> None:
-        packed = {"obj": obj, "wrapped": wrapped, "tags": tags, "description": description}
-        stored = unpack_object(id, packed)
-        # No session store: a VirtualWorker is its own coordinator and needs no bounds against
-        # itself. An object is admitted before it is hashed, so that one that is too large costs no
-        # time.
-        if session.objects is not None:
-            self.guard.admit(session.caller, stored)
-        if isinstance(stored, ObjectWrapper):
-            stored.digests = self.guard.digest(stored)
-        self.worker.set_obj(stored)
+    def _set(self, session: Session, objects: list[dict[str, Any]]) -> None:
+        for packed in objects:
+            stored = unpack_object(packed["id"], packed)
+            # No session store: a VirtualWorker is its own coordinator and needs no bounds against
+            # itself. An object is admitted before it is hashed, so that one that is too large costs
+            # no time.
+            if session.objects is not None:
+                self.guard.admit(session.caller, stored)
+            if isinstance(stored, ObjectWrapper):
+                stored.digests = self.guard.digest(stored)
+            if session.executor is not None:
+                session.executor.delete(packed["id"])
+            self.worker.set_obj(stored)
+
+    def _operate(
+        self, session: Session, stream: int, number: int, operations: list[Any],
+        values: list[ObjectId], geometries: list[ObjectId], answer: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        executor = self._executor(session)
+        budget = Budget(self.guard.worker, self.guard.limits.call_seconds)
+        budget.begin()
+        executor.run(stream, number, operations, budget)
+        return {"values": executor.values(values), "geometries": executor.geometries(geometries)}
+
+    def _executor(self, session: Session) -> Executor:
+        if session.executor is None:
+            objects = self.worker if session.objects is None else session.objects
+            hold = partial(self.guard.hold, session.caller) if session.objects is not None else None
+            session.executor = Executor(str(self.worker.id), objects, self.guard.limits, hold)
+        return session.executor
 
     def _get(self, session: Session, id: ObjectId) -> Any:
         obj = self.worker.get_obj(id)
-        if is_private(obj):
+        executor = session.executor
+        if is_private(obj) or (executor is not None and executor.is_private(obj)):
             raise GetNotPermittedError(str(self.worker.id), id)
         # Of a model only tensors travel; the coordinator puts them into the model that it sent.
         packed = pack_object(obj)
@@ -387,6 +414,8 @@ class Dispatcher:
 
     def _delete(self, session: Session, ids: list[ObjectId]) -> None:
         for obj_id in ids:
+            if session.executor is not None:
+                session.executor.delete(obj_id)
             self.worker.rm_obj(obj_id)
 
     def _delivered(self, session: Session, obj_id: ObjectId) -> None:
@@ -398,6 +427,8 @@ class Dispatcher:
 
     def _clear(self, session: Session, *args: Any, **kwargs: Any) -> None:
         """Remove the coordinator's objects and its training state. The arguments are ignored."""
+        if session.executor is not None:
+            session.executor.clear()
         self.worker.clear_objects()
         session.training = TrainingState()
 
@@ -407,12 +438,19 @@ class Dispatcher:
                 "id": obj.id,
                 "tags": sorted(getattr(obj, "tags", None) or ()),
                 "description": getattr(obj, "description", None),
-                "shape": tuple(obj.shape) if isinstance(obj, torch.Tensor) else None,
+                **_geometry(obj),
             }
             for obj in self.worker.search_objects(query)
         ]
 
-    def _train_config(self, session: Session, fields: dict[str, Any], fits: int = 0) -> None:
+    def _train_config(
+        self,
+        session: Session,
+        fields: dict[str, Any],
+        fits: int = 0,
+        objects: list[dict[str, Any]] = [],  # noqa: B006 - only read
+    ) -> None:
+        self._set(session, objects)
         config = self.worker.train_config_from(fields)
         stored = self.worker.current_objects()
         # A missing object is no error yet: fit() and evaluate() name it, and the owner's own
@@ -438,6 +476,18 @@ def _state(obj: Any) -> dict[str, torch.Tensor] | None:
     if isinstance(obj, nn.Module):
         return state_of(obj)
     return {} if inspect.isroutine(obj) else None
+
+
+def _geometry(obj: Any) -> dict[str, Any]:
+    """Return what a pointer to an object has to know: of a tensor its shape, dtype and so on."""
+    if not isinstance(obj, torch.Tensor):
+        return {"shape": None}
+    return {
+        "shape": tuple(obj.shape),
+        "stride": tuple(obj.stride()),
+        "dtype": NUMBERS.get(obj.dtype),
+        "requires_grad": obj.requires_grad,
+    }
 
 
 def _is_ours(cls: type) -> bool:

@@ -26,6 +26,7 @@ SyftError
 ├── TensorsNotCollocatedException  (also TypeError)  an operation on tensors of different places
 ├── RemoteValueNeeded           (also TypeError)  the value of a tensor that is at a worker
 ├── RemoteOperationFailed       (also RuntimeError)  an operation on remote tensors failed
+├── RemoteOperationsOff         (also PermissionError)  a worker that runs no such operations
 ├── OperationsLost              (also RuntimeError)  a worker has forgotten its remote tensors
 ├── DatasetNotFound             (also ValueError)
 ├── DatasetExists               (also ValueError)
@@ -452,6 +453,20 @@ class RemoteOperationFailed(SyftError, RuntimeError):
         return (
             f"operation {self.operation}{posted} failed on worker {self.worker!r}: {self.error}: "
             f"{self.message}"
+        )
+
+
+@dataclass(eq=False)
+class RemoteOperationsOff(SyftError, PermissionError):
+    """A worker whose owner lets nobody operate on its tensors."""
+
+    worker: str
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker!r} runs no operations on remote tensors: it has datasets, and its "
+            "owner has not allowed it (remote_operations=True, --remote_operations). Train with a "
+            "TrainConfig instead."
         )
 
 

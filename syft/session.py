@@ -27,6 +27,7 @@ from syft.fits import FitCounter
 from syft.graph import clone
 from syft.graph.metering import meter
 from syft.objects import ObjectId, ObjectStorage, ObjectWrapper
+from syft.remote.executor import Executor
 
 # How the parts hang together on a worker:
 #
@@ -139,6 +140,7 @@ class Session:
         ending: the server's timer, while the coordinator is away, after which the session is
             forgotten.
         fits: counts the coordinator's fits.
+        executor: runs its operations on remote tensors; None before the first of them.
     """
 
     name: str = field(repr=False)
@@ -153,6 +155,7 @@ class Session:
     queued: int = 0
     ending: Any = None
     fits: FitCounter = field(default_factory=FitCounter)
+    executor: Executor | None = None
 
     def count_fit(self, training: TrainingState) -> int:
         """Count a fit of a training state, and return its number under the seed of the config."""
@@ -185,6 +188,7 @@ class Job:
         budget: what the call of a method may use.
         model_digest: digests of the model that it is about.
         refusal: the reply and the outcome of a request that is refused.
+        is_silent: whether nothing is replied if it succeeds.
     """
 
     request_id: int
@@ -197,6 +201,7 @@ class Job:
     budget: Budget | None = None
     model_digest: dict[str, str] | None = None
     refusal: tuple[bytes, str] | None = None
+    is_silent: bool = False
 
     def abandon(self) -> None:
         """End it before its next batch; if it has not begun, it never will.

@@ -34,9 +34,9 @@ from syft.exceptions import (
     GetNotPermittedError,
     LimitExceeded,
     MalformedMessage,
-    NotPermitted,
     ObjectNotFoundError,
     OperationsLost,
+    OperatorNotAllowed,
     RemoteOperationFailed,
     SyftError,
 )
@@ -75,13 +75,6 @@ class Objects(Protocol):
         """Remove the object with this id, if there is one."""
 
 
-class Account(Protocol):
-    """Counts what a coordinator's results take."""
-
-    def hold(self, objects: int, size: int) -> None:
-        """Count some more objects or bytes, or fewer; raise LimitExceeded if that is too many."""
-
-
 class _Storage:
     """What is known of the memory of tensors.
 
@@ -110,14 +103,21 @@ class Executor:
         worker: the worker's id, for errors.
         objects: the coordinator's objects.
         limits: how much it may use.
-        account: where the results are counted.
+        hold: counts so many more objects and bytes, or fewer, and raises LimitExceeded if that is
+            too many; None: nobody counts them.
     """
 
-    def __init__(self, worker: str, objects: Objects, limits: Limits, account: Account) -> None:
+    def __init__(
+        self,
+        worker: str,
+        objects: Objects,
+        limits: Limits,
+        hold: Callable[[int, int], None] | None = None,
+    ) -> None:
         self._worker = worker
         self._objects = objects
         self._limits = limits
-        self._account = account
+        self._hold = hold or (lambda objects, size: None)
         self._stream: int | None = None
         self._next = 0
         # Errors in place of results; of changes in place; of gradients.
@@ -257,8 +257,8 @@ class Executor:
     ) -> None:  # fmt: skip
         operator = resolve(name)
         if operator is None:
-            raise NotPermitted(
-                self._worker, f"operation {name!r:.100} on remote tensors", _ALLOWED_HINT
+            raise OperatorNotAllowed(
+                name[:100], "an operation on remote tensors", "Call .get() first, and do it here."
             )
         used: list[torch.Tensor] = []
         values = [self._resolved(each, used) for each in arguments]
@@ -305,7 +305,7 @@ class Executor:
         storage = self._storages.get(key) or _Storage()
         if is_result:
             size = 0 if storage.size else tensor.untyped_storage().nbytes()
-            self._account.hold(1, size)
+            self._hold(1, size)
             storage.size += size
         self._storages[key] = storage
         self._homes[obj_id] = key
@@ -318,7 +318,7 @@ class Executor:
         gone = 0 if storage.handles else storage.size
         if not storage.handles:
             del self._storages[key]
-        self._account.hold(-1 if is_result else 0, -gone)
+        self._hold(-1 if is_result else 0, -gone)
 
     def _inherit(self, storage: _Storage, tensor: torch.Tensor, used: list[torch.Tensor]) -> None:
         """Hand on to a result what is known of the arguments."""
@@ -383,10 +383,9 @@ class Executor:
 
     def _check_write(self, target: torch.Tensor) -> None:
         if self._storages[_key(target)].protected:
-            raise NotPermitted(
-                self._worker,
-                "changing a tensor that its owner offers",
-                "change a copy of it: pointer.copy()",
+            raise PermissionError(
+                "it would change a tensor that the worker's owner offers; change a copy of it "
+                "(pointer.copy())"
             )
 
     def _poison(
@@ -469,9 +468,6 @@ class Executor:
                 self._limits.graph_operations,
                 "graph_operations",
             )
-
-
-_ALLOWED_HINT = "see syft/remote/operators.py for those that are allowed"
 
 
 class _GraphMemory:

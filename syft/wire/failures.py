@@ -80,6 +80,19 @@ def describe_request(command: str, arguments: Mapping[str, Any]) -> str:
             and isinstance(kwargs, Mapping)
         ):
             return describe_call(name, args, kwargs)
+    if command == "operate":
+        counts = {
+            name: len(value)
+            for name in ("operations", "values", "geometries")
+            if isinstance(value := arguments.get(name), (list, tuple)) and value
+        }
+        return describe_call(command, (), {"number": arguments.get("number"), **counts})
+    if command in ("set", "train_config") and isinstance(arguments.get("objects"), (list, tuple)):
+        objects = [each for each in arguments["objects"] if isinstance(each, Mapping)]
+        ids = {"ids": ", ".join(abbreviated(each.get("id")) for each in objects[:8])}
+        return describe_call(
+            command, (), {key: each for key, each in arguments.items() if key != "objects"} | ids
+        )
     return describe_call(command, (), arguments)
 
 
