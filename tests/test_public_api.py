@@ -73,7 +73,8 @@ METHODS = {
 
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
-    ["syft.version", "syft.exceptions", "syft.fits"],
+    ["syft.version", "syft.facts", "syft.fits"],
+    ["syft.exceptions"],
     ["syft.objects", "syft.graph"],
     ["syft.wire"],
     ["syft.access"],
