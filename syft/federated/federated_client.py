@@ -35,6 +35,15 @@ from syft.objects import ObjectId, ObjectStorage
 from syft.session import RunningCall, Session, SessionObjects, TrainingState, running_call
 from syft.wire.failures import abbreviated
 
+# One worker, several owners of objects. Which store, which config and which optimizer a method
+# works with depends on the call that runs in this context (syft/session.py):
+#
+#     a coordinator's call    the objects, the config and the optimizer of its session
+#     none                    the worker's own: a program uses the worker as an object
+#
+# `_store` and `_training` make that choice for all methods here. Datasets are the exception: they
+# are the owner's, and the same for everybody.
+
 
 class FederatedClient(ObjectStorage):
     """Holds datasets and objects, and trains and evaluates models on the datasets.
@@ -189,6 +198,7 @@ class FederatedClient(ObjectStorage):
         model, loss_fn = self._model_and_loss(training, dataset_key)
         device = self._device(device)
         with _on_device(model, device):
+            # After the move: some optimizers make their state at once, where the parameters are.
             self._build_optimizer(training.config.optimizer, model, training.config.optimizer_args)
             return self._fit(model=model, dataset_key=dataset_key, loss_fn=loss_fn, device=device)
 
@@ -297,6 +307,7 @@ class FederatedClient(ObjectStorage):
             for *inputs, target in self._batches(loader, config):
                 inputs, target = [_to(each, device) for each in inputs], target.to(device)
 
+                # Defaults bind this batch; the names alone would mean whatever they hold later.
                 def closure(
                     inputs: list[Any] = inputs, target: torch.Tensor = target
                 ) -> torch.Tensor:
@@ -338,6 +349,7 @@ class FederatedClient(ObjectStorage):
             steps = min(steps, math.ceil(config.max_nr_batches))
         self._check_plan(loader, steps, training=True)
         epochs = (self._accounted(loader) for _ in range(config.epochs))
+        # Over all epochs together: a bound inside each epoch would let the later ones run on.
         return islice(chain.from_iterable(epochs), min(steps, sys.maxsize))
 
     @staticmethod

@@ -53,6 +53,7 @@ def guarded(name: str, schema: Any, operation: Callable[..., Any]) -> Callable[.
     if check is None and guard is None:
         return operation
 
+    # In this order: the formulas of sizes.py count on arguments that fit one another.
     def call(*values: Any, **named: Any) -> Any:
         if guard is not None:
             guard(values, named)
@@ -74,6 +75,7 @@ def _guard_check(name: str, schema: Any, short: str) -> Check | None:
 
     def check(values: tuple[Any, ...], named: dict[str, Any]) -> None:
         try:
+            # By name, so that one guard serves all overloads, whatever the order of arguments.
             guard(**{**defaults, **dict(zip(names, values, strict=False)), **named})
         except Unfit as unfit:
             raise ValueError(f"{name}: {unfit}.") from None
@@ -108,6 +110,7 @@ def _rules_check(name: str, schema: Any, short: str) -> Check | None:
 def _rule(short: str, argument: Any) -> tuple[Fits, str] | None:
     """Return what an argument has to fulfil, if it is given, and how to say so."""
     kind = str(argument.type)
+    # The type is looked at too, since operators give the same name to different things.
     known = _BY_NAME.get(argument.name)
     if known is not None and ("int" in kind or "bool" in kind or "Device" in kind):
         return known
