@@ -8,14 +8,17 @@ import threading
 
 import pytest
 import torch
+from websockets.exceptions import ConnectionClosed
 
 import syft as sy
+from syft import wire
 from syft.access.limits import Budget, Ledger, Limits, SamplePool, size_of
 from syft.access.policy import Enforcer, Policy
 from syft.exceptions import ConnectionFailed, LimitExceeded, NotPermitted, SyftError
 from syft.workers import websocket_server
 from syft.workers.compute import ComputeThread
 from tests.models import blobs, classifier, make_config
+from tests.network import raw
 from tutorial import options
 
 DEADLINE = 30
@@ -110,6 +113,21 @@ class TestLimits:
         third = connect(server)
         assert third.objects_count_remote() == second.objects_count_remote() == 0
         pointer.garbage_collect_data = False
+
+    def test_a_coordinator_that_leaves_while_it_is_greeted_makes_room(self, serve, connect):
+        server = serve(token="", limits=Limits(sessions=1))
+        with raw(server, session=None) as connection:
+            greeting = wire.Request(0, "hello", {"session": "in a hurry"})
+            with connection.protocol_mutex:  # both frames in one piece, so they arrive together
+                connection.protocol.send_binary(wire.encode(greeting))
+                connection.protocol.send_close(1000)
+                connection.socket.sendall(b"".join(connection.protocol.data_to_send()))
+            with pytest.raises(ConnectionClosed):
+                connection.recv(timeout=DEADLINE)
+        wait_until(
+            lambda: any(not session.connected for session in server._dispatcher.sessions.values())
+        )
+        assert connect(server).objects_count_remote() == 0
 
     def test_objects(self, serve, connect):
         server = serve(limits=Limits(objects=3, all_objects=4), data=[torch.ones(1)])
