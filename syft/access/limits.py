@@ -128,6 +128,7 @@ class Budget:
         Raises:
             LimitExceeded: the time is over, or the batch is one too many whatever was planned.
         """
+        # Whatever check_plan() said: a method of the owner's may read more than was planned.
         self._check_time()
         self._check("the samples of one batch", samples, self.batch_size, "max_batch_size")
         self._check(
@@ -233,6 +234,7 @@ class Ledger:
         """
         size = size_of(obj)
         with self._lock:
+            # Struck out here, under the lock, and not when an object goes: see above.
             while self._gone:
                 self._enter(*self._gone.popleft(), sign=-1)
             self._check("the objects of one coordinator", self._counts[owner] + 1, "objects")
@@ -244,6 +246,7 @@ class Ledger:
                 "the bytes of all coordinators' objects", self._all_bytes + size, "all_object_bytes"
             )
             self._enter(owner, size, sign=1)
+        # Without `atexit`, which would call it for each object when the process ends.
         weakref.finalize(obj, self._gone.append, (owner, size)).atexit = False
 
     def _enter(self, owner: str, size: int, sign: int) -> None:

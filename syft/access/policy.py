@@ -102,6 +102,7 @@ class Enforcer:
                         self.policy.max_fits,
                         "max_fits",
                     )
+                # Counted when it is allowed: a fit that fails later has perhaps read data as well.
                 self._fits += 1
 
     def _check(self, setting: str, asked: Any) -> None:

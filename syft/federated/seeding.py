@@ -68,10 +68,18 @@ def fit_seeds(seed: int, worker: str, number: int) -> FitSeeds:
     """
 
     def derived(stream: str) -> int:
+        # Hashed, so that neighbouring seeds, numbers and ids have nothing to do with each other.
         text = f"{stream} {seed} {number} {worker}".encode(errors="surrogatepass")
         return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
     return FitSeeds(derived("shuffling"), derived("layers"))
+
+
+# torch has one generator a device for the whole process, and dropout draws from it. A training that
+# seeds it would change what the program draws next. So the program's state is set aside when the
+# first training begins, and put back when the last one has ended. What is drawn for the program
+# meanwhile (draw_seed) comes from the copy. Trainings at the same time share the generator: that is
+# the exception which TrainConfig names.
 
 
 class _Kept:
