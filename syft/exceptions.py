@@ -677,10 +677,7 @@ def _remote_error_of(type_name: str) -> type[RemoteError]:
     base = getattr(builtins, type_name)
     if issubclass(base, (StopIteration, StopAsyncIteration)):
         return RemoteError
-    try:
-        return type("RemoteError", (RemoteError, base), {"__module__": __name__})
-    except TypeError:  # a built-in whose memory layout does not mix with another base
-        return RemoteError
+    return type("RemoteError", (RemoteError, base), {"__module__": __name__})
 
 
 def to_fields(error: SyftError) -> dict[str, Any]:
