@@ -231,3 +231,20 @@ def test_only_lists_and_dicts_are_changed():
     with pytest.raises(TypeError, match="a key of a dict is a list"):
         scalars.SCALARS["aten::_set_item"](items, [], 2)
     assert items == {"a": 1, "b": 2}
+
+
+def test_a_negative_power_of_integers_is_a_fraction_as_in_torchscript():
+    assert repr(calls("aten::pow.int_to_int", 2, -2)) == "0.25"
+
+
+def test_a_dict_is_searched_by_its_keys():
+    assert scalars.SCALARS["aten::__contains__"]({"a": 1}, "a") is True
+    assert scalars.SCALARS["aten::__contains__"]({"a": 1}, 1) is False
+    with pytest.raises(TypeError, match="a key of a dict is a Tensor"):
+        scalars.SCALARS["aten::__contains__"]({"a": 1}, SECRET)
+
+
+@pytest.mark.parametrize("dtype", [10_000, -1, "float32", True])
+def test_a_tensor_is_made_of_no_dtype_but_those_of_models(dtype):
+    with pytest.raises(ValueError, match="a dtype that is not one of those allowed"):
+        scalars.SCALARS["aten::tensor"]([1.0], dtype)
