@@ -601,3 +601,12 @@ def test_each_call_changes_lists_of_its_own_also_those_in_lists():
     )
     for function in (appends, module):
         assert [function(torch.zeros(1)).item() for _ in range(2)] == [2, 2]
+
+
+def test_a_graph_branches_on_a_bool_only():
+    branch = [0, [0], 1, [[0, [], [-1]], [0, [], [-2]]]]
+    module = graph(branch, operators=("prim::If",), constants=(1, 2), result=2)
+    assert [module(value) for value in (True, False)] == [1, 2]
+    for value in (1, None, torch.tensor(True)):
+        with pytest.raises(TypeError, match=f"branches on a {type(value).__name__}; expected a"):
+            module(value)
