@@ -79,3 +79,27 @@ def test_a_call_with_many_numbers_is_measured_each_time(monkeypatch) -> None:
     for measured in (1, 2):
         function(torch.zeros(16), 4)
         assert len(times) == measured
+
+
+def test_a_mask_is_measured_by_the_elements_that_it_takes() -> None:
+    operator = resolve("aten::index.Tensor")
+    assert operator is not None
+    images, mask = torch.rand(4, 5), torch.rand(4, 5) > 0.5
+    for indices in ([mask], [torch.tensor([True, False, False, True]), None]):
+        expected = torch.ops.aten.index.Tensor(images, indices)
+        token = sizes.max_result_bytes.set(expected.numel() * 8)
+        try:
+            assert torch.equal(operator.function(images, indices), expected)
+            sizes.max_result_bytes.set(expected.numel() * 8 - 1)
+            with pytest.raises(ValueError, match="would make"):
+                operator.function(images, indices)
+        finally:
+            sizes.max_result_bytes.reset(token)
+
+
+def test_what_makes_a_tensor_of_numbers_alone_is_measured_without_its_memory() -> None:
+    operator = resolve("aten::linspace")
+    assert operator is not None
+    assert torch.equal(operator.function(0.0, 1.0, 5), torch.linspace(0, 1, 5))
+    with pytest.raises(ValueError, match="aten::linspace would make 4000000000 bytes"):
+        operator.function(0.0, 1.0, 10**9)
