@@ -42,8 +42,9 @@ test: $(if $(LOWEST),,check) $(STAMP) ## check style and types, then run all tes
 test-fast: $(STAMP) ## run the tests that start no process of their own
 	@$(BIN)/python -m pytest --ignore tests/e2e
 
-coverage: $(STAMP) ## run all tests and show which lines and branches of syft/ none of them reaches
-	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+# A test that hangs ends the run, and the stack of each thread is shown.
+coverage: $(STAMP) ## as test-fast, and show which lines and branches of syft/ no test reaches
+	@$(BIN)/python -m pytest --ignore tests/e2e --cov -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 
 fuzz: $(STAMP) ## run 50,000 structures, replies and requests that nobody wrote (minutes)
 	@FUZZ_CASES=50000 $(BIN)/python -m pytest tests/graph/test_fuzz.py

@@ -582,10 +582,7 @@ def _remote_error_of(type_name: str) -> type[RemoteError]:
     base = getattr(builtins, type_name)
     if issubclass(base, (StopIteration, StopAsyncIteration)):
         return RemoteError
-    try:
-        return type("RemoteError", (RemoteError, base), {"__module__": __name__})
-    except TypeError:  # a built-in whose memory layout does not mix with another base
-        return RemoteError
+    return type("RemoteError", (RemoteError, base), {"__module__": __name__})
 
 
 def from_fields(type_name: str, fields: Any) -> SyftError | None:

@@ -249,3 +249,15 @@ def test_the_greeting_tells_the_workers_id_and_limit():
     ):
         reply = exchange(connection, wire.Request(0, "hello", {"session": "x"}))
     assert reply.result == {"id": "bob", "max_message_bytes": 54321}
+
+
+async def test_a_listener_that_hangs_up_until_the_deadline_is_there_but_no_worker(monkeypatch):
+    async def hang_up(peer, seconds):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(websocket_connect, "connect_once", hang_up)
+    attempts = []
+    peer = websocket_connect.Peer("bob", "localhost", 8778, None, 0.1, 10_000)
+    with pytest.raises(HandshakeFailed, match="reset by peer"):
+        await websocket_connect.open_connection(peer, "session", lambda: attempts.append(None))
+    assert len(attempts) > 1

@@ -242,3 +242,11 @@ def test_a_remote_error_of_any_other_type_is_just_a_remote_error(name):
         type(RemoteError.of(name, worker="alice", call="fit()", message="", traceback=""))
         is RemoteError
     )
+
+
+def test_facts_that_are_nested_too_deep_make_no_error():
+    levels = []
+    for _ in range(100_000):
+        levels = [levels]
+    for obj_id in (levels, {"a": levels}):
+        assert from_fields("ObjectNotFoundError", {"worker": "alice", "obj_id": obj_id}) is None

@@ -20,7 +20,7 @@ from syft.exceptions import (
     TrainConfigMissing,
     UnknownOptimizer,
 )
-from syft.federated import FederatedClient
+from syft.federated import FederatedClient, federated_client
 from syft.graph import clone
 from syft.objects import ObjectWrapper
 from tests.models import CLASSES, FEATURES, Classifier, Regressor, blobs, train_locally
@@ -536,3 +536,45 @@ def test_the_data_loader_gives_every_sample_once(shuffle):
     for each, other in ((first, [blobs().data]), (first, second)):
         assert torch.equal(torch.cat(each), torch.cat(other)) is not shuffle
     assert torch.equal(torch.cat(first).sort(0).values, blobs().data.sort(0).values)
+
+
+class Moved:
+    """A model that notes where it was moved to."""
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+
+    def to(self, device: Any) -> None:
+        self.places.append(str(device))
+
+
+def test_a_model_is_back_on_the_cpu_after_a_training_on_a_gpu_also_after_one_that_fails():
+    model = Moved()
+    with federated_client._on_device(model, "cuda:1"):
+        assert model.places == ["cuda:1"]
+    assert model.places == ["cuda:1", "cpu"]
+    with pytest.raises(ZeroDivisionError), federated_client._on_device(model, "cuda:1"):
+        _ = 1 / 0
+    assert model.places[-1] == "cpu"
+
+
+def test_on_the_cpu_nothing_is_moved_and_functions_never_are():
+    model = Moved()
+    with federated_client._on_device(model, "cpu"), federated_client._on_device(print, "cuda"):
+        assert model.places == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_batches_are_computed_in_order_and_only_a_few_are_read_ahead(threads):
+    read: list[int] = []
+
+    def items():
+        for number in range(20):
+            read.append(number)
+            yield number
+
+    results = federated_client._in_threads(threads, lambda number: -number, items())
+    for number in range(20):
+        assert next(results) == -number
+        assert len(read) <= number + 1 + 2 * threads
+    assert next(results, None) is None

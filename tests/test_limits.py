@@ -626,3 +626,37 @@ class TestComputeThread:
         assert waiting.cancelled()
         gate.set()
         assert running.result(DEADLINE) == (None, True)
+
+
+class TestEnforcer:
+    @staticmethod
+    def check(policy, *args, **kwargs):
+        def size(dataset_key, nr_bins=1):
+            """A method as an owner offers it."""
+
+        Enforcer("alice", policy).check_call("size", size, args, kwargs)
+
+    @pytest.mark.parametrize(
+        ("args", "kwargs"), [(("blobs",), {}), ((), {"dataset_key": "blobs"}), (("blobs", 3), {})]
+    )
+    def test_a_dataset_is_checked_however_it_is_passed(self, args, kwargs):
+        self.check(Policy(datasets=["blobs"]), *args, **kwargs)
+        with pytest.raises(NotPermitted):
+            self.check(Policy(datasets=["others"]), *args, **kwargs)
+
+    def test_of_arguments_that_do_not_fit_only_a_named_dataset_counts(self):
+        allowed = Policy(datasets=["blobs"])
+        # The method itself refuses this one.
+        self.check(allowed, dataset_key="blobs", no_such_argument=1)
+        for args, kwargs in (
+            (("blobs", 1, 2, 3), {}),
+            (("blobs",), {"no_such_argument": 1}),
+            ((), {"dataset_key": "secret", "no_such_argument": 1}),
+            ((), {}),
+        ):
+            with pytest.raises(NotPermitted):
+                self.check(allowed, *args, **kwargs)
+
+    def test_methods_without_a_dataset_are_left_alone(self):
+        policy = Policy(datasets=["blobs"])
+        Enforcer("alice", policy).check_call("total", lambda numbers: sum(numbers), ([1, 2],), {})

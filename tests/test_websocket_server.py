@@ -9,6 +9,7 @@ import torch
 
 import syft as sy
 from syft.exceptions import AddressInUse, ConnectionLost, TrainConfigMissing
+from syft.session import Session
 from syft.workers import websocket_server
 from tests.models import blobs, make_config
 from tests.network import (
@@ -260,3 +261,56 @@ def test_localhost_is_this_machine_only():
         for host in [*hosts, "localhost"]:
             with proxy_at(host, server.port) as proxy:
                 assert proxy.objects_count_remote() == 0
+
+
+# Whoever stops it
+
+
+def test_ctrl_c_stops_a_worker_that_blocks(monkeypatch, capsys):
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            raise KeyboardInterrupt
+
+    class Running(websocket_server._Running):
+        def start(self):
+            super().start()
+            self.stopped = Interrupted()
+
+    monkeypatch.setattr(websocket_server, "_Running", Running)
+    server = Server()
+    server.start(block=True)
+    assert f"Worker alice is serving at ws://127.0.0.1:{server.port}. " in capsys.readouterr().out
+    socket.create_server(("127.0.0.1", server.port)).close()  # the port is free again
+
+
+def test_a_worker_may_be_stopped_from_its_own_event_loop(server):
+    running = server._running
+    running._loop.call_soon_threadsafe(server.stop)
+    assert running.stopped.wait(DEADLINE)
+    running._thread.join(DEADLINE)
+    server.stop()
+
+
+def test_a_worker_whose_thread_has_ended_can_be_stopped(server):
+    running = server._running
+    running._loop.call_soon_threadsafe(running._end.set)
+    running._thread.join(DEADLINE)
+    server.stop()
+    assert server.stuck_calls == 0
+    with serving(server), proxy_of(server) as proxy:
+        assert proxy.objects_count_remote() == 0
+
+
+def test_the_end_of_a_session_leaves_its_successor_alone(server, monkeypatch):
+    later = []
+    running = server._running
+    monkeypatch.setattr(running._loop, "call_later", lambda seconds, end: later.append(end))
+    former, successor = Session("name"), Session("name")
+    former.connections = 1
+    sessions = server._dispatcher.sessions
+    sessions["name"] = former
+    running._disconnected(former)
+    sessions["name"] = successor
+    (end,) = later
+    end()
+    assert sessions["name"] is successor

@@ -15,7 +15,13 @@ from safetensors import torch as safetensors_torch
 from torch import nn
 
 from syft import wire
-from syft.exceptions import MalformedMessage, NotSerializable, OperatorNotAllowed, ProtocolError
+from syft.exceptions import (
+    MalformedMessage,
+    NotConvertible,
+    NotSerializable,
+    OperatorNotAllowed,
+    ProtocolError,
+)
 from syft.graph import Receiver, convert
 from syft.wire import messages
 from tests.models import CLASSES, FEATURES, Classifier, blobs, classifier, nll
@@ -513,3 +519,36 @@ def test_any_bytes_are_a_message_or_a_malformed_message(data):
         frame(envelope(ext(2, [0, False])), data),
     ):
         assert_message_or_malformed(candidate)
+
+
+def test_plain_values_beyond_the_limit_are_refused_before_they_are_sent(monkeypatch):
+    values = list(range(1000))
+    assert trip(values) == values
+    monkeypatch.setattr(messages, "_MAX_ENVELOPE", 1000)
+    with pytest.raises(
+        NotSerializable, match=r"its plain values take \d+ bytes; the limit is 1000"
+    ):
+        trip(values)
+    assert trip(torch.tensor(values)).tolist() == values
+
+
+@torch.jit.script
+class Scale:
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+
+@torch.jit.script
+def scaled(x: torch.Tensor) -> torch.Tensor:
+    return x * Scale(3.0).by
+
+
+def test_what_no_plain_graph_can_say_travels_as_torchscript_where_both_ends_allow_it():
+    request = wire.Request(1, "set", {"value": scaled})
+    with pytest.raises(NotConvertible):
+        wire.encode(request)
+    frame = wire.encode(request, allow_torchscript=True)
+    with pytest.raises(OperatorNotAllowed, match="allow_torchscript"):
+        wire.decode(frame, Receiver())
+    arrived = wire.decode(frame, Receiver(allow_torchscript=True)).arguments["value"]
+    assert arrived(torch.ones(2)).tolist() == [3, 3]

@@ -97,7 +97,7 @@ class _Kept:
 
 
 _kept = _Kept()
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_kept.reset)
 
 
@@ -145,5 +145,5 @@ def seeded(seed: int | None) -> Iterator[None]:
             _kept.trainings -= 1
             if not _kept.trainings:
                 torch.set_rng_state(_kept.cpu.get_state())
-                if _kept.cuda:
+                if _kept.cuda:  # pragma: no cover - a GPU is needed
                     torch.cuda.set_rng_state_all(_kept.cuda)

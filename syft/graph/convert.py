@@ -169,9 +169,7 @@ class _Converter:
         self._training = self._count - 1
         self._find_reassigned(self._graph)
         nodes = self._block(self._graph.nodes(), 0)
-        results = [self._use(value) for value in self._graph.outputs()]
-        if len(results) != 1:
-            self._refuse(f"a graph with {len(results)} results")
+        (result,) = map(self._use, self._graph.outputs())  # several values come as one tuple
         tensors = self._tensors_of_module
         structure = {
             "arguments": arguments,
@@ -180,7 +178,7 @@ class _Converter:
             "constants": self._constants,
             "operators": list(self._operators),
             "nodes": nodes,
-            "result": results[0],
+            "result": result,
         }
         return msgpack.packb(structure), self._tensors
 

@@ -151,8 +151,6 @@ def _small_int(value: Any) -> bool:
 
 
 def _small_ints(values: Any) -> bool:
-    if isinstance(values, int):  # one size may stand for all
-        return -MAX_INT <= values <= MAX_INT
     return not values or (min(values) >= -MAX_INT and max(values) <= MAX_INT)
 
 

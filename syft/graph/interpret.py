@@ -318,7 +318,7 @@ def run(steps: list[Step], values: list[Any], bound: Account | None, module: Gra
                     *arguments, **{name: values[number] for name, number in step.keywords}
                 )
             except Exception as error:
-                if hasattr(error, "add_note"):  # from Python 3.11 on
+                if hasattr(error, "add_note"):  # pragma: no branch - Python 3.10 has no notes
                     error.add_note(f"The model failed at {step.name}.")
                 raise
             if bound is not None:

@@ -339,3 +339,35 @@ def test_a_convolution_with_few_arguments_is_computed_too():
     assert torch.allclose(
         for_inference(few.eval())(X), F.conv2d(X, torch.ones(4, 4, 3, 3)), atol=1e-4
     )
+
+
+def test_a_convolution_that_leaves_out_its_defaults_is_not_folded_and_computes_the_same():
+    weight, vector = torch.rand(2, 1, 3, 3), torch.rand(2)
+    model = graph(
+        [0, [0, -1], 1],
+        [1, [2, -2, -2, -2, -2, -3, -4, -4, -3], 1],
+        constants=(
+            {"tensor": [0, "float32", [2, 1, 3, 3]]},
+            {"tensor": [1, "float32", [2]]},
+            False,
+            0.1,
+        ),
+        operators=("aten::conv2d", "aten::batch_norm"),
+        tensors=(weight, vector),
+        result=3,
+    ).eval()
+    images = torch.rand(2, 1, 5, 5)
+    torch.testing.assert_close(for_inference(model)(images), model(images))
+
+
+def test_what_a_layer_refuses_is_told_in_torchs_words():
+    layer = nn.Conv2d(1, 2, 3).eval()
+    fast = for_inference(arrived(torch.jit.script(layer)))
+    assert isinstance(fast, _FastModel)
+    small = torch.rand(1, 1, 2, 2)
+    messages = []
+    for each in (layer, fast):
+        with torch.no_grad(), pytest.raises(RuntimeError) as caught:
+            each(small)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1] and "Kernel size" in messages[0]
