@@ -8,6 +8,7 @@ import torch
 
 import syft as sy
 from syft.objects import registry
+from tests.certificates import Authority
 from tests.models import blobs
 from tests.network import Server, proxy_of, serving
 
@@ -51,6 +52,18 @@ def alice() -> sy.VirtualWorker:
     alice = sy.VirtualWorker(id="alice")
     alice.add_dataset(blobs(), key="blobs")
     return alice
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The certificate authority that both sides trust."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def another_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("another-authority"))
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import stat
 
 import pytest
 import torch
-import trustme
 
 import syft as sy
 from syft.access import audit
@@ -58,7 +57,7 @@ def served(tmp_path, monkeypatch):
         end()
 
 
-def test_a_round(served):
+def test_a_round_is_written_down_call_by_call(served):
     start, lines = served
     proxy = start()
     before = datetime.datetime.now(datetime.timezone.utc)
@@ -82,7 +81,7 @@ def test_a_round(served):
     assert abs(moment - before) < datetime.timedelta(minutes=1)
 
 
-def test_who(served):
+def test_every_line_says_who_asked_without_secrets(served):
     start, lines = served
     proxy = start()
     proxy.objects_count_remote()
@@ -94,27 +93,22 @@ def test_who(served):
     assert TOKEN not in json.dumps(lines()) and proxy._link.session not in json.dumps(lines())
 
 
-def test_the_subject_of_a_client_certificate(served, tmp_path):
+def test_the_subject_of_a_client_certificate_is_written_down(served, authority):
     start, lines = served
-    authority = trustme.CA()
-    server, client = (
-        authority.issue_cert("127.0.0.1"),
-        authority.issue_cert("coordinator.example", common_name="carol"),
-    )
-    authority.cert_pem.write_to_path(tmp_path / "ca")
-    for name, leaf in (("server", server), ("client", client)):
-        leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / name)
     proxy = start(
-        {"secure": True, "ca_path": tmp_path / "ca", "cert_path": tmp_path / "client"},
-        cert_path=tmp_path / "server",
-        key_path=tmp_path / "server",
-        client_ca_path=tmp_path / "ca",
+        {
+            "secure": True,
+            "ca_path": authority.ca_path,
+            **authority.issue("coordinator.example", common_name="carol"),
+        },
+        **authority.issue("127.0.0.1"),
+        client_ca_path=authority.ca_path,
     )
     proxy.objects_count_remote()
     assert "commonName=carol" in lines()[0]["who"]["certificate"]
 
 
-def test_the_models_digest(served):
+def test_the_digest_of_a_model_is_that_of_its_structure_and_values(served):
     start, lines = served
     proxy, model = start(), classifier(seed=5)
     config = make_config(model).send(proxy)

@@ -170,39 +170,51 @@ def no_more_than(before: tuple[int, set[str]]) -> bool:
     return files <= before[0] and threads <= before[1]
 
 
-@pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="no file descriptors here")
-class TestNothingIsLeftOpen:
-    def test_by_proxies_that_are_closed(self, server, proxy):
-        before = open_things()
-        for _ in range(20):
-            with proxy_of(server, id="bob") as other:
-                make_config().send(other)
-                other.fit("blobs")
-        assert eventually(lambda: no_more_than(before))
+# Nothing is left open
 
-    def test_by_proxies_that_are_dropped(self, server, proxy):
-        before = open_things()
-        for _ in range(5):
-            other = sy.WebsocketClientWorker(None, "127.0.0.1", server.port, id="bob")
-            other.objects_count_remote()
-            other.remove_worker_from_local_worker_registry()
-        assert open_things() != before
-        del other
-        assert eventually(lambda: no_more_than(before))
+needs_file_descriptors = pytest.mark.skipif(
+    not hasattr(psutil.Process, "num_fds"), reason="no file descriptors here"
+)
 
-    def test_by_servers_that_are_stopped(self, proxy):
-        before, threads = open_things(), threading.active_count()
-        for _ in range(5):
-            with serving(Server()) as server, proxy_of(server, id="bob") as other:
-                other.call("scale", torch.ones(1))
-        assert eventually(lambda: no_more_than(before) and threading.active_count() <= threads)
 
-    def test_by_proxies_that_find_no_worker(self, proxy):
-        before = open_things()
-        for port in [free_port() for _ in range(3)]:
-            with pytest.raises(ConnectionError):
-                sy.WebsocketClientWorker(None, "127.0.0.1", port, id="bob", connect_timeout=0.1)
-        assert eventually(lambda: no_more_than(before))
+@needs_file_descriptors
+def test_nothing_is_left_open_by_proxies_that_are_closed(server, proxy):
+    before = open_things()
+    for _ in range(20):
+        with proxy_of(server, id="bob") as other:
+            make_config().send(other)
+            other.fit("blobs")
+    assert eventually(lambda: no_more_than(before))
+
+
+@needs_file_descriptors
+def test_nothing_is_left_open_by_proxies_that_are_dropped(server, proxy):
+    before = open_things()
+    for _ in range(5):
+        other = sy.WebsocketClientWorker(None, "127.0.0.1", server.port, id="bob")
+        other.objects_count_remote()
+        other.remove_worker_from_local_worker_registry()
+    assert open_things() != before
+    del other
+    assert eventually(lambda: no_more_than(before))
+
+
+@needs_file_descriptors
+def test_nothing_is_left_open_by_servers_that_are_stopped(proxy):
+    before, threads = open_things(), threading.active_count()
+    for _ in range(5):
+        with serving(Server()) as server, proxy_of(server, id="bob") as other:
+            other.call("scale", torch.ones(1))
+    assert eventually(lambda: no_more_than(before) and threading.active_count() <= threads)
+
+
+@needs_file_descriptors
+def test_nothing_is_left_open_by_proxies_that_find_no_worker(proxy):
+    before = open_things()
+    for port in [free_port() for _ in range(3)]:
+        with pytest.raises(ConnectionError):
+            sy.WebsocketClientWorker(None, "127.0.0.1", port, id="bob", connect_timeout=0.1)
+    assert eventually(lambda: no_more_than(before))
 
 
 def test_closing_ends_all_tasks(server):

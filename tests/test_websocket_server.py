@@ -85,7 +85,7 @@ async def test_coordinators_have_their_own_configs(proxy, other):
     assert losses[1] is None
 
 
-class Endless(torch.utils.data.Dataset):
+class EndlessData(torch.utils.data.Dataset):
     """Tells when it is used; an epoch of it takes for ever."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ def drop(proxy) -> None:
 
 
 async def test_a_coordinator_that_disappears_does_not_block_the_others(server, proxy, other):
-    endless = Endless()
+    endless = EndlessData()
     server.add_dataset(endless, key="endless")
     make_config(shuffle=False).send(proxy)
     make_config().send(other)
@@ -128,7 +128,7 @@ async def test_a_coordinator_that_disappears_does_not_block_the_others(server, p
 
 
 async def test_training_ends_when_the_server_is_stopped(server, proxy):
-    endless = Endless()
+    endless = EndlessData()
     server.add_dataset(endless, key="endless")
     make_config(shuffle=False).send(proxy)
     training = asyncio.create_task(proxy.async_fit("endless"))

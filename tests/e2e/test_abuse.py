@@ -31,7 +31,7 @@ from syft.exceptions import (
 )
 from syft.policy import Policy
 from tests.graph.arriving import structure
-from tests.models import classifier, make_config, nll
+from tests.models import Endless, classifier, make_config, nll, same
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60
@@ -65,28 +65,9 @@ def train(proxy):
     return loss, config.model_ptr.get().obj.state_dict()
 
 
-def same(one, other):
-    return torch.equal(one[0], other[0]) and all(
-        torch.equal(one[1][name], other[1][name]) for name in one[1]
-    )
-
-
 class Saves(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         torch.save(x, "written-by-a-model")
-        return x
-
-
-class Endless(torch.nn.Module):
-    """Loops for ever."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        while bool(self.weight.sum() > 0):
-            pass
         return x
 
 

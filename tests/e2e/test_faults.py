@@ -17,7 +17,7 @@ from syft.federated import run_round
 from syft.frameworks.torch.fl import utils
 from syft.workers import websocket_settings
 from tests.bad_network import Cable, tcp_proxy, why_no_cable
-from tests.models import classifier, make_config
+from tests.models import classifier, make_config, same
 from tests.network import DEADLINE, in_time
 from tests.processes import WorkerProcess, proxies_of, worker_processes
 
@@ -257,13 +257,6 @@ async def test_rounds_leave_memory_threads_and_files_where_they_were(processes):
 def measure(process):
     """Return a process's resident memory in bytes, and its numbers of threads and of open files."""
     return process.memory_info().rss, process.num_threads(), process.num_fds()
-
-
-def same(model, other):
-    return all(
-        torch.equal(one, two)
-        for one, two in zip(model.parameters(), other.parameters(), strict=True)
-    )
 
 
 @pytest.fixture(scope="module")
