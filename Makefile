@@ -46,7 +46,7 @@ coverage: $(STAMP) ## run all tests and show which lines and branches of syft/ n
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 fuzz: $(STAMP) ## run 50,000 structures, replies and requests that nobody wrote (minutes)
-	@FUZZ_CASES=50000 $(BIN)/python -m pytest tests/graph/test_fuzz.py
+	@FUZZ_CASES=50000 $(BIN)/python -m pytest tests/e2e/test_fuzz.py
 
 check: $(STAMP) ## check style and types
 	@echo "== ruff check"

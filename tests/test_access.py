@@ -5,10 +5,7 @@ import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +15,6 @@ from syft.exceptions import AccessDenied, ConnectionFailed
 from syft.workers import websocket_access as access
 from tutorial import options
 
-ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-thirty-two-characters"
 
 
@@ -321,46 +317,7 @@ def test_the_class_warns_of_a_worker_that_everybody_reaches_without_a_token(
     assert ("without a token" in caplog.text) is warned
 
 
-def run(script, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, script, *arguments],
-        cwd=ROOT,
-        env={key: value for key, value in os.environ.items() if key != "SYFT_TOKEN"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-LAUNCHER = ["start_websocket_servers.py"]
-
-
 # The scripts' options
-
-
-@pytest.mark.parametrize(
-    "arguments, text",
-    [
-        (["--host", "0.0.0.0"], "say --insecure"),
-        (["--host", "192.0.2.11"], "say --insecure"),
-        (["--token_file", "nowhere"], "No such file"),
-        (["--token_file", os.devnull], "is empty"),
-        (["--cert_file", "README.md"], "needs both --cert_file and --key_file"),
-        (["--cert_file", "nowhere", "--key_file", "nowhere"], "cannot read nowhere"),
-        (
-            ["--allow_origins", "http://localhost:3000/"],
-            "'http://localhost:3000/' is no origin; expected http://",
-        ),
-        (["--client_ca_file", "README.md"], "give --cert_file and --key_file too"),
-    ],
-)
-def test_a_mistake_on_the_launchers_command_line_is_one_line_that_tells_the_fix(arguments, text):
-    done = run("start_websocket_servers.py", *arguments)
-    assert done.returncode == 2 and text in done.stderr.splitlines()[-1]
-
-
-def test_a_token_is_no_argument_of_the_launcher():
-    assert "--token " not in run("start_websocket_servers.py", "--help").stdout
 
 
 def parse(monkeypatch, *arguments, client=False):

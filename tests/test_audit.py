@@ -4,7 +4,6 @@ secret."""
 import datetime
 import hashlib
 import json
-import multiprocessing
 import os
 import stat
 
@@ -165,28 +164,6 @@ def test_only_its_owner_reads_it(served, tmp_path):
     start, _ = served
     start()
     assert stat.S_IMODE((tmp_path / "audit").stat().st_mode) == 0o600
-
-
-def write_many(path, name):
-    log = audit.AuditLog(path)
-    for _ in range(500):
-        log.write(worker=name, call="x" * 200)
-
-
-def test_several_processes_share_a_file(tmp_path):
-    context = multiprocessing.get_context(
-        "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    )
-    processes = [
-        context.Process(target=write_many, args=(tmp_path / "audit", name))
-        for name in ("alice", "bob")
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    written = [json.loads(line)["worker"] for line in (tmp_path / "audit").read_text().splitlines()]
-    assert sorted(written) == ["alice"] * 500 + ["bob"] * 500
 
 
 class Counted(torch.utils.data.Dataset):

@@ -4,8 +4,6 @@ the bit."""
 import json
 import math
 import os
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
@@ -80,22 +78,6 @@ def test_what_cannot_be_written_leaves_the_earlier_one(path, monkeypatch, call):
     monkeypatch.undo()
     assert Checkpoint.load(path).round == 7
     assert os.listdir(path.parent) == [path.name]
-
-
-KILLED = """
-import os, sys, signal
-from syft.federated import checkpoint
-from syft.federated.checkpoint import write_whole
-content = b"new" * 1_000_000
-checkpoint.os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)
-write_whole(sys.argv[1], content)
-"""
-
-
-def test_a_process_killed_while_it_writes_leaves_the_earlier_one(path):
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=120)
-    assert ended.returncode == -9
-    assert Checkpoint.load(path).round == 7
 
 
 def test_a_link_to_a_checkpoint_stays_a_link(path):

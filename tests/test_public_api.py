@@ -3,10 +3,7 @@
 import ast
 import graphlib
 import importlib
-import json
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -167,61 +164,6 @@ def test_a_wrong_name_is_an_attribute_error():
 
 def test_the_version_is_a_release():
     assert re.fullmatch(r"\d+\.\d+\.\d+", syft.__version__)
-
-
-IN_A_NEW_PROCESS = """
-import json, logging, threading, torch, warnings
-warnings.simplefilter("error")
-spaces = [torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module]
-spaces += [torch.optim, torch.jit, torch.autograd]
-before = [dict(vars(space)) for space in spaces]
-def differing():
-    pairs = list(zip(map(vars, spaces), before))
-    return [name for now, old in pairs for name in old if now.get(name) is not old[name]]
-def added():
-    pairs = zip(map(vars, spaces), before)
-    return sorted({name for now, old in pairs for name in now.keys() - old.keys()})
-import syft
-facts = {"import changes": differing()}
-facts |= {"import adds natives": [n for n in added() if n.startswith("native_")]}
-facts |= {"hook": syft.hook, "local worker": syft.local_worker.id}
-facts |= {"threads": threading.active_count()}
-facts |= {"handlers": [type(handler).__name__ for handler in logging.getLogger("syft").handlers]}
-imported = set(added())
-syft.TorchHook(torch)
-facts |= {"hook adds": sorted(set(added()) - imported)}
-syft.TorchHook(torch, is_client=False, verbose=True, seed=1)
-facts |= {"hook changes": differing()}
-facts |= {"second hook adds": sorted(set(added()) - imported - set(facts["hook adds"]))}
-alice = syft.VirtualWorker(id="alice")
-# Shows no warning of TorchScript's.
-syft.TrainConfig(torch.nn.Linear(2, 1), torch.nn.MSELoss()).send(alice)
-print(json.dumps(facts))
-"""
-
-
-@pytest.fixture(scope="module")
-def new_process() -> dict[str, object]:
-    """What a program sees that imports the package, hooks torch and sends a model; warnings are
-    errors there."""
-    command = [sys.executable, "-c", IN_A_NEW_PROCESS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
-
-
-def test_import_patches_nothing_and_starts_nothing(new_process):
-    assert new_process["import changes"] == new_process["import adds natives"] == []
-    assert new_process["threads"] == 1
-    assert (new_process["hook"], new_process["local worker"]) == (None, "me")
-    assert new_process["handlers"] == ["NullHandler"]
-
-
-def test_the_hook_adds_names_and_changes_none(new_process):
-    assert new_process["hook changes"] == new_process["second hook adds"] == []
-    others = [name for name in new_process["hook adds"] if not name.startswith("native_")]
-    assert others == ["describe", "send", "tag"]
-    assert "native_masked_select" in new_process["hook adds"]
 
 
 @cache

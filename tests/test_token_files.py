@@ -199,19 +199,6 @@ def test_a_file_that_was_left_behind_locks_nobody_out_of_a_worker_without_a_toke
         assert_usable(proxy)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_of_a_fork_leaves_its_parents_file_alone():
-    context = token_files.published("token", [(LOOPBACK, 8777)])
-    with context:
-        if (child := os.fork()) == 0:
-            context.__exit__(None, None, None)
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert token_files.find((LOOPBACK, 8777)) == "token"
-    assert token_files.find((LOOPBACK, 8777)) is None
-
-
 def test_the_file_is_in_the_home_directory(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -29,7 +29,7 @@ from tests.test_evaluation import GOOD
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("alice", "bob", "charlie", "testing")
-ROUND_SECONDS = 10
+ROUND_SECONDS = 5
 """Seconds of a round in which a worker never answers; honest ones need a tenth of one."""
 
 
