@@ -100,7 +100,7 @@ def test_many_fits_read_all_samples_about_as_often():
     worker.set_obj(sy.ObjectWrapper(torch.nn.functional.nll_loss, "loss"))
     settings = {"batch_size": 1, "max_nr_batches": 1, "optimizer_args": {"lr": 0.0}, "seed": 7}
     worker.set_obj(sy.TrainConfig(None, None, model_id="model", loss_fn_id="loss", **settings))
-    fits = 2000
+    fits = 1000
     for _ in range(fits):
         worker.fit("samples")
     counts, mean = Counter(samples.take()), fits / SAMPLES

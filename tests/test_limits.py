@@ -200,7 +200,7 @@ def test_a_fit_ends_with_its_time_and_the_next_one_has_its_own(serve, connect):
 
 
 def test_a_model_that_loops_for_ever_ends_with_its_time(serve, connect):
-    server = serve(limits=Limits(call_seconds=1, stuck_calls=1))
+    server = serve(limits=Limits(call_seconds=0.3, stuck_calls=1))
     proxy = connect(server)
     make_config(model=torch.jit.script(Endless())).send(proxy)
     for name in ("fit", "evaluate"):
