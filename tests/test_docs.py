@@ -91,7 +91,7 @@ def register_source(monkeypatch, filename, source):
     "path", [path for path in DOCUMENTS if blocks(path, "console")], ids=lambda path: path.name
 )
 def test_the_commands_of_a_document_exist(path):
-    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for command in commands(path):
         if command[0] == "make":
             assert {word for word in command[1:] if "=" not in word} <= targets, command
