@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import sys
 from collections.abc import Iterator
 
@@ -22,6 +23,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line(
             "filterwarnings", "ignore:unclosed transport <asyncio.sslproto:ResourceWarning"
         )
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over the hundreds of thousands of objects that torch and the
+    tests consist of; they stay until the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Give the garbage collector back what it passed over."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
