@@ -125,7 +125,7 @@ def test_the_digest_of_a_model_is_that_of_its_structure_and_values(served):
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool]
 )
-def test_values_of_every_kind(dtype):
+def test_the_digest_of_values_depends_on_the_values_alone(dtype):
     model = torch.nn.Module()
     model.register_buffer("scalar", torch.ones((), dtype=dtype))
     model.register_buffer("view", torch.ones(4, 2).to(dtype).t())
@@ -137,7 +137,7 @@ def test_values_of_every_kind(dtype):
     assert audit.values_digest(model) != digest
 
 
-def test_what_failed_and_what_was_refused(served):
+def test_what_failed_and_what_was_refused_is_written_down(served):
     start, lines = served
     proxy = start(policy=Policy(datasets=["blobs"]), limits=Limits(objects=1))
     with pytest.raises(ObjectNotFoundError):

@@ -41,7 +41,7 @@ def test_what_is_saved_is_restored_to_the_bit(path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_model_with_buffers_of_every_kind(tmp_path):
+def test_buffers_of_every_kind_are_restored(tmp_path):
     model = nn.BatchNorm1d(3)
     model.register_buffer("flags", torch.tensor([True, False]))
     model.register_buffer("empty", torch.empty(0, 2))

@@ -50,7 +50,7 @@ def assert_unpacked(raw: Path, *others: str) -> None:
     assert {path.name for path in raw.iterdir()} == expected
 
 
-def test_unpacks_every_archive(tmp_path, raw):
+def test_every_archive_is_unpacked(tmp_path, raw):
     unpack_mnist(tmp_path, FILES)
     assert_unpacked(raw)
 
@@ -149,7 +149,7 @@ def test_wrong_content_keeps_the_old_file(tmp_path, raw):
     assert (raw / "images").read_bytes() == b"old"
 
 
-def test_error_text():
+def test_the_error_of_a_damaged_archive_says_how_to_restore_it():
     error = DamagedArchiveError(Path("data/MNIST/raw/images.gz"), "aa", "MD5 bb")
     assert isinstance(error, ValueError)
     assert str(error) == (
@@ -170,7 +170,7 @@ def test_temporary_file_goes_when_writing_fails(tmp_path, raw, monkeypatch):
     assert sorted(path.name for path in raw.iterdir()) == ["images.gz", "labels.gz"]
 
 
-def test_several_threads_at_once(tmp_path, raw):
+def test_several_threads_that_unpack_at_once_leave_whole_files(tmp_path, raw):
     count = 4
     start = threading.Barrier(count)
 

@@ -36,7 +36,7 @@ def test_objects_go_when_their_pointers_go(proxy):
     assert proxy.objects_count_remote() == 0
 
 
-def test_objects_whose_pointers_went_while_the_connection_was_closed(proxy):
+def test_objects_go_whose_pointers_went_while_the_connection_was_closed(proxy):
     pointers = [sy.local_worker.send(torch.ones(2), proxy) for _ in range(3)]
     proxy.close()
     del pointers[:2]
@@ -54,7 +54,7 @@ def test_rounds_leave_no_objects_behind(proxy):
     assert proxy.objects_count_remote() == 0
 
 
-def test_objects_that_are_not_collected(proxy):
+def test_objects_stay_whose_pointers_do_not_collect_them(proxy):
     sy.local_worker.send(torch.ones(2), proxy, garbage_collect_data=False)
     sy.local_worker.send(torch.ones(2), proxy, create_pointer=False)
     assert proxy.objects_count_remote() == 2
@@ -94,7 +94,7 @@ def send_tensor(connection, obj_id: str) -> None:
     exchange(connection, wire.Request(1, "set", {"id": obj_id, **arguments}))
 
 
-def test_objects_of_a_coordinator_that_does_not_come_back(server, proxy, monkeypatch):
+def test_objects_go_when_their_coordinator_does_not_come_back(server, proxy, monkeypatch):
     monkeypatch.setattr(websocket_server, "SESSION_GRACE", 0.01)
     gone = threading.Event()
     end_session = server._dispatcher.end_session
@@ -112,7 +112,7 @@ def test_objects_of_a_coordinator_that_does_not_come_back(server, proxy, monkeyp
     assert own.get().tolist() == [1, 1]
 
 
-def test_objects_of_a_coordinator_that_came_back_over_a_second_connection(server, monkeypatch):
+def test_objects_stay_when_their_coordinator_has_a_second_connection(server, monkeypatch):
     """The first connection ends only after the second was made, as when a network fails for a
     while."""
     monkeypatch.setattr(websocket_server, "SESSION_GRACE", 0)

@@ -157,7 +157,7 @@ class Abuser:
         self.stack.close()
 
 
-def test_ten_thousand_mutated_frames(worker, proxy):
+def test_ten_thousand_mutated_frames_disturb_nobody(worker, proxy):
     rng, frames, abuser = random.Random(0), corpus(), Abuser(worker.port)
     for frame in frames:
         abuser.send(frame)
@@ -179,7 +179,7 @@ def test_ten_thousand_mutated_frames(worker, proxy):
     assert process.num_fds() <= files + 2
 
 
-def test_what_is_no_websocket(worker, proxy):
+def test_what_is_no_websocket_is_answered_with_an_error_or_not_at_all(worker, proxy):
     rng = random.Random(1)
     for garbage in (
         b"",
@@ -201,7 +201,7 @@ def test_what_is_no_websocket(worker, proxy):
     assert proxy.objects_count_remote() >= 0
 
 
-def test_a_text_message(worker, proxy):
+def test_a_text_message_closes_the_connection(worker, proxy):
     with connect(f"ws://127.0.0.1:{worker.port}", compression=None, proxy=None) as raw:
         raw.send(HELLO)
         raw.recv(DEADLINE)
@@ -211,7 +211,7 @@ def test_a_text_message(worker, proxy):
         assert caught.value.rcvd.code == 1002 and "text message" in caught.value.rcvd.reason
 
 
-def test_a_message_that_is_too_large(worker, proxy):
+def test_a_message_that_is_too_large_is_refused_on_both_sides(worker, proxy):
     with pytest.raises(MessageTooLarge):  # the proxy asks first
         sy.local_worker.send(torch.zeros(1_000_000), proxy)
     with connect(f"ws://127.0.0.1:{worker.port}", compression=None, proxy=None) as raw:
@@ -224,7 +224,7 @@ def test_a_message_that_is_too_large(worker, proxy):
     assert proxy.objects_count_remote() >= 0
 
 
-def test_a_model_that_writes_a_file(worker, proxy):
+def test_a_model_that_writes_a_file_is_refused(worker, proxy):
     config = make_config(torch.jit.script(Saves())).send(proxy)
     with pytest.raises(OperatorNotAllowed, match="aten::save"):
         proxy.fit("blobs")
@@ -232,7 +232,7 @@ def test_a_model_that_writes_a_file(worker, proxy):
     config.model_ptr.garbage_collect_data = False
 
 
-def test_a_model_that_loops_for_ever(worker, proxy):
+def test_a_model_that_loops_for_ever_ends_with_its_time(worker, proxy):
     """The call fails, the worker goes on; and it ends when it should, as the fixture checks."""
     expected = train(proxy)
     config = make_config(torch.jit.script(Endless())).send(proxy)

@@ -80,7 +80,7 @@ async def after_it_has_begun(worker, harm):
     harm()
 
 
-async def test_killed_and_restarted(processes):
+async def test_a_worker_that_is_killed_takes_part_again_after_its_restart(processes):
     """kill -9 in the middle of a fit, without a deadline; the others' models count, and it comes
     back."""
     alice, bob = processes
@@ -109,7 +109,7 @@ async def test_too_few_are_an_error_that_says_so(processes):
         await rounds_until(proxies, all_of(proxies))
 
 
-async def test_stopped_and_continued(processes):
+async def test_a_worker_that_is_stopped_takes_part_again_when_it_continues(processes):
     """SIGSTOP costs one deadline, not one a round; after SIGCONT, nothing late gets into a
     round."""
     alice, bob = processes

@@ -246,14 +246,14 @@ def test_it_computes_the_same_but_for_rounding(name):
 
 
 @torch.inference_mode()
-def test_a_dict_and_images_without_a_batch():
+def test_a_dict_and_images_without_a_batch_give_what_torch_gives():
     model = net(in_a_dict, c=conv()).eval()
     fast = for_inference(arrived(torch.jit.script(model)))
     assert close(fast(X), model(X)) and close(fast(X[0]), model(X[0]))
 
 
 @torch.inference_mode()
-def test_convolutions_of_other_dimensions():
+def test_convolutions_of_other_dimensions_give_what_torch_gives():
     for make_conv, make_norm, shape in (
         (nn.Conv1d, nn.BatchNorm1d, (2, 4, 9)),
         (nn.Conv3d, nn.BatchNorm3d, (2, 4, 5, 5, 5)),
@@ -267,7 +267,7 @@ def test_convolutions_of_other_dimensions():
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
-def test_models_of_all_kinds(name):
+def test_models_of_all_kinds_give_what_torch_gives(name):
     make, data = MODELS[name]
     model = make().eval()
     for _, script in both(model, data[:5]):
