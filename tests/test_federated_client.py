@@ -90,7 +90,7 @@ def test_copies_of_a_model_train_alike_although_they_share_its_compiled_code(kin
 
 
 @pytest.mark.parametrize("settings", [{"max_nr_batches": 0, "epochs": 3}, {"epochs": 0}], ids=str)
-def test_no_batches_no_step(settings):
+def test_without_batches_there_is_no_step(settings):
     model = Classifier()
     client = client_with(copy.deepcopy(model), **settings)
     assert client.fit("blobs") is None
@@ -212,7 +212,7 @@ def test_dropout_is_reproducible_and_torchs_generator_stays_as_it_is():
     assert not equal(trained[0], trained[2])
 
 
-def test_several_inputs_and_any_map_style_dataset():
+def test_a_model_may_have_several_inputs_and_any_map_style_dataset():
     class Sum(nn.Module):
         def __init__(self):
             super().__init__()

@@ -117,13 +117,13 @@ def test_call_over_a_new_connection_while_the_old_one_is_being_closed(server, pr
         assert job.result(DEADLINE) == "done"
 
 
-def test_reconnects_to_a_restarted_worker(server, proxy):
+def test_a_proxy_reconnects_to_a_restarted_worker(server, proxy):
     server.stop()
     with serving(Server(port=server.port)):
         assert_usable(proxy)
 
 
-def test_connection_lost_during_a_call(server, proxy):
+def test_a_connection_that_is_lost_during_a_call_ends_the_call(server, proxy):
     def stop() -> None:
         wait_until_held(server)
         server.stop()
@@ -141,7 +141,7 @@ def test_connection_lost_during_a_call(server, proxy):
     assert "1001" in info.value.cause
 
 
-def test_connection_that_breaks_at_each_call():
+def test_a_connection_that_breaks_at_each_call_fails_each_call():
     def break_off(connection) -> None:
         connection.recv(timeout=DEADLINE)
         connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 1000})))

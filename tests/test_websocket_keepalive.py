@@ -106,11 +106,11 @@ async def test_closing_does_not_wait_for_a_side_that_is_frozen(frozen, monkeypat
 
 async def test_a_slow_network_is_not_a_dead_one(monkeypatch):
     """Request and reply take several intervals each, and a pong waits behind them."""
-    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", 1.0)
+    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", 0.6)
     with serving(Server()) as server, tcp_proxy(server.port) as network:
         network.bytes_per_second = 12_000_000
         with proxy_at("127.0.0.1", network.port, timeout=None) as proxy:
-            x = torch.arange(7_500_000, dtype=torch.float32)
+            x = torch.arange(4_500_000, dtype=torch.float32)
             assert torch.equal(await in_time(proxy.async_call("scale", x)), 2 * x)
 
 

@@ -69,15 +69,15 @@ def deep_extensions(depth: int) -> bytes:
     return value
 
 
-def same(a, b) -> bool:
+def identical(a, b) -> bool:
     """Whether two plain values are equal, with their types: 1 is not 1.0, a tuple no list, NaN is
     NaN."""
     if type(a) is not type(b):
         return False
     if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(identical, a, b))
     if isinstance(a, dict):
-        return len(a) == len(b) and all(map(same, a.items(), b.items()))
+        return len(a) == len(b) and all(map(identical, a.items(), b.items()))
     return struct.pack("d", a) == struct.pack("d", b) if isinstance(a, float) else a == b
 
 
@@ -96,12 +96,12 @@ plain = st.recursive(
 @examples(60)
 @given(plain)
 def test_plain_values_arrive_as_they_are(value):
-    assert same(trip(value), value)
+    assert identical(trip(value), value)
 
 
 def test_special_floats_arrive_as_they_are():
     values = [math.inf, -math.inf, -0.0, 5e-324, math.pi, 1e308]
-    assert same(trip(values), values)
+    assert identical(trip(values), values)
     assert math.isnan(trip(math.nan))
 
 
@@ -235,7 +235,7 @@ def test_arrays_arrive_as_they_are(array):
     ids=repr,
 )
 def test_other_values_arrive_as_plain_ones(value, expected):
-    assert same(trip(value), expected)
+    assert identical(trip(value), expected)
 
 
 MODELS = {

@@ -264,7 +264,7 @@ class Control(nn.Module):
 
 
 @torch.no_grad()
-def test_control_flow_lists_texts_and_defaults():
+def test_control_flow_lists_texts_and_defaults_give_what_torch_gives():
     model = Control()
     script = torch.jit.script(model)
     here = arrived(script)
