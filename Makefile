@@ -12,10 +12,10 @@ STAMP := $(ENV)/.installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook certificates test test-fast coverage fuzz check bench
+.PHONY: help install demo notebook certificates test test-fast test-all coverage fuzz check bench
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "PYTHON=python3.13 uses another Python than python3; LOWEST=1 the lowest versions that requirements.txt allows."
 
 install: $(STAMP) ## make .venv and install all packages (first time: minutes, some GB)
@@ -42,11 +42,15 @@ test: $(if $(LOWEST),,check) $(STAMP) ## check style and types, then run all tes
 test-fast: $(STAMP) ## run the tests that start no process of their own
 	@$(BIN)/python -m pytest --ignore tests/e2e
 
-coverage: $(STAMP) ## run all tests and show which lines and branches of syft/ none of them reaches
-	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+# A test that hangs ends the run, and the stack of each thread is shown.
+coverage: $(STAMP) ## as test-fast, and show which lines and branches of syft/ no test reaches
+	@$(BIN)/python -m pytest --ignore tests/e2e --cov -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
+
+test-all: $(if $(LOWEST),,check) $(STAMP) ## as `make test`, with all of torchvision's families of models
+	@ALL_MODELS=1 $(BIN)/python -m pytest
 
 fuzz: $(STAMP) ## run 50,000 structures, replies and requests that nobody wrote (minutes)
-	@FUZZ_CASES=50000 $(BIN)/python -m pytest tests/graph/test_fuzz.py
+	@FUZZ_CASES=50000 $(BIN)/python -m pytest tests/e2e/test_fuzz.py
 
 check: $(STAMP) ## check style and types
 	@echo "== ruff check"

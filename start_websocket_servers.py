@@ -127,6 +127,7 @@ def main() -> int:
     logs = Path(tempfile.mkdtemp(prefix="websocket-workers-"))
     keep_logs = False
     try:
+        # What may fail at once comes before the first process is started.
         unpack_mnist()
         set_environment()
         check_ports(args.host, args.ports)
@@ -232,6 +233,7 @@ def run_workers(
             )
             process = context.Process(target=serve, args=settings, name=worker_id)
             process.start()
+            # The worker has its own copy of this end; with ours closed, the pipe ends when it does.
             theirs.close()
             workers.append(
                 Worker(
@@ -240,6 +242,7 @@ def run_workers(
             )
         yield workers, command
     except BaseException:
+        # Before the workers, whose end it would report as lost connections.
         if command is not None:
             end_command(command)
         raise
@@ -361,6 +364,7 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
     while starting:
         if command is not None and command.poll() is not None:
             return
+        # In short turns, since a command has nothing that wait() could look at.
         ready = wait(
             [*(w.pipe for w in starting), *(w.process.sentinel for w in workers)], LOOK_INTERVAL
         )
@@ -409,6 +413,7 @@ def wait_for_command(command: Command, workers: list[Worker]) -> int:
                 failed.append(error)
                 command.terminate()
 
+    # Two things to wait for: the command here, the workers there.
     threading.Thread(target=watch, daemon=True).start()
     try:
         status = command.wait()
@@ -417,6 +422,7 @@ def wait_for_command(command: Command, workers: list[Worker]) -> int:
         status = command.wait()
     if failed:
         raise failed[0]
+    # As a shell says that a signal ended it.
     return 128 - status if status < 0 else status
 
 
@@ -441,6 +447,7 @@ def stop(workers: list[Worker]) -> None:
         worker.pipe.close()
         if not worker.about:  # it is still starting, and has nothing to bring to an end
             worker.process.terminate()
+    # All have been told by now, so they share one deadline.
     deadline = time.monotonic() + STOP_TIMEOUT
     for worker in workers:
         worker.process.join(max(deadline - time.monotonic(), 0))

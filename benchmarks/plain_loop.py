@@ -47,10 +47,12 @@ def main() -> None:
         description="Run the tutorial's job in one process, in plain torch."
     )
     parser.add_argument("--training_rounds", type=int, default=40)
-    rounds = parser.parse_args().training_rounds
+    parser.add_argument("--test_images", type=int, default=10_000)
+    args = parser.parse_args()
+    rounds = args.training_rounds
     unpack_mnist()
     images, digits = load(train=True)
-    test = load(train=False)
+    test = tuple(each[: args.test_images] for each in load(train=False))
     shards = {}
     for name, own in DIGITS.items():
         chosen = torch.isin(digits, torch.tensor(own))

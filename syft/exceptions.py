@@ -47,36 +47,23 @@ SyftError
 └── RemoteError                 anything else that was raised on a worker; also of the built-in
                                 type that was raised there, so `except ValueError` still works
 
-An error holds its facts as attributes and builds its text from them. The built-in bases are those
-that programs written for PySyft 0.2 catch. What another process says of an error is fit for a
-terminal once it has passed `printable` or `from_fields`.
+An error holds its facts as attributes and builds its text from them (syft/facts.py). The built-in
+bases are those that programs written for PySyft 0.2 catch. What another process says of an error is
+fit for a terminal once it has passed `printable` or `from_fields`.
 """
 
 from __future__ import annotations
 
 import builtins
-import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-
-class SyftError(Exception):
-    """Base of all errors of this package.
-
-    Attributes:
-        remote_traceback: the traceback on the worker, if the error was raised there.
-    """
-
-    remote_traceback: str | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (
-            _rebuild,
-            (type(self).__name__, to_fields(self)),
-            {"remote_traceback": self.remote_traceback},
-        )
+from syft.facts import KINDS, facts_of
+from syft.facts import SyftError as SyftError  # with "as": names of this module, too
+from syft.facts import plain as plain
+from syft.facts import printable as printable
+from syft.facts import to_fields as to_fields
 
 
 class ConnectionFailed(SyftError, ConnectionError):
@@ -92,14 +79,11 @@ class WorkerUnreachable(ConnectionFailed, ConnectionRefusedError):
     seconds: float
     attempts: int
     cause: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} did not accept a connection at {self.url} within "
-            f"{self.seconds:g} s ({self.attempts} attempts; the last one: {self.cause}). "
-            f"Is the server running at {self.url}? "
-            "Start the workers first: python start_websocket_servers.py"
-        )
+    _text = (
+        "worker {worker!r} did not accept a connection at {url} within {seconds:g} s ({attempts} "
+        "attempts; the last one: {cause}). Is the server running at {url}? Start the workers "
+        "first: python start_websocket_servers.py"
+    )
 
 
 @dataclass(eq=False)
@@ -110,12 +94,10 @@ class ConnectionLost(ConnectionFailed):
     url: str
     call: str
     cause: str
-
-    def __str__(self) -> str:
-        return (
-            f"the connection to worker {self.worker!r} at {self.url} was lost during {self.call}: "
-            f"{self.cause}. The next call connects again; whether this one took effect is unknown."
-        )
+    _text = (
+        "the connection to worker {worker!r} at {url} was lost during {call}: {cause}. The next "
+        "call connects again; whether this one took effect is unknown."
+    )
 
 
 @dataclass(eq=False)
@@ -137,9 +119,7 @@ class AccessDenied(ConnectionFailed, PermissionError):
         "Use the worker's token (SYFT_TOKEN, --token_file or token=) and, if it asks for one, a "
         "client certificate that it trusts (cert_path=, key_path=)."
     )
-
-    def __str__(self) -> str:
-        return f"worker {self.worker!r} at {self.url} denied access: {self.cause}. {self.remedy}"
+    _text = "worker {worker!r} at {url} denied access: {cause}. {remedy}"
 
 
 @dataclass(eq=False)
@@ -149,13 +129,11 @@ class HandshakeFailed(ConnectionFailed):
     worker: str
     url: str
     cause: str
-
-    def __str__(self) -> str:
-        return (
-            f"no worker answers at {self.url} (expected {self.worker!r}): {self.cause}. Check the "
-            "port, and that both sides use TLS or neither does (secure=); a certificate that the "
-            "system does not know is trusted with ca_path=."
-        )
+    _text = (
+        "no worker answers at {url} (expected {worker!r}): {cause}. Check the port, and that both "
+        "sides use TLS or neither does (secure=); a certificate that the system does not know is "
+        "trusted with ca_path=."
+    )
 
 
 @dataclass(eq=False)
@@ -167,13 +145,10 @@ class VersionMismatch(HandshakeFailed):
     cause: str
     ours: int
     theirs: int
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} at {self.url} speaks protocol version {self.theirs}; this "
-            f"side speaks version {self.ours}. Run the same version of this package on both "
-            "machines."
-        )
+    _text = (
+        "worker {worker!r} at {url} speaks protocol version {theirs}; this side speaks version "
+        "{ours}. Run the same version of this package on both machines."
+    )
 
 
 @dataclass(eq=False)
@@ -181,12 +156,10 @@ class CallAbandoned(SyftError):
     """A worker stopped training, because nobody waits for the result."""
 
     worker: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} stopped training: its coordinator has disconnected or no "
-            "longer waits for the result, or the worker is shutting down."
-        )
+    _text = (
+        "worker {worker!r} stopped training: its coordinator has disconnected or no longer waits "
+        "for the result, or the worker is shutting down."
+    )
 
 
 @dataclass(eq=False)
@@ -196,12 +169,10 @@ class CallTimeout(SyftError, TimeoutError):
     worker: str
     call: str
     seconds: float
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} did not answer {self.call} within {self.seconds:g} s "
-            "(timeout=). The worker is told to stop; a late reply is dropped."
-        )
+    _text = (
+        "worker {worker!r} did not answer {call} within {seconds:g} s (timeout=). The worker is "
+        "told to stop; a late reply is dropped."
+    )
 
 
 @dataclass(eq=False)
@@ -211,12 +182,10 @@ class AddressInUse(SyftError, OSError):
     worker: str
     url: str
     cause: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} cannot listen at {self.url}: {self.cause}. "
-            "Stop the process that uses this port, or choose another port."
-        )
+    _text = (
+        "worker {worker!r} cannot listen at {url}: {cause}. Stop the process that uses this port, "
+        "or choose another port."
+    )
 
 
 @dataclass(eq=False)
@@ -229,13 +198,11 @@ class TokenNotKept(SyftError, OSError):
     worker: str
     url: str
     cause: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} at {self.url} has no token, and cannot store one of its own: "
-            f"{self.cause}. Give the worker and its coordinators a token (SYFT_TOKEN or token=), "
-            "or pass token='' to let in every user of this machine."
-        )
+    _text = (
+        "worker {worker!r} at {url} has no token, and cannot store one of its own: {cause}. Give "
+        "the worker and its coordinators a token (SYFT_TOKEN or token=), or pass token='' to let "
+        "in every user of this machine."
+    )
 
 
 class ProtocolError(SyftError, ValueError):
@@ -247,9 +214,7 @@ class MalformedMessage(ProtocolError):
     """Bytes that are not a message of this protocol."""
 
     reason: str
-
-    def __str__(self) -> str:
-        return f"malformed message: {self.reason}."
+    _text = "malformed message: {reason}."
 
 
 @dataclass(eq=False)
@@ -260,12 +225,10 @@ class MessageTooLarge(ProtocolError):
     what: str
     size: int
     limit: int
-
-    def __str__(self) -> str:
-        return (
-            f"message too large: {self.what} {self.worker!r} is {self.size} bytes; the limit is "
-            f"{self.limit} bytes. Raise max_message_bytes on the client and on the server."
-        )
+    _text = (
+        "message too large: {what} {worker!r} is {size} bytes; the limit is {limit} bytes. Raise "
+        "max_message_bytes on the client and on the server."
+    )
 
 
 @dataclass(eq=False)
@@ -294,12 +257,10 @@ class InvalidReply(ProtocolError):
     what: str
     observed: str
     expected: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} sent an invalid reply: {self.what}: {self.observed}; "
-            f"expected {self.expected}. The whole reply is discarded."
-        )
+    _text = (
+        "worker {worker!r} sent an invalid reply: {what}: {observed}; expected {expected}. The "
+        "whole reply is discarded."
+    )
 
 
 @dataclass(eq=False)
@@ -309,13 +270,10 @@ class UnknownCommand(ProtocolError):
     worker: str
     command: str
     available: list[str]
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} offers no remote method {self.command!r}; it offers: "
-            f"{_listed(self.available)}. To offer methods of your own, define them as public "
-            "methods of a subclass of the server worker."
-        )
+    _text = (
+        "worker {worker!r} offers no remote method {command!r}; it offers: {available}. To offer "
+        "methods of your own, define them as public methods of a subclass of the server worker."
+    )
 
 
 @dataclass(eq=False)
@@ -324,37 +282,30 @@ class NotSerializable(SyftError, TypeError):
 
     what: str
     reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.what} cannot be sent: {self.reason}. What can be sent: tensors, numpy arrays, "
-            "models, loss functions, numbers, strings, bytes, None, and lists, tuples and dicts "
-            "of these."
-        )
+    _text = (
+        "{what} cannot be sent: {reason}. What can be sent: tensors, numpy arrays, models, loss "
+        "functions, numbers, strings, bytes, None, and lists, tuples and dicts of these."
+    )
 
 
 @dataclass(eq=False)
 class NotConvertible(NotSerializable):
     """A model or function does something that a plain graph cannot express."""
 
-    def __str__(self) -> str:
-        return (
-            f"{self.what} cannot be sent: it uses {self.reason}, which a plain graph cannot "
-            "express. Rewrite it without that, or trace it with "
-            "torch.jit.trace(model, example_input)."
-        )
+    _text = (
+        "{what} cannot be sent: it uses {reason}, which a plain graph cannot express. Rewrite it "
+        "without that, or trace it with torch.jit.trace(model, example_input)."
+    )
 
 
 @dataclass(eq=False)
 class NotScriptable(NotSerializable):
     """TorchScript cannot compile a plain model or function."""
 
-    def __str__(self) -> str:
-        return (
-            f"{self.what} cannot be sent: torch.jit.script refused it ({self.reason}). Trace it "
-            "with torch.jit.trace(model, example_input), or rewrite it so that torch.jit.script "
-            "compiles it."
-        )
+    _text = (
+        "{what} cannot be sent: torch.jit.script refused it ({reason}). Trace it with "
+        "torch.jit.trace(model, example_input), or rewrite it so that torch.jit.script compiles it."
+    )
 
 
 @dataclass(eq=False)
@@ -363,12 +314,10 @@ class WorkerNotFoundException(SyftError, KeyError):
 
     worker: Any
     known: list[str]
-
-    def __str__(self) -> str:
-        return (
-            f"no worker {self.worker!r} is known in this process; it knows: {_listed(self.known)}. "
-            "Create its proxy first, or register it with add_worker()."
-        )
+    _text = (
+        "no worker {worker!r} is known in this process; it knows: {known}. Create its proxy first, "
+        "or register it with add_worker()."
+    )
 
 
 @dataclass(eq=False)
@@ -377,12 +326,10 @@ class ObjectNotFoundError(SyftError, KeyError):
 
     worker: str
     obj_id: Any
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} has no object with id {self.obj_id!r}. It was fetched with "
-            "get() or deleted, or the worker was restarted; send it again."
-        )
+    _text = (
+        "worker {worker!r} has no object with id {obj_id!r}. It was fetched with get() or deleted, "
+        "or the worker was restarted; send it again."
+    )
 
 
 @dataclass(eq=False)
@@ -391,12 +338,7 @@ class GetNotPermittedError(SyftError):
 
     worker: str
     obj_id: Any
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} does not hand out the object with id {self.obj_id!r}: "
-            "it is private."
-        )
+    _text = "worker {worker!r} does not hand out the object with id {obj_id!r}: it is private."
 
 
 @dataclass(eq=False)
@@ -490,12 +432,9 @@ class DatasetNotFound(SyftError, ValueError):
     worker: str
     dataset_key: str
     available: list[str]
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} has no dataset {self.dataset_key!r} (unknown dataset); "
-            f"it has: {_listed(self.available)}."
-        )
+    _text = (
+        "worker {worker!r} has no dataset {dataset_key!r} (unknown dataset); it has: {available}."
+    )
 
 
 @dataclass(eq=False)
@@ -504,12 +443,10 @@ class DatasetExists(SyftError, ValueError):
 
     worker: str
     dataset_key: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} already has a dataset {self.dataset_key!r}. "
-            "Remove it first with remove_dataset(), or choose another key."
-        )
+    _text = (
+        "worker {worker!r} already has a dataset {dataset_key!r}. Remove it first with "
+        "remove_dataset(), or choose another key."
+    )
 
 
 @dataclass(eq=False)
@@ -518,12 +455,7 @@ class DatasetEmpty(SyftError, ValueError):
 
     worker: str
     dataset_key: str
-
-    def __str__(self) -> str:
-        return (
-            f"dataset {self.dataset_key!r} on worker {self.worker!r} has 0 samples; "
-            "at least 1 is needed."
-        )
+    _text = "dataset {dataset_key!r} on worker {worker!r} has 0 samples; at least 1 is needed."
 
 
 @dataclass(eq=False)
@@ -531,12 +463,7 @@ class TrainConfigMissing(SyftError, ValueError):
     """fit() or evaluate() was called before a TrainConfig was sent."""
 
     worker: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} has no TrainConfig. "
-            "Send one first: TrainConfig(...).send(worker)."
-        )
+    _text = "worker {worker!r} has no TrainConfig. Send one first: TrainConfig(...).send(worker)."
 
 
 @dataclass(eq=False)
@@ -545,9 +472,7 @@ class UnknownOptimizer(SyftError, ValueError):
 
     name: str
     available: list[str]
-
-    def __str__(self) -> str:
-        return f"unknown optimizer {self.name!r}; torch.optim has: {_listed(self.available)}."
+    _text = "unknown optimizer {name!r}; torch.optim has: {available}."
 
 
 @dataclass(eq=False)
@@ -557,12 +482,7 @@ class DeviceUnavailable(SyftError, ValueError):
     worker: str
     device: str
     available: list[str]
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} has no device {self.device!r}; "
-            f"it has: {_listed(self.available)}."
-        )
+    _text = "worker {worker!r} has no device {device!r}; it has: {available}."
 
 
 @dataclass(eq=False)
@@ -574,13 +494,10 @@ class LimitExceeded(SyftError, RuntimeError):
     observed: float
     limit: float
     setting: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} refused the request: {self.what} ({self.observed:,.10g}) "
-            f"would exceed the limit of {self.limit:,.10g} ({self.setting}, set by the worker's "
-            "owner)."
-        )
+    _text = (
+        "worker {worker!r} refused the request: {what} ({observed:,.10g}) would exceed the limit "
+        "of {limit:,.10g} ({setting}, set by the worker's owner)."
+    )
 
 
 @dataclass(eq=False)
@@ -591,12 +508,9 @@ class NotPermitted(SyftError, PermissionError):
     setting: str
     asked: str
     allowed: list[str]
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} does not permit {self.asked!r}; its owner allows these "
-            f"{self.setting}: {_listed(self.allowed)}."
-        )
+    _text = (
+        "worker {worker!r} does not permit {asked!r}; its owner allows these {setting}: {allowed}."
+    )
 
 
 @dataclass(eq=False)
@@ -605,23 +519,20 @@ class AuditLogUnavailable(SyftError, RuntimeError):
 
     worker: str
     cause: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} refused the request: its audit log cannot be written "
-            f"({self.cause}), and it does and returns nothing that it cannot record. The worker's "
-            "owner has to make the file writable or free some space."
-        )
+    _text = (
+        "worker {worker!r} refused the request: its audit log cannot be written ({cause}), and it "
+        "does and returns nothing that it cannot record. The worker's owner has to make the file "
+        "writable or free some space."
+    )
 
 
 class EmptyRoundError(SyftError, ValueError):
     """federated_avg() was given no model."""
 
-    def __str__(self) -> str:
-        return (
-            "nothing to average: `models` is empty; at least one model is needed. "
-            "Did every worker fail this round?"
-        )
+    _text = (
+        "nothing to average: `models` is empty; at least one model is needed. Did every worker "
+        "fail this round?"
+    )
 
 
 @dataclass(eq=False)
@@ -632,13 +543,10 @@ class ModelMismatchError(SyftError, ValueError):
     name: str
     observed: str
     expected: str
-
-    def __str__(self) -> str:
-        return (
-            f"models differ: parameter {self.name!r} of model {self.model!r} is {self.observed}; "
-            f"expected {self.expected}, as in the first model. All models of a round must have "
-            "the same structure."
-        )
+    _text = (
+        "models differ: parameter {name!r} of model {model!r} is {observed}; expected {expected}, "
+        "as in the first model. All models of a round must have the same structure."
+    )
 
 
 @dataclass(eq=False)
@@ -673,12 +581,10 @@ class CheckpointDamaged(CheckpointError):
 
     path: str
     reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"checkpoint {self.path!r} cannot be used: {self.reason}. "
-            "Resume from another file, or start a new run."
-        )
+    _text = (
+        "checkpoint {path!r} cannot be used: {reason}. Resume from another file, or start a new "
+        "run."
+    )
 
 
 @dataclass(eq=False)
@@ -689,12 +595,10 @@ class CheckpointMismatch(CheckpointError):
     what: str
     observed: str
     expected: str
-
-    def __str__(self) -> str:
-        return (
-            f"checkpoint {self.path!r} belongs to another run: its {self.what} is {self.observed}; "
-            f"expected {self.expected}. Resume with the model and the arguments of that run."
-        )
+    _text = (
+        "checkpoint {path!r} belongs to another run: its {what} is {observed}; expected "
+        "{expected}. Resume with the model and the arguments of that run."
+    )
 
 
 @dataclass(eq=False)
@@ -703,12 +607,10 @@ class HistoryDamaged(SyftError, ValueError):
 
     path: str
     line: str
-
-    def __str__(self) -> str:
-        return (
-            f"history {self.path!r} cannot be continued: the line {self.line!r} does not describe "
-            "a round. Name another file."
-        )
+    _text = (
+        "history {path!r} cannot be continued: the line {line!r} does not describe a round. Name "
+        "another file."
+    )
 
 
 @dataclass(eq=False)
@@ -735,6 +637,10 @@ class RemoteError(SyftError):
             f"  --- traceback on worker {self.worker!r} ---\n{_indented(self.traceback)}"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By the name of the built-in type: the class was made at run time and has none of its own.
+        return _remote_error, (to_fields(self),), {"remote_traceback": self.remote_traceback}
+
     @classmethod
     def of(cls, type_name: str, **fields: Any) -> RemoteError:
         """Return a RemoteError that is also of the built-in type `type_name`, where there is one.
@@ -747,9 +653,8 @@ class RemoteError(SyftError):
             return RemoteError(type_name=type_name, **fields)
 
 
-def _rebuild(type_name: str, fields: dict[str, Any]) -> SyftError:
-    cls = _own_class(type_name)
-    return cls(**fields) if cls is not None else RemoteError.of(**fields)
+def _remote_error(fields: dict[str, Any]) -> RemoteError:
+    return RemoteError.of(**fields)
 
 
 def _remote_error_class(type_name: str) -> type[RemoteError]:
@@ -766,15 +671,7 @@ def _remote_error_of(type_name: str) -> type[RemoteError]:
     base = getattr(builtins, type_name)
     if issubclass(base, (StopIteration, StopAsyncIteration)):
         return RemoteError
-    try:
-        return type("RemoteError", (RemoteError, base), {"__module__": __name__})
-    except TypeError:  # a built-in whose memory layout does not mix with another base
-        return RemoteError
-
-
-def to_fields(error: SyftError) -> dict[str, Any]:
-    """Return the facts of an error of this package as a dict of plain values, for the wire."""
-    return {name: plain(getattr(error, name)) for name in _facts(type(error))}
+    return type("RemoteError", (RemoteError, base), {"__module__": __name__})
 
 
 def from_fields(type_name: str, fields: Any) -> SyftError | None:
@@ -789,78 +686,18 @@ def from_fields(type_name: str, fields: Any) -> SyftError | None:
         other types.
     """
     cls = _own_class(type_name)
-    facts = _facts(cls) if cls is not None else {}
+    facts = facts_of(cls) if cls is not None else {}
     if cls is None or not isinstance(fields, dict) or fields.keys() != facts.keys():
         return None
     try:
         fields = plain(fields)
-        if not all(_FACTS[kind](fields[name]) for name, kind in facts.items()):
+        if not all(KINDS[kind](fields[name]) for name, kind in facts.items()):
             return None
         error = cls(**fields)
         str(error)
     except Exception:  # nested too deep, say, or with a number that its text cannot hold
         return None
     return error
-
-
-def printable(text: str, most: int = 20_000) -> str:
-    """Return a text from elsewhere as one that only fills a terminal and that UTF-8 can hold.
-
-    Control characters other than newlines and tabs, and those that turn the direction of text,
-    become escapes.
-
-    Args:
-        text: the text.
-        most: characters after which it is cut.
-    """
-    return text[:most].encode(errors="backslashreplace").decode().translate(_ESCAPES)
-
-
-def plain(value: Any) -> Any:
-    """Return a fact of an error as a value that can travel and be shown.
-
-    What is nothing of that kind becomes text.
-    """
-    if isinstance(value, str):
-        return printable(value)
-    if value is None or isinstance(value, (bool, float)):
-        return value
-    if isinstance(value, int):
-        if -(2**63) <= value < 2**64:
-            return int(value)
-        return float(value) if value.bit_length() < 1000 else float("inf")
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in list(value)[:_MOST_ITEMS]]
-    if isinstance(value, dict):
-        return {
-            printable(str(name), 256): plain(item)
-            for name, item in list(value.items())[:_MOST_ITEMS]
-        }
-    return f"<{type(value).__name__}>"
-
-
-_MOST_ITEMS = 1000
-# What turns the direction of text, and separators of lines.
-_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-_ESCAPES = {
-    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
-}
-_ESCAPES |= {code: f"\\u{code:04x}" for code in _TURNING}
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-_FACTS: dict[str, Callable[[Any], bool]] = {
-    "str": _is_text,
-    "int": lambda value: isinstance(value, int),
-    "float": lambda value: isinstance(value, (int, float)),
-    "list[str]": lambda value: isinstance(value, list) and all(map(_is_text, value)),
-    "dict[str, str]": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
-    "Any": lambda value: True,
-}
-"""Annotation of a fact -> whether a value is of that type."""
 
 
 def _own_class(type_name: Any) -> type[SyftError] | None:
@@ -870,19 +707,6 @@ def _own_class(type_name: Any) -> type[SyftError] | None:
         if isinstance(cls, type) and issubclass(cls, SyftError) and cls is not RemoteError
         else None
     )
-
-
-def _facts(cls: type[SyftError]) -> dict[str, str]:
-    """Return the names of an error's facts, and their annotations."""
-    return (
-        {each.name: str(each.type) for each in dataclasses.fields(cls)}
-        if dataclasses.is_dataclass(cls)
-        else {}
-    )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names) if names else "none"
 
 
 def _indented(text: str) -> str:

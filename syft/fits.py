@@ -20,7 +20,8 @@ import os
 import threading
 
 _lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # no thread of the parent holds it in the child
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    # No thread of the parent holds it in the child.
     os.register_at_fork(
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
     )

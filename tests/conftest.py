@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import sys
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import torch
 
 import syft as sy
 from syft.objects import registry
+from tests.certificates import Authority
 from tests.models import blobs
 from tests.network import Server, proxy_of, serving
 
@@ -21,6 +23,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line(
             "filterwarnings", "ignore:unclosed transport <asyncio.sslproto:ResourceWarning"
         )
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over the hundreds of thousands of objects that torch and the
+    tests consist of; they stay until the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Give the garbage collector back what it passed over."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -51,6 +65,18 @@ def alice() -> sy.VirtualWorker:
     alice = sy.VirtualWorker(id="alice")
     alice.add_dataset(blobs(), key="blobs")
     return alice
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The certificate authority that both sides trust."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def another_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("another-authority"))
 
 
 @pytest.fixture

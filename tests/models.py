@@ -1,6 +1,6 @@
 """Tiny models, loss functions and data that several test files share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +38,19 @@ class Regressor(nn.Module):
         return self.linear(x).squeeze(1)
 
 
+class Endless(nn.Module):
+    """Loops for ever, unless its only parameter is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while bool(self.weight.sum() != 0):
+            pass
+        return x * self.weight
+
+
 @torch.jit.script
 def nll(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.nll_loss(pred, target)
@@ -56,6 +69,17 @@ def classifier(seed: int = 0, dropout: float = 0.0) -> torch.jit.ScriptModule:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return torch.jit.script(Classifier(dropout))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two tensors or models, or collections of them, are equal to the bit."""
+    if isinstance(one, nn.Module):
+        return same(one.state_dict(), other.state_dict())
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def blobs(samples: int = 20, seed: int = 0) -> sy.BaseDataset:

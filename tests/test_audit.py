@@ -4,13 +4,11 @@ secret."""
 import datetime
 import hashlib
 import json
-import multiprocessing
 import os
 import stat
 
 import pytest
 import torch
-import trustme
 
 import syft as sy
 from syft.access import audit
@@ -58,7 +56,7 @@ def served(tmp_path, monkeypatch):
         end()
 
 
-def test_a_round(served):
+def test_a_round_is_written_down_call_by_call(served):
     start, lines = served
     proxy = start()
     before = datetime.datetime.now(datetime.timezone.utc)
@@ -82,7 +80,7 @@ def test_a_round(served):
     assert abs(moment - before) < datetime.timedelta(minutes=1)
 
 
-def test_who(served):
+def test_every_line_says_who_asked_without_secrets(served):
     start, lines = served
     proxy = start()
     proxy.objects_count_remote()
@@ -94,27 +92,22 @@ def test_who(served):
     assert TOKEN not in json.dumps(lines()) and proxy._link.session not in json.dumps(lines())
 
 
-def test_the_subject_of_a_client_certificate(served, tmp_path):
+def test_the_subject_of_a_client_certificate_is_written_down(served, authority):
     start, lines = served
-    authority = trustme.CA()
-    server, client = (
-        authority.issue_cert("127.0.0.1"),
-        authority.issue_cert("coordinator.example", common_name="carol"),
-    )
-    authority.cert_pem.write_to_path(tmp_path / "ca")
-    for name, leaf in (("server", server), ("client", client)):
-        leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / name)
     proxy = start(
-        {"secure": True, "ca_path": tmp_path / "ca", "cert_path": tmp_path / "client"},
-        cert_path=tmp_path / "server",
-        key_path=tmp_path / "server",
-        client_ca_path=tmp_path / "ca",
+        {
+            "secure": True,
+            "ca_path": authority.ca_path,
+            **authority.issue("coordinator.example", common_name="carol"),
+        },
+        **authority.issue("127.0.0.1"),
+        client_ca_path=authority.ca_path,
     )
     proxy.objects_count_remote()
     assert "commonName=carol" in lines()[0]["who"]["certificate"]
 
 
-def test_the_models_digest(served):
+def test_the_digest_of_a_model_is_that_of_its_structure_and_values(served):
     start, lines = served
     proxy, model = start(), classifier(seed=5)
     config = make_config(model).send(proxy)
@@ -132,7 +125,7 @@ def test_the_models_digest(served):
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool]
 )
-def test_values_of_every_kind(dtype):
+def test_the_digest_of_values_depends_on_the_values_alone(dtype):
     model = torch.nn.Module()
     model.register_buffer("scalar", torch.ones((), dtype=dtype))
     model.register_buffer("view", torch.ones(4, 2).to(dtype).t())
@@ -145,7 +138,7 @@ def test_values_of_every_kind(dtype):
     assert audit.values_digest(model) != digest
 
 
-def test_what_failed_and_what_was_refused(served):
+def test_what_failed_and_what_was_refused_is_written_down(served):
     start, lines = served
     proxy = start(policy=Policy(datasets=["blobs"]), limits=Limits(objects=1))
     with pytest.raises(ObjectNotFoundError):
@@ -172,28 +165,6 @@ def test_only_its_owner_reads_it(served, tmp_path):
     start, _ = served
     start()
     assert stat.S_IMODE((tmp_path / "audit").stat().st_mode) == 0o600
-
-
-def write_many(path, name):
-    log = audit.AuditLog(path)
-    for _ in range(500):
-        log.write(worker=name, call="x" * 200)
-
-
-def test_several_processes_share_a_file(tmp_path):
-    context = multiprocessing.get_context(
-        "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    )
-    processes = [
-        context.Process(target=write_many, args=(tmp_path / "audit", name))
-        for name in ("alice", "bob")
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    written = [json.loads(line)["worker"] for line in (tmp_path / "audit").read_text().splitlines()]
-    assert sorted(written) == ["alice"] * 500 + ["bob"] * 500
 
 
 class Counted(torch.utils.data.Dataset):

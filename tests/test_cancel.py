@@ -44,16 +44,15 @@ def _tensors(dataset):
     return dataset.data, dataset.targets
 
 
-@pytest.fixture
-def server():
-    server = Server()
+@pytest.fixture(autouse=True)
+def counting(server):
+    """The server's dataset "counting"."""
     server.add_dataset(Counting(), key="counting")
-    with serving(server):
-        yield server
 
 
 @pytest.fixture
 def proxy(server):
+    """A proxy that waits for ever."""
     with proxy_of(server, timeout=None) as proxy:
         yield proxy
 

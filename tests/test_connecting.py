@@ -26,7 +26,7 @@ from tests.network import (
 )
 
 
-def test_nobody_listens():
+def test_a_worker_that_does_not_listen_is_named_with_what_to_do():
     port = free_port()
     with (
         pytest.raises(ConnectionRefusedError) as info,
@@ -89,7 +89,7 @@ def test_connects_by_itself_when_the_worker_starts_late(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", "127.0.0.1"])
-def test_addresses_of_this_machine(host):
+def test_a_worker_on_all_addresses_is_reached_by_each_of_this_machine(host):
     with serving(Server(host="0.0.0.0")) as server, proxy_at(host, str(server.port)) as proxy:
         assert proxy.url == f"ws://{host}:{server.port}"
         assert proxy.objects_count_remote() == 0
@@ -97,7 +97,7 @@ def test_addresses_of_this_machine(host):
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 @pytest.mark.parametrize("host", ["::1", "::"])
-def test_addresses_of_ipv6(host):
+def test_a_worker_on_ipv6_is_reached_by_name_and_address(host):
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError as error:
@@ -107,7 +107,7 @@ def test_addresses_of_ipv6(host):
 
 
 @pytest.mark.parametrize("port", ["eight", -1, 65536, None])
-def test_wrong_ports(port):
+def test_what_is_no_port_is_refused(port):
     with pytest.raises(ValueError, match="not a port"), proxy_at("localhost", port):
         pass
 
@@ -121,7 +121,7 @@ def hang_up(connection: socket.socket) -> None:
     connection.recv(1)
 
 
-def test_something_else_listens():
+def test_something_else_that_listens_is_no_worker():
     for handler in (echo, hang_up):
         with (
             listener(handler) as port,
@@ -131,7 +131,7 @@ def test_something_else_listens():
             pass
 
 
-def test_a_web_server_listens():
+def test_a_web_server_is_no_worker():
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
@@ -148,7 +148,7 @@ def test_a_web_server_listens():
         thread.join(DEADLINE)
 
 
-def test_a_listener_that_never_answers():
+def test_a_listener_that_never_answers_is_given_up_in_time():
     started = time.monotonic()
     with listener() as port, pytest.raises(ConnectionError, match="worker 'alice'"):  # noqa: SIM117
         with proxy_at("127.0.0.1", port, connect_timeout=0.3):
@@ -189,7 +189,7 @@ def test_a_websocket_server_that_is_no_worker(answer):
         pass
 
 
-def test_a_websocket_server_that_echoes():
+def test_a_websocket_server_that_echoes_is_no_worker():
     def echo_messages(connection) -> None:
         for message in connection:
             connection.send(message)
@@ -202,7 +202,7 @@ def test_a_websocket_server_that_echoes():
         pass
 
 
-def test_a_websocket_server_that_never_answers(monkeypatch):
+def test_a_websocket_server_that_never_answers_is_given_up_in_time(monkeypatch):
     monkeypatch.setattr(websocket_settings, "HANDSHAKE_TIMEOUT", 0.2)
     with (
         false_worker(lambda connection: [*connection] and None) as port,
@@ -216,7 +216,7 @@ def other_version(frame: bytes) -> bytes:
     return frame[:4] + bytes([wire.VERSION + 1]) + frame[5:]
 
 
-def test_a_worker_of_another_version():
+def test_a_worker_of_another_version_is_named_with_both_versions():
     with (
         false_worker(answer_with(other_version(wire.encode(wire.Reply(0, {}))))) as port,
         pytest.raises(VersionMismatch) as info,
@@ -230,7 +230,7 @@ def test_a_worker_of_another_version():
     )
 
 
-def test_a_coordinator_of_another_version():
+def test_a_coordinator_of_another_version_is_told_and_sent_away():
     """It gets an answer in the worker's version, so that it can name both, and the connection is
     closed."""
     with serving(Server()) as server, raw(server, session=None) as connection:
@@ -249,3 +249,15 @@ def test_the_greeting_tells_the_workers_id_and_limit():
     ):
         reply = exchange(connection, wire.Request(0, "hello", {"session": "x"}))
     assert reply.result == {"id": "bob", "max_message_bytes": 54321}
+
+
+async def test_a_listener_that_hangs_up_until_the_deadline_is_there_but_no_worker(monkeypatch):
+    async def hang_up(peer, seconds):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(websocket_connect, "connect_once", hang_up)
+    attempts = []
+    peer = websocket_connect.Peer("bob", "localhost", 8778, None, 0.1, 10_000)
+    with pytest.raises(HandshakeFailed, match="reset by peer"):
+        await websocket_connect.open_connection(peer, "session", lambda: attempts.append(None))
+    assert len(attempts) > 1

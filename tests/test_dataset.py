@@ -1,5 +1,7 @@
 """BaseDataset: what it holds, returns and refuses."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -163,3 +165,13 @@ def test_whole_batches_have_the_attributes_of_the_dataset():
     assert torch.equal(batches[3][0], DATA[3])
     with pytest.raises(AttributeError, match="nothing"):
         batches.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+)
+def test_batches_can_be_copied_and_sent_to_a_process_of_a_data_loader(copied):
+    batches = Batches(sy.BaseDataset(torch.arange(3.0), torch.arange(3)))
+    again = copied(batches)
+    assert again.targets.tolist() == [0, 1, 2]  # an attribute of the dataset
+    assert again.__getitems__([2, 0])[0].tolist() == [2, 0]

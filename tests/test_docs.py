@@ -91,7 +91,7 @@ def register_source(monkeypatch, filename, source):
     "path", [path for path in DOCUMENTS if blocks(path, "console")], ids=lambda path: path.name
 )
 def test_the_commands_of_a_document_exist(path):
-    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for command in commands(path):
         if command[0] == "make":
             assert {word for word in command[1:] if "=" not in word} <= targets, command
@@ -140,7 +140,11 @@ def test_every_document_is_named_in_the_readme():
 
 
 def test_the_tests_that_security_names_exist():
-    for name, item in re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", prose(REPOSITORY / "SECURITY.md")):
+    text = prose(REPOSITORY / "SECURITY.md")
+    for name, test, sections in re.findall(r"`([\w/]+\.py)(?:::(\w+))?`(?:: (\"[^|;]+\"))?", text):
         path = REPOSITORY / (name if name.startswith(("tests/", "syft/")) else f"tests/{name}")
         assert path.is_file(), name
-        assert not item or re.search(rf"(class|def) {item}\b", path.read_text()), f"{name}::{item}"
+        lines = path.read_text().splitlines()
+        assert not test or any(f"def {test}(" in line for line in lines), f"{name}::{test}"
+        for section in re.findall(r'"([^"]+)"', sections):
+            assert f"# {section}" in lines, f"{name}: {section}"

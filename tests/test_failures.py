@@ -33,7 +33,7 @@ CONTROL = re.compile(
 )
 
 
-def test_calls_are_described_shortly():
+def test_calls_are_described_briefly():
     arguments = {"key": "mnist", "data": torch.zeros(2, 3), "long": "x" * 100, "model": [1]}
     text = describe_call("fit", (1, None), arguments)
     assert (

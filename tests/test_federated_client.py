@@ -20,7 +20,7 @@ from syft.exceptions import (
     TrainConfigMissing,
     UnknownOptimizer,
 )
-from syft.federated import FederatedClient
+from syft.federated import FederatedClient, federated_client
 from syft.graph import clone
 from syft.objects import ObjectWrapper
 from tests.models import CLASSES, FEATURES, Classifier, Regressor, blobs, train_locally
@@ -90,7 +90,7 @@ def test_copies_of_a_model_train_alike_although_they_share_its_compiled_code(kin
 
 
 @pytest.mark.parametrize("settings", [{"max_nr_batches": 0, "epochs": 3}, {"epochs": 0}], ids=str)
-def test_no_batches_no_step(settings):
+def test_without_batches_there_is_no_step(settings):
     model = Classifier()
     client = client_with(copy.deepcopy(model), **settings)
     assert client.fit("blobs") is None
@@ -212,7 +212,7 @@ def test_dropout_is_reproducible_and_torchs_generator_stays_as_it_is():
     assert not equal(trained[0], trained[2])
 
 
-def test_several_inputs_and_any_map_style_dataset():
+def test_a_model_may_have_several_inputs_and_any_map_style_dataset():
     class Sum(nn.Module):
         def __init__(self):
             super().__init__()
@@ -536,3 +536,45 @@ def test_the_data_loader_gives_every_sample_once(shuffle):
     for each, other in ((first, [blobs().data]), (first, second)):
         assert torch.equal(torch.cat(each), torch.cat(other)) is not shuffle
     assert torch.equal(torch.cat(first).sort(0).values, blobs().data.sort(0).values)
+
+
+class Moved:
+    """A model that notes where it was moved to."""
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+
+    def to(self, device: Any) -> None:
+        self.places.append(str(device))
+
+
+def test_a_model_is_back_on_the_cpu_after_a_training_on_a_gpu_also_after_one_that_fails():
+    model = Moved()
+    with federated_client._on_device(model, "cuda:1"):
+        assert model.places == ["cuda:1"]
+    assert model.places == ["cuda:1", "cpu"]
+    with pytest.raises(ZeroDivisionError), federated_client._on_device(model, "cuda:1"):
+        _ = 1 / 0
+    assert model.places[-1] == "cpu"
+
+
+def test_on_the_cpu_nothing_is_moved_and_functions_never_are():
+    model = Moved()
+    with federated_client._on_device(model, "cpu"), federated_client._on_device(print, "cuda"):
+        assert model.places == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_batches_are_computed_in_order_and_only_a_few_are_read_ahead(threads):
+    read: list[int] = []
+
+    def items():
+        for number in range(20):
+            read.append(number)
+            yield number
+
+    results = federated_client._in_threads(threads, lambda number: -number, items())
+    for number in range(20):
+        assert next(results) == -number
+        assert len(read) <= number + 1 + 2 * threads
+    assert next(results, None) is None

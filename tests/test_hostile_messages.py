@@ -40,7 +40,7 @@ def test_first_message_that_is_no_greeting(server, proxy):
     assert proxy.objects_count_remote() == 0
 
 
-def test_no_message_at_all():
+def test_a_connection_without_a_message_is_closed_in_time():
     with (
         serving(Server(limits=Limits(handshake_seconds=0.2))) as server,
         raw(server, session=None) as connection,
@@ -77,7 +77,7 @@ SET = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": [], "description
         (wire.Reply(5, None), "MalformedMessage"),
     ],
 )
-def test_request_of_no_use_gets_a_failure(server, proxy, message, kind):
+def test_a_request_of_no_use_gets_a_failure(server, proxy, message, kind):
     with raw(server) as connection:
         failure = exchange(connection, message)
         assert isinstance(failure, wire.Failure)

@@ -12,6 +12,7 @@ import torch
 import syft as sy
 from syft import wire
 from syft.exceptions import ConnectionLost
+from syft.workers import websocket_settings as settings
 from tests.models import classifier, make_config
 from tests.network import (
     DEADLINE,
@@ -45,6 +46,37 @@ def test_objects_and_config_survive_a_closed_connection(proxy):
     assert proxy.fit("blobs").shape == ()
     assert not torch.equal(config.model_ptr.get().obj.hidden.weight, classifier().hidden.weight)
     assert pointer.get().tolist() == [1, 1]
+
+
+def test_requests_keep_their_order_behind_one_that_is_sent_in_pieces(monkeypatch):
+    monkeypatch.setattr(settings, "_FRAGMENT", 256)
+    large = wire.Request(1, "set", {"obj": "x" * 1000})
+    later = [wire.Request(number, "search", {"query": []}) for number in range(2, 30)]
+    came = []
+
+    def answer(connection):
+        connection.recv()
+        connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 2**20})))
+        for frame in connection:
+            came.append(wire.peek_id(frame))
+            connection.send(wire.encode(wire.Reply(came[-1], None)))
+
+    async def send(link):
+        connection = await link.connection()
+        connection.pause_writing()  # as a network does that takes no more for now
+        tasks = []
+        for request in (large, *later):
+            frame = wire.encode(request)
+            tasks.append(link.io.start(link.request(request.id, request.command, frame)))
+            if request.id == 10:
+                connection.resume_writing()
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    with false_worker(answer) as port, proxy_at("127.0.0.1", port) as proxy:
+        link = proxy._usable_link()
+        link.io.run(send(link), DEADLINE)
+    assert came == list(range(1, 30))
 
 
 def test_close_waits_for_what_was_sent(proxy):
@@ -85,13 +117,13 @@ def test_call_over_a_new_connection_while_the_old_one_is_being_closed(server, pr
         assert job.result(DEADLINE) == "done"
 
 
-def test_reconnects_to_a_restarted_worker(server, proxy):
+def test_a_proxy_reconnects_to_a_restarted_worker(server, proxy):
     server.stop()
     with serving(Server(port=server.port)):
         assert_usable(proxy)
 
 
-def test_connection_lost_during_a_call(server, proxy):
+def test_a_connection_that_is_lost_during_a_call_ends_the_call(server, proxy):
     def stop() -> None:
         wait_until_held(server)
         server.stop()
@@ -109,7 +141,7 @@ def test_connection_lost_during_a_call(server, proxy):
     assert "1001" in info.value.cause
 
 
-def test_connection_that_breaks_at_each_call():
+def test_a_connection_that_breaks_at_each_call_fails_each_call():
     def break_off(connection) -> None:
         connection.recv(timeout=DEADLINE)
         connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 1000})))

@@ -36,7 +36,7 @@ def assert_usable(proxy) -> None:
     [(LIMIT, 10 * LIMIT), (10 * LIMIT, LIMIT)],
     ids=["proxy's limit", "worker's limit"],
 )
-async def test_request_over_the_limit(ours, theirs):
+async def test_a_request_over_the_limit_is_not_sent(ours, theirs):
     with (
         serving(Server(max_message_bytes=theirs)) as server,
         proxy_of(server, max_message_bytes=ours) as proxy,
@@ -57,7 +57,7 @@ async def test_request_over_the_limit(ours, theirs):
         assert pointer.get().tolist() == [1]
 
 
-def test_model_over_the_limit():
+def test_a_model_over_the_limit_is_not_sent_by_half():
     """send() raises at once, and the proxy stays usable; the worker has the objects of no half-sent
     config."""
     with serving(Server(max_message_bytes=LIMIT)) as server, proxy_of(server) as proxy:
@@ -72,7 +72,7 @@ def assert_reply_refused(info: pytest.ExceptionInfo[MessageTooLarge]) -> None:
     assert 4 * LIMIT < info.value.size < 4 * LIMIT + 1000
 
 
-def test_reply_over_the_workers_limit():
+def test_a_reply_over_the_workers_limit_is_not_sent():
     with serving(Server(max_message_bytes=LIMIT)) as server, proxy_of(server) as proxy:
         with pytest.raises(MessageTooLarge, match=r"the reply to zeros\(count=20000\)") as info:
             proxy.call("zeros", count=LIMIT)
@@ -80,7 +80,7 @@ def test_reply_over_the_workers_limit():
         assert_usable(proxy)
 
 
-def test_reply_over_the_proxys_limit():
+def test_a_reply_over_the_proxys_limit_is_not_sent():
     with serving(Server()) as server, proxy_of(server, max_message_bytes=LIMIT) as proxy:
         with pytest.raises(MessageTooLarge) as info:
             proxy.call("zeros", count=LIMIT)
@@ -106,7 +106,7 @@ def test_object_over_the_limit_stays_on_the_worker(ours, theirs):
         assert proxy.objects_count_remote() == 1
 
 
-def test_worker_cuts_off_a_peer_that_ignores_its_limit():
+def test_a_worker_cuts_off_a_peer_that_ignores_its_limit():
     with serving(Server(max_message_bytes=LIMIT)) as server, proxy_of(server) as good:
         with raw(server) as connection:
             connection.send(bytes(LIMIT + 1))
@@ -126,7 +126,7 @@ def test_messages_up_to_the_limit_pass():
             connection.recv(timeout=DEADLINE)
 
 
-def test_proxy_cuts_off_a_worker_that_ignores_its_limit():
+def test_a_proxy_cuts_off_a_worker_that_ignores_its_limit():
     def boast(connection) -> None:
         connection.recv(timeout=DEADLINE)
         connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 10 * LIMIT})))

@@ -3,14 +3,10 @@ project."""
 
 import gzip
 import hashlib
-import multiprocessing
 import os
 import pickle
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +16,6 @@ import pytest
 from tutorial import mnist
 from tutorial.mnist import DATA_ROOT, MNIST_FILES, DamagedArchiveError, RawFile, unpack_mnist
 
-REPOSITORY = Path(__file__).parent.parent
 DEADLINE_S = 60
 # The first is larger than two chunks, so that a reader can be stopped half-way.
 CONTENTS = {
@@ -33,14 +28,18 @@ FILES = tuple(
 )
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """A raw directory with a good archive for each of FILES."""
-    raw = tmp_path / "MNIST" / "raw"
+def write_archives(root: Path) -> Path:
+    """Make a raw directory with a good archive for each of FILES; return its path."""
+    raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name, content in CONTENTS.items():
         (raw / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
     return raw
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_archives(tmp_path)
 
 
 def assert_unpacked(raw: Path, *others: str) -> None:
@@ -51,7 +50,7 @@ def assert_unpacked(raw: Path, *others: str) -> None:
     assert {path.name for path in raw.iterdir()} == expected
 
 
-def test_unpacks_every_archive(tmp_path, raw):
+def test_every_archive_is_unpacked(tmp_path, raw):
     unpack_mnist(tmp_path, FILES)
     assert_unpacked(raw)
 
@@ -150,7 +149,7 @@ def test_wrong_content_keeps_the_old_file(tmp_path, raw):
     assert (raw / "images").read_bytes() == b"old"
 
 
-def test_error_text():
+def test_the_error_of_a_damaged_archive_says_how_to_restore_it():
     error = DamagedArchiveError(Path("data/MNIST/raw/images.gz"), "aa", "MD5 bb")
     assert isinstance(error, ValueError)
     assert str(error) == (
@@ -171,7 +170,7 @@ def test_temporary_file_goes_when_writing_fails(tmp_path, raw, monkeypatch):
     assert sorted(path.name for path in raw.iterdir()) == ["images.gz", "labels.gz"]
 
 
-def test_several_threads_at_once(tmp_path, raw):
+def test_several_threads_that_unpack_at_once_leave_whole_files(tmp_path, raw):
     count = 4
     start = threading.Barrier(count)
 
@@ -184,68 +183,6 @@ def test_several_threads_at_once(tmp_path, raw):
         for future in futures:
             future.result(DEADLINE_S)
     assert_unpacked(raw)
-
-
-def unpack_after(barrier, root: Path) -> None:
-    """Unpack when all processes have come to `barrier`."""
-    barrier.wait(DEADLINE_S)
-    unpack_mnist(root, FILES)
-
-
-def test_several_processes_at_once(tmp_path, raw):
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(4)
-    processes = [context.Process(target=unpack_after, args=(barrier, tmp_path)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(DEADLINE_S)
-    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
-    assert_unpacked(raw)
-
-
-KILLED_AFTER_ONE_CHUNK = """
-import gzip, os, signal, sys
-from pathlib import Path
-from tutorial.mnist import RawFile, unpack_mnist
-
-read = gzip.GzipFile.read
-
-def read_once(self, size=-1):
-    if self.tell() > 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return read(self, size)
-
-gzip.GzipFile.read = read_once
-unpack_mnist(Path(sys.argv[1]), [RawFile("images", sys.argv[2], int(sys.argv[3]))])
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_killed_process_leaves_no_broken_file(tmp_path, raw):
-    arguments = [str(tmp_path), FILES[0].md5, str(FILES[0].size)]
-    command = [sys.executable, "-c", KILLED_AFTER_ONE_CHUNK, *arguments]
-    killed = subprocess.run(command, cwd=REPOSITORY, timeout=DEADLINE_S, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert not (raw / "images").exists()
-    (leftover,) = raw.glob("images.*.tmp")
-    assert leftover.stat().st_size < FILES[0].size
-
-    unpack_mnist(tmp_path, FILES)
-    assert_unpacked(raw, leftover.name)
-
-
-@pytest.mark.parametrize(
-    "module", ["tutorial.mnist", "tutorial.options", "start_websocket_servers"]
-)
-def test_what_the_launcher_imports_needs_no_torch(module):
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=REPOSITORY, timeout=DEADLINE_S, check=False
-        ).returncode
-        == 0
-    )
 
 
 def test_shipped_archives_are_what_torchvision_reads(tmp_path):

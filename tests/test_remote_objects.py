@@ -36,7 +36,7 @@ def test_objects_go_when_their_pointers_go(proxy):
     assert proxy.objects_count_remote() == 0
 
 
-def test_objects_whose_pointers_went_while_the_connection_was_closed(proxy):
+def test_objects_go_whose_pointers_went_while_the_connection_was_closed(proxy):
     pointers = [sy.local_worker.send(torch.ones(2), proxy) for _ in range(3)]
     proxy.close()
     del pointers[:2]
@@ -54,7 +54,7 @@ def test_rounds_leave_no_objects_behind(proxy):
     assert proxy.objects_count_remote() == 0
 
 
-def test_objects_that_are_not_collected(proxy):
+def test_objects_stay_whose_pointers_do_not_collect_them(proxy):
     sy.local_worker.send(torch.ones(2), proxy, garbage_collect_data=False)
     sy.local_worker.send(torch.ones(2), proxy, create_pointer=False)
     assert proxy.objects_count_remote() == 2
@@ -94,7 +94,7 @@ def send_tensor(connection, obj_id: str) -> None:
     exchange(connection, wire.Request(1, "set", {"id": obj_id, **arguments}))
 
 
-def test_objects_of_a_coordinator_that_does_not_come_back(server, proxy, monkeypatch):
+def test_objects_go_when_their_coordinator_does_not_come_back(server, proxy, monkeypatch):
     monkeypatch.setattr(websocket_server, "SESSION_GRACE", 0.01)
     gone = threading.Event()
     end_session = server._dispatcher.end_session
@@ -112,7 +112,7 @@ def test_objects_of_a_coordinator_that_does_not_come_back(server, proxy, monkeyp
     assert own.get().tolist() == [1, 1]
 
 
-def test_objects_of_a_coordinator_that_came_back_over_a_second_connection(server, monkeypatch):
+def test_objects_stay_when_their_coordinator_has_a_second_connection(server, monkeypatch):
     """The first connection ends only after the second was made, as when a network fails for a
     while."""
     monkeypatch.setattr(websocket_server, "SESSION_GRACE", 0)
@@ -170,45 +170,58 @@ def no_more_than(before: tuple[int, set[str]]) -> bool:
     return files <= before[0] and threads <= before[1]
 
 
-@pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="no file descriptors here")
-class TestNothingIsLeftOpen:
-    def test_by_proxies_that_are_closed(self, server, proxy):
-        before = open_things()
-        for _ in range(20):
-            with proxy_of(server, id="bob") as other:
-                make_config().send(other)
-                other.fit("blobs")
-        assert eventually(lambda: no_more_than(before))
+# Nothing is left open
 
-    def test_by_proxies_that_are_dropped(self, server, proxy):
-        before = open_things()
-        for _ in range(5):
-            other = sy.WebsocketClientWorker(None, "127.0.0.1", server.port, id="bob")
-            other.objects_count_remote()
-            other.remove_worker_from_local_worker_registry()
-        assert open_things() != before
-        del other
-        assert eventually(lambda: no_more_than(before))
-
-    def test_by_servers_that_are_stopped(self, proxy):
-        before, threads = open_things(), threading.active_count()
-        for _ in range(5):
-            with serving(Server()) as server, proxy_of(server, id="bob") as other:
-                other.call("scale", torch.ones(1))
-        assert eventually(lambda: no_more_than(before) and threading.active_count() <= threads)
-
-    def test_by_proxies_that_find_no_worker(self, proxy):
-        before = open_things()
-        for port in [free_port() for _ in range(3)]:
-            with pytest.raises(ConnectionError):
-                sy.WebsocketClientWorker(None, "127.0.0.1", port, id="bob", connect_timeout=0.1)
-        assert eventually(lambda: no_more_than(before))
+needs_file_descriptors = pytest.mark.skipif(
+    not hasattr(psutil.Process, "num_fds"), reason="no file descriptors here"
+)
 
 
-def test_closing_ends_all_tasks(server):
+@needs_file_descriptors
+def test_nothing_is_left_open_by_proxies_that_are_closed(server, proxy):
+    before = open_things()
+    for _ in range(20):
+        with proxy_of(server, id="bob") as other:
+            make_config().send(other)
+            other.fit("blobs")
+    assert eventually(lambda: no_more_than(before))
+
+
+@needs_file_descriptors
+def test_nothing_is_left_open_by_proxies_that_are_dropped(server, proxy):
+    before, others = open_things(), []
+    for _ in range(5):
+        others.append(sy.WebsocketClientWorker(None, "127.0.0.1", server.port, id="bob"))
+        others[-1].objects_count_remote()
+        others[-1].remove_worker_from_local_worker_registry()
+    assert open_things()[0] > before[0]
+    others.clear()
+    assert eventually(lambda: no_more_than(before))
+
+
+@needs_file_descriptors
+def test_nothing_is_left_open_by_servers_that_are_stopped(proxy):
+    before, threads = open_things(), threading.active_count()
+    for _ in range(5):
+        with serving(Server()) as server, proxy_of(server, id="bob") as other:
+            other.call("scale", torch.ones(1))
+    assert eventually(lambda: no_more_than(before) and threading.active_count() <= threads)
+
+
+@needs_file_descriptors
+def test_nothing_is_left_open_by_proxies_that_find_no_worker(proxy):
+    before = open_things()
+    for port in [free_port() for _ in range(3)]:
+        with pytest.raises(ConnectionError):
+            sy.WebsocketClientWorker(None, "127.0.0.1", port, id="bob", connect_timeout=0.1)
+    assert eventually(lambda: no_more_than(before))
+
+
+def test_closing_a_proxy_ends_all_its_tasks(server):
+    loop = IOThread.current().loop
+    of_others = asyncio.all_tasks(loop)
     with proxy_of(server) as proxy:
-        loop = IOThread.current().loop
         pointer = sy.local_worker.send(torch.ones(2), proxy)
         del pointer
         proxy.objects_count_remote()
-    assert eventually(lambda: not asyncio.all_tasks(loop))
+    assert eventually(lambda: asyncio.all_tasks(loop) <= of_others)

@@ -84,7 +84,7 @@ async def fit(worker):
     return worker.id, Model(answer), torch.tensor(answer)
 
 
-async def test_all_answer():
+async def test_a_round_in_which_all_answer_has_all_models_and_losses():
     workers = [fake("bob", 2.0), fake("alice", 1.0)]
     result = await in_time(run_round(workers, fit))
     assert list(result.models.items()) == [("bob", 2.0), ("alice", 1.0)]
@@ -210,7 +210,7 @@ CUDA = (
         "long",
     ],
 )
-async def test_reasons(error, reason):
+async def test_a_failure_is_told_with_its_reason(error, reason):
     result = await in_time(run_round([fake("alice", 1.0), fake("bob", error)], fit, timeout=LONG))
     assert result.failures == {"bob": reason}
 
@@ -249,7 +249,7 @@ async def test_who_comes_back_takes_part_in_the_next_round():
     assert list((await in_time(run_round(workers, fit))).models) == ["alice", "bob"]
 
 
-async def test_too_few_at_the_deadline():
+async def test_too_few_models_at_the_deadline_are_an_error_with_the_reasons():
     workers = [fake("alice", 1.0), fake("bob"), fake("charlie", ValueError("no"))]
     with pytest.raises(QuorumNotReached) as info:
         await in_time(run_round(workers, fit, timeout=0.05, min_workers=2))
@@ -284,7 +284,7 @@ async def test_a_cancelled_round_cancels_its_calls():
 
 
 @pytest.mark.parametrize(("ids", "needed"), [("ab", 0), ("ab", 3), ("", 1), ("aa", 1)])
-async def test_impossible_rounds(ids, needed):
+async def test_a_round_that_needs_more_workers_than_there_are_is_refused(ids, needed):
     with pytest.raises(ValueError, match=f"min_workers={needed}"):
         await run_round([fake(worker_id, 1.0) for worker_id in ids], fit, min_workers=needed)
 

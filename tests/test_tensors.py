@@ -100,3 +100,23 @@ def one(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[st
 def test_hostile_data_are_refused(hostile: memoryview, reason: str | None) -> None:
     with pytest.raises((ValueError, TypeError, KeyError), match=reason):
         tensors.load(hostile)
+
+
+def test_a_header_longer_than_any_model_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = memoryview(joined({"x": torch.ones(2)}))
+    length = int.from_bytes(frame[:8], "little") + 8
+    for limit, refused in ((length, False), (length - 1, True)):
+        monkeypatch.setattr(tensors, "_MAX_HEADER", limit)
+        if refused:
+            with pytest.raises(
+                ValueError, match=f"a header of {length} bytes; the limit is {limit}"
+            ):
+                tensors.load(frame)
+        else:
+            assert tensors.load(frame)["x"].tolist() == [1, 1]
+
+
+def test_a_number_that_takes_long_to_read_is_refused_unread() -> None:
+    text = json.dumps(one(shape=[0])).replace("[0]", "[" + "9" * 100_000 + "]").encode()
+    with pytest.raises(ValueError, match="a number of more than 19 digits"):
+        tensors.load(memoryview(len(text).to_bytes(8, "little") + text))

@@ -1,49 +1,49 @@
-"""TLS: certificates and host names are verified, for every kind of call; what does not fit together
-says so."""
+"""TLS: certificates and host names are verified in both directions, for every kind of call; what
+does not fit together says so."""
 
 import asyncio
+import datetime
 import ssl
 
 import pytest
 import torch
-import trustme
 
-from syft.exceptions import HandshakeFailed
+import syft as sy
+from syft.exceptions import AccessDenied, ConnectionFailed, HandshakeFailed
 from tests.models import make_config
 from tests.network import DEADLINE, Server, in_time, proxy_at, proxy_of, serving
 
+TOKEN = "a-token-of-thirty-two-characters"
+
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Paths: of a certificate authority, of certificates that it signed and their keys, and of
-    another authority."""
-    folder, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
-    paths = {
-        name: str(folder / f"{name}.pem")
-        for name in ("ca", "cert", "key", "elsewhere", "elsewhere-key", "other-ca")
-    }
-    authority.cert_pem.write_to_path(paths["ca"])
-    trustme.CA().cert_pem.write_to_path(paths["other-ca"])
-    for name, key, identities in (
-        ("cert", "key", ["localhost", "127.0.0.1"]),
-        ("elsewhere", "elsewhere-key", ["worker.example.org"]),
-    ):
-        certificate = authority.issue_cert(*identities)
-        certificate.private_key_pem.write_to_path(paths[key])
-        certificate.cert_chain_pems[0].write_to_path(paths[name])
-    return paths
+def certificate(authority):
+    """The certificate of `tls_server`, and its key."""
+    return authority.issue("localhost", "127.0.0.1")
 
 
 @pytest.fixture
-def server(files):
-    with serving(Server(cert_path=files["cert"], key_path=files["key"])) as server:
+def tls_server(certificate):
+    with serving(Server(**certificate)) as server:
         yield server
 
 
-async def test_every_kind_of_call(server, files):
-    assert server.url == f"wss://127.0.0.1:{server.port}"
-    with proxy_of(server, secure=True, ca_path=files["ca"]) as proxy:
-        assert proxy.url == server.url
+@pytest.fixture
+def trusting(authority):
+    """The settings of a proxy that trusts the authority."""
+    return {"secure": True, "ca_path": authority.ca_path, "connect_timeout": DEADLINE}
+
+
+def use(server, host=None, **settings):
+    """Make a proxy, use it and close it."""
+    with proxy_at(host or server.host, server.port, **settings) as proxy:
+        assert proxy.objects_count_remote() == 0
+
+
+async def test_every_kind_of_call_travels_under_tls(tls_server, trusting):
+    assert tls_server.url == f"wss://127.0.0.1:{tls_server.port}"
+    with proxy_of(tls_server, **trusting) as proxy:
+        assert proxy.url == tls_server.url
         config = make_config()
         config.send(proxy)
         losses = [proxy.fit("blobs"), await in_time(proxy.async_fit("blobs", return_ids=[0]))]
@@ -57,81 +57,113 @@ async def test_every_kind_of_call(server, files):
         assert (await in_time(config.model_ptr.async_get())).obj is not None
 
 
-def test_host_name_in_place_of_the_address(server, files):
-    with proxy_at("localhost", server.port, secure=True, ca_path=files["ca"]) as proxy:
-        assert proxy.objects_count_remote() == 0
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_certificate_may_name_a_host_or_an_address(tls_server, trusting, host):
+    use(tls_server, host, **trusting)
+
+
+def test_the_token_counts_under_tls_too(certificate, trusting):
+    with serving(Server(**certificate, token=TOKEN)) as server:
+        use(server, token=TOKEN, **trusting)
+        with pytest.raises(AccessDenied, match="the token is wrong"):
+            use(server, token="other", **trusting)
+
+
+def test_a_certificate_of_another_authority_is_refused(tls_server, another_authority):
+    # None: the system's authorities.
+    for ca_path in (another_authority.ca_path, None):
+        with pytest.raises(
+            HandshakeFailed,
+            match=rf"wss://127.0.0.1:{tls_server.port}.*certificate verify failed",
+        ):
+            use(tls_server, secure=True, ca_path=ca_path, connect_timeout=DEADLINE)
+
+
+def test_a_certificate_that_has_expired_is_refused(authority, trusting):
+    yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+    expired = authority.issue("expired.example", "localhost", not_after=yesterday)
+    with (
+        serving(Server(**expired)) as server,
+        pytest.raises(HandshakeFailed, match="certificate has expired"),
+    ):
+        use(server, "localhost", **trusting)
 
 
 @pytest.mark.parametrize(
-    "ca", ["other-ca", None], ids=["another authority", "the system's authorities"]
+    ("host", "cause"),
+    [
+        ("127.0.0.1", r"certificate is not valid for '127\.0\.0\.1'"),
+        ("localhost", "Hostname mismatch"),
+    ],
 )
-def test_certificate_of_an_unknown_authority(server, files, ca):
+def test_a_certificate_of_another_host_is_refused(authority, trusting, host, cause):
     with (
-        pytest.raises(
-            HandshakeFailed, match=f"wss://127.0.0.1:{server.port}.*certificate verify failed"
-        ),
-        proxy_of(server, secure=True, ca_path=files.get(ca), connect_timeout=DEADLINE),
+        serving(Server(**authority.issue("worker.example.org"))) as server,
+        pytest.raises(HandshakeFailed, match=cause),
     ):
-        pass
+        use(server, host, **trusting)
 
 
-def test_certificate_of_another_host(files):
-    with (
-        serving(Server(cert_path=files["elsewhere"], key_path=files["elsewhere-key"])) as server,
-        pytest.raises(HandshakeFailed, match=r"certificate is not valid for '127\.0\.0\.1'"),
-        proxy_of(server, secure=True, ca_path=files["ca"]),
-    ):
-        pass
+@pytest.mark.parametrize("name", ["localhost", "worker.example.org"])
+def test_verification_can_be_turned_off(authority, name):
+    with serving(Server(**authority.issue(name))) as server:
+        use(server, secure=True, verify=False)
 
 
-@pytest.mark.parametrize("cert", ["cert", "elsewhere"])
-def test_verification_can_be_turned_off(files, cert):
-    key = "key" if cert == "cert" else "elsewhere-key"
-    with (
-        serving(Server(cert_path=files[cert], key_path=files[key])) as server,
-        proxy_of(server, secure=True, verify=False) as proxy,
-    ):
-        assert proxy.objects_count_remote() == 0
+def test_a_plain_proxy_of_a_tls_worker_is_told_so(tls_server):
+    with pytest.raises(HandshakeFailed, match=r"worker.*use TLS or neither does.*secure="):
+        use(tls_server)
 
 
-def test_plain_proxy_of_a_tls_worker(server):
-    with pytest.raises(ConnectionError, match=r"worker.*secure=") as info, proxy_of(server):
-        pass
-    assert isinstance(info.value, HandshakeFailed)
-
-
-def test_tls_proxy_of_a_plain_worker(files):
+def test_a_tls_proxy_of_a_plain_worker_is_told_so(trusting):
     with (
         serving(Server()) as server,
-        pytest.raises(HandshakeFailed, match=r"wss://.*secure="),
-        proxy_of(server, secure=True, ca_path=files["ca"]),
+        pytest.raises(HandshakeFailed, match=r"wss://.*use TLS or neither does.*secure="),
     ):
-        pass
+        use(server, **trusting)
 
 
-def test_a_tls_worker_serves_on_after_failed_handshakes(server, files):
-    for settings in ({}, {"secure": True, "ca_path": files["other-ca"]}):
-        with pytest.raises(ConnectionError), proxy_of(server, **settings):
-            pass
-    with proxy_of(server, secure=True, ca_path=files["ca"]) as proxy:
-        assert proxy.objects_count_remote() == 0
+def test_a_tls_worker_serves_on_after_failed_handshakes(tls_server, trusting, another_authority):
+    for settings in ({}, {"secure": True, "ca_path": another_authority.ca_path}):
+        with pytest.raises(ConnectionFailed):
+            use(tls_server, **settings)
+    use(tls_server, **trusting)
 
 
-def test_certificate_without_key(files):
+def test_only_a_client_certificate_of_the_given_authority_is_accepted(
+    authority, another_authority, certificate, trusting
+):
+    with serving(Server(**certificate, client_ca_path=authority.ca_path)) as server:
+        use(server, **trusting, **authority.issue("coordinator"))
+        with pytest.raises(AccessDenied, match="asks for a client certificate"):
+            use(server, **trusting)
+        with pytest.raises(HandshakeFailed, match="does it trust this client certificate"):
+            use(server, **trusting, **another_authority.issue("coordinator"))
+
+
+def test_files_that_do_not_fit_together_are_refused(authority, certificate):
+    with pytest.raises(ValueError, match="give secure=True"):
+        sy.WebsocketClientWorker(None, "localhost", 1, ca_path=authority.ca_path)
+    with pytest.raises(ValueError, match="only key_path was given"):
+        sy.WebsocketClientWorker(
+            None, "localhost", 1, secure=True, key_path=certificate["key_path"]
+        )
+    with pytest.raises(ValueError, match="give cert_path and key_path"):
+        Server(client_ca_path=authority.ca_path)
     with pytest.raises(ValueError, match="both cert_path and key_path"):
-        Server(cert_path=files["cert"])
+        Server(cert_path=certificate["cert_path"])
 
 
-@pytest.mark.parametrize(("cert", "error"), [("missing", FileNotFoundError), ("ca", ssl.SSLError)])
-def test_certificate_of_no_use(files, tmp_path, cert, error):
-    server = Server(cert_path=files.get(cert, tmp_path / "missing.pem"), key_path=files["key"])
-    with pytest.raises(error):
-        server.start(block=False)
-
-
-def test_missing_authority(server, tmp_path):
-    with (
-        pytest.raises(FileNotFoundError),
-        proxy_of(server, secure=True, ca_path=tmp_path / "missing.pem"),
+def test_files_that_are_missing_or_hold_something_else_are_refused(
+    authority, certificate, tls_server, tmp_path
+):
+    missing, key = tmp_path / "missing.pem", certificate["key_path"]
+    for cert_path, key_path, error in (
+        (missing, key, FileNotFoundError),
+        (missing, missing, FileNotFoundError),
+        (authority.ca_path, key, ssl.SSLError),
     ):
-        pass
+        with pytest.raises(error):
+            Server(cert_path=cert_path, key_path=key_path).start(block=False)
+    with pytest.raises(FileNotFoundError):
+        use(tls_server, secure=True, ca_path=missing)

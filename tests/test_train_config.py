@@ -11,7 +11,7 @@ from syft.graph import GraphModule
 from tests.models import Classifier, blobs, classifier, make_config, nll
 
 
-def test_text():
+def test_the_text_of_a_config_is_that_of_pysyft():
     config = sy.TrainConfig(batch_size=2, id=99887766, model=None, loss_fn=None)
     expected = (
         "<TrainConfig id:99887766 owner:me epochs: 1 batch_size: 2 optimizer_args: {'lr': 0.1}>"
@@ -69,15 +69,24 @@ def test_a_seed_that_is_no_integer_is_refused(seed):
     assert sy.TrainConfig(None, None, seed=torch.tensor(3)).seed == 3
 
 
-@pytest.mark.parametrize(("name", "number", "least"), [("batch_size", 0, 1), ("epochs", -1, 0)])
-def test_numbers_that_are_too_small_are_refused(name, number, least):
+@pytest.mark.parametrize(
+    ("name", "number", "expected"),
+    [
+        ("batch_size", 0, "an integer of at least 1"),
+        ("batch_size", 2.5, "an integer of at least 1"),
+        ("batch_size", "32", "an integer of at least 1"),
+        ("epochs", -1, "an integer of at least 0"),
+        ("max_nr_batches", None, "an integer"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(name, number, expected):
     with pytest.raises(
-        ValueError, match=f"^TrainConfig: {name} is {number}; expected .* of at least {least}"
+        ValueError, match=f"^TrainConfig: {name} is {number!r}; expected {expected}\\.$"
     ):
         sy.TrainConfig(None, None, **{name: number})
 
 
-def test_ids_on_both_sides_without_a_model(alice, monkeypatch):
+def test_a_config_without_a_model_has_ids_on_both_sides(alice, monkeypatch):
     config = sy.TrainConfig(model=None, loss_fn=None, batch_size=2)
     monkeypatch.setattr(sy.ID_PROVIDER, "pop", mock.Mock(side_effect=[44, 44000, 55, 55000]))
     config.send(alice)

@@ -200,7 +200,7 @@ def test_workers_differ_without_colour():
 # Helpers
 
 
-def test_table_as_text_and_as_html():
+def test_a_table_is_shown_as_text_and_as_html():
     table = plots.Table(("worker", "samples"), [("alice", 24754), ("<b>", 0)], "a note")
     assert repr(table) == "worker  samples\nalice   24,754\n<b>     0\na note"
     text = table._repr_html_()

@@ -165,7 +165,7 @@ def test_what_was_fetched_is_gone(alice):
         alice.call("fit", dataset_key="blobs")
 
 
-def test_search_by_tags_and_by_id(alice):
+def test_objects_are_found_by_tags_and_by_id(alice):
     sy.TorchHook(torch)
     kept = [
         torch.zeros(2).tag("#x").send(alice),

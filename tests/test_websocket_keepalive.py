@@ -8,9 +8,10 @@ import threading
 
 import pytest
 import torch
+from websockets.exceptions import ConnectionClosedError
 
 from syft.exceptions import ConnectionLost
-from syft.workers import websocket_settings
+from syft.workers import websocket_keepalive, websocket_settings
 from tests.bad_network import tcp_proxy
 from tests.network import DEADLINE, Server, in_time, proxy_at, serving
 
@@ -105,11 +106,11 @@ async def test_closing_does_not_wait_for_a_side_that_is_frozen(frozen, monkeypat
 
 async def test_a_slow_network_is_not_a_dead_one(monkeypatch):
     """Request and reply take several intervals each, and a pong waits behind them."""
-    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", 1.0)
+    monkeypatch.setattr(websocket_settings, "PING_INTERVAL", 0.6)
     with serving(Server()) as server, tcp_proxy(server.port) as network:
         network.bytes_per_second = 12_000_000
         with proxy_at("127.0.0.1", network.port, timeout=None) as proxy:
-            x = torch.arange(7_500_000, dtype=torch.float32)
+            x = torch.arange(4_500_000, dtype=torch.float32)
             assert torch.equal(await in_time(proxy.async_call("scale", x)), 2 * x)
 
 
@@ -117,3 +118,45 @@ async def test_a_worker_that_computes_answers_pings():
     with serving(Server()) as server, proxy_at("127.0.0.1", server.port, timeout=None) as proxy:
         threading.Timer(4 * INTERVAL, server.release.set).start()
         assert await in_time(proxy.async_call("hold", "done")) == "done"
+
+
+class Wire:
+    """The connection under a keepalive that hears nothing.
+
+    Attributes:
+        unsent: bytes that wait to be sent, each time that it is asked; the last number stays.
+    """
+
+    ping_interval = 0.001
+
+    def __init__(self, *unsent, error=None):
+        self.loop, self.transport = asyncio.get_running_loop(), self
+        self.unsent, self.pings, self.aborted, self._error = list(unsent), 0, False, error
+
+    def get_write_buffer_size(self):
+        return self.unsent.pop(0) if len(self.unsent) > 1 else self.unsent[0]
+
+    async def ping(self):
+        self.pings += 1
+        if self._error is not None:
+            raise self._error
+        return self.loop.create_future()  # there is no pong
+
+    def abort(self):
+        self.aborted = True
+
+
+class KeptAliveWire(websocket_keepalive._KeptAlive, Wire):
+    """A keepalive over such a connection."""
+
+
+async def test_a_side_that_takes_bytes_without_a_pong_is_alive_until_it_takes_none():
+    wire = KeptAliveWire(30, 20, 20, 10, 10)
+    await in_time(wire.keepalive())
+    assert (wire.pings, wire.gave_up, wire.aborted) == (3, True, True)
+
+
+async def test_a_connection_that_ends_while_it_is_pinged_was_not_given_up():
+    wire = KeptAliveWire(0, error=ConnectionClosedError(None, None))
+    await in_time(wire.keepalive())
+    assert (wire.pings, wire.gave_up, wire.aborted) == (1, False, False)

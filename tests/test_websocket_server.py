@@ -9,6 +9,7 @@ import torch
 
 import syft as sy
 from syft.exceptions import AddressInUse, ConnectionLost, TrainConfigMissing
+from syft.session import Session
 from syft.workers import websocket_server
 from tests.models import blobs, make_config
 from tests.network import (
@@ -85,7 +86,7 @@ async def test_coordinators_have_their_own_configs(proxy, other):
     assert losses[1] is None
 
 
-class Endless(torch.utils.data.Dataset):
+class EndlessData(torch.utils.data.Dataset):
     """Tells when it is used; an epoch of it takes for ever."""
 
     def __init__(self) -> None:
@@ -106,7 +107,7 @@ def drop(proxy) -> None:
 
 
 async def test_a_coordinator_that_disappears_does_not_block_the_others(server, proxy, other):
-    endless = Endless()
+    endless = EndlessData()
     server.add_dataset(endless, key="endless")
     make_config(shuffle=False).send(proxy)
     make_config().send(other)
@@ -128,7 +129,7 @@ async def test_a_coordinator_that_disappears_does_not_block_the_others(server, p
 
 
 async def test_training_ends_when_the_server_is_stopped(server, proxy):
-    endless = Endless()
+    endless = EndlessData()
     server.add_dataset(endless, key="endless")
     make_config(shuffle=False).send(proxy)
     training = asyncio.create_task(proxy.async_fit("endless"))
@@ -170,7 +171,7 @@ class Evaluator(Server):
         return {"sure": sure, "share": (int(sure.sum()), len(sure))}
 
 
-async def test_methods_of_subclasses():
+async def test_methods_of_subclasses_can_be_called():
     x = torch.arange(3.0)
     with serving(Evaluator()) as server, proxy_of(server, Client) as proxy:
         assert proxy.scale(x, factor=3.0).tolist() == [0, 3, 6]
@@ -186,7 +187,7 @@ async def test_methods_of_subclasses():
 # Starting and stopping
 
 
-def test_port_in_use(server):
+def test_a_port_in_use_is_named_and_may_be_tried_again(server):
     second = Server("bob", port=server.port)
     with pytest.raises(
         OSError, match=f"worker 'bob' cannot listen at ws://127.0.0.1:{server.port}: "
@@ -198,13 +199,13 @@ def test_port_in_use(server):
         assert proxy.objects_count_remote() == 0
 
 
-def test_starting_twice(server, proxy):
+def test_a_worker_that_serves_cannot_be_started_again(server, proxy):
     with pytest.raises(RuntimeError, match="already serving at ws://"):
         server.start(block=False)
     assert proxy.objects_count_remote() == 0
 
 
-def test_stopping_twice_and_starting_again(server):
+def test_a_worker_may_be_stopped_twice_and_started_again(server):
     server.stop()
     server.stop()
     with socket.create_server(("127.0.0.1", server.port)):
@@ -233,13 +234,13 @@ def test_blocking_start_returns_when_the_server_is_stopped():
     assert not thread.is_alive()
 
 
-async def test_starting_under_a_running_event_loop():
+async def test_a_worker_can_be_started_under_a_running_event_loop():
     with serving(Server(loop=asyncio.get_running_loop())) as server, proxy_of(server) as proxy:
         assert proxy.objects_count_remote() == 0
         assert await in_time(proxy.async_call("scale", torch.ones(1))) == 2
 
 
-def test_starting_on_a_given_loop():
+def test_a_worker_runs_and_closes_the_loop_that_it_is_given():
     loop = asyncio.new_event_loop()
     with serving(Server(loop=loop)) as server, proxy_of(server) as proxy:
         assert proxy.objects_count_remote() == 0
@@ -247,7 +248,7 @@ def test_starting_on_a_given_loop():
     assert loop.is_closed()
 
 
-def test_port_as_text():
+def test_a_port_may_be_given_as_text():
     with serving(Server(port="0")) as server, proxy_of(server) as proxy:
         assert isinstance(server.port, int)
         assert server.url == proxy.url == f"ws://127.0.0.1:{server.port}"
@@ -260,3 +261,56 @@ def test_localhost_is_this_machine_only():
         for host in [*hosts, "localhost"]:
             with proxy_at(host, server.port) as proxy:
                 assert proxy.objects_count_remote() == 0
+
+
+# Whoever stops it
+
+
+def test_ctrl_c_stops_a_worker_that_blocks(monkeypatch, capsys):
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            raise KeyboardInterrupt
+
+    class Running(websocket_server._Running):
+        def start(self):
+            super().start()
+            self.stopped = Interrupted()
+
+    monkeypatch.setattr(websocket_server, "_Running", Running)
+    server = Server()
+    server.start(block=True)
+    assert f"Worker alice is serving at ws://127.0.0.1:{server.port}. " in capsys.readouterr().out
+    socket.create_server(("127.0.0.1", server.port)).close()  # the port is free again
+
+
+def test_a_worker_may_be_stopped_from_its_own_event_loop(server):
+    running = server._running
+    running._loop.call_soon_threadsafe(server.stop)
+    assert running.stopped.wait(DEADLINE)
+    running._thread.join(DEADLINE)
+    server.stop()
+
+
+def test_a_worker_whose_thread_has_ended_can_be_stopped(server):
+    running = server._running
+    running._loop.call_soon_threadsafe(running._end.set)
+    running._thread.join(DEADLINE)
+    server.stop()
+    assert server.stuck_calls == 0
+    with serving(server), proxy_of(server) as proxy:
+        assert proxy.objects_count_remote() == 0
+
+
+def test_the_end_of_a_session_leaves_its_successor_alone(server, monkeypatch):
+    later = []
+    running = server._running
+    monkeypatch.setattr(running._loop, "call_later", lambda seconds, end: later.append(end))
+    former, successor = Session("name"), Session("name")
+    former.connections = 1
+    sessions = server._dispatcher.sessions
+    sessions["name"] = former
+    running._disconnected(former)
+    sessions["name"] = successor
+    (end,) = later
+    end()
+    assert sessions["name"] is successor

@@ -15,7 +15,13 @@ from safetensors import torch as safetensors_torch
 from torch import nn
 
 from syft import wire
-from syft.exceptions import MalformedMessage, NotSerializable, OperatorNotAllowed, ProtocolError
+from syft.exceptions import (
+    MalformedMessage,
+    NotConvertible,
+    NotSerializable,
+    OperatorNotAllowed,
+    ProtocolError,
+)
 from syft.graph import Receiver, convert
 from syft.wire import messages
 from tests.models import CLASSES, FEATURES, Classifier, blobs, classifier, nll
@@ -63,15 +69,15 @@ def deep_extensions(depth: int) -> bytes:
     return value
 
 
-def same(a, b) -> bool:
+def identical(a, b) -> bool:
     """Whether two plain values are equal, with their types: 1 is not 1.0, a tuple no list, NaN is
     NaN."""
     if type(a) is not type(b):
         return False
     if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(identical, a, b))
     if isinstance(a, dict):
-        return len(a) == len(b) and all(map(same, a.items(), b.items()))
+        return len(a) == len(b) and all(map(identical, a.items(), b.items()))
     return struct.pack("d", a) == struct.pack("d", b) if isinstance(a, float) else a == b
 
 
@@ -90,12 +96,12 @@ plain = st.recursive(
 @examples(60)
 @given(plain)
 def test_plain_values_arrive_as_they_are(value):
-    assert same(trip(value), value)
+    assert identical(trip(value), value)
 
 
 def test_special_floats_arrive_as_they_are():
     values = [math.inf, -math.inf, -0.0, 5e-324, math.pi, 1e308]
-    assert same(trip(values), values)
+    assert identical(trip(values), values)
     assert math.isnan(trip(math.nan))
 
 
@@ -229,7 +235,7 @@ def test_arrays_arrive_as_they_are(array):
     ids=repr,
 )
 def test_other_values_arrive_as_plain_ones(value, expected):
-    assert same(trip(value), expected)
+    assert identical(trip(value), expected)
 
 
 MODELS = {
@@ -513,3 +519,36 @@ def test_any_bytes_are_a_message_or_a_malformed_message(data):
         frame(envelope(ext(2, [0, False])), data),
     ):
         assert_message_or_malformed(candidate)
+
+
+def test_plain_values_beyond_the_limit_are_refused_before_they_are_sent(monkeypatch):
+    values = list(range(1000))
+    assert trip(values) == values
+    monkeypatch.setattr(messages, "_MAX_ENVELOPE", 1000)
+    with pytest.raises(
+        NotSerializable, match=r"its plain values take \d+ bytes; the limit is 1000"
+    ):
+        trip(values)
+    assert trip(torch.tensor(values)).tolist() == values
+
+
+@torch.jit.script
+class Scale:
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+
+@torch.jit.script
+def scaled(x: torch.Tensor) -> torch.Tensor:
+    return x * Scale(3.0).by
+
+
+def test_what_no_plain_graph_can_say_travels_as_torchscript_where_both_ends_allow_it():
+    request = wire.Request(1, "set", {"value": scaled})
+    with pytest.raises(NotConvertible):
+        wire.encode(request)
+    frame = wire.encode(request, allow_torchscript=True)
+    with pytest.raises(OperatorNotAllowed, match="allow_torchscript"):
+        wire.decode(frame, Receiver())
+    arrived = wire.decode(frame, Receiver(allow_torchscript=True)).arguments["value"]
+    assert arrived(torch.ones(2)).tolist() == [3, 3]

@@ -100,6 +100,7 @@ class Guard:
             NotPermitted, LimitExceeded: as Enforcer.check_call.
         """
         self.policy.check_call(name, method, args, kwargs)
+        # A new budget for each call; only the pool of samples is shared by all of them.
         policy = self.policy.policy
         return Budget(
             self.worker,

@@ -133,6 +133,7 @@ class Budget:
         Raises:
             LimitExceeded: the time is over, or the batch is one too many whatever was planned.
         """
+        # Whatever check_plan() said: a method of the owner's may read more than was planned.
         self._check_time()
         self._check("the samples of one batch", samples, self.batch_size, "max_batch_size")
         self._check(
@@ -238,11 +239,13 @@ class Ledger:
         """
         size = size_of(obj)
         with self._lock:
+            # Struck out here, under the lock, and not when an object goes: see above.
             while self._gone:
                 gone, freed = self._gone.popleft()
                 self._count(gone, -1, -freed)
             self._check_room(owner, 1, size)
             self._count(owner, 1, size)
+        # Without `atexit`, which would call it for each object when the process ends.
         weakref.finalize(obj, self._gone.append, (owner, size)).atexit = False
 
     def hold(self, owner: str, objects: int, size: int) -> None:

@@ -88,7 +88,7 @@ class Enforcer:
         if self.policy.datasets is not None:
             try:
                 arguments = inspect.signature(method).bind(*args, **kwargs).arguments
-            except TypeError:  # the method itself will say so
+            except TypeError:  # unless a dataset that is allowed is named, nothing is let through
                 arguments = {"dataset_key": None, **kwargs}
             if "dataset_key" in arguments:
                 self._check("datasets", arguments["dataset_key"])
@@ -102,6 +102,7 @@ class Enforcer:
                         self.policy.max_fits,
                         "max_fits",
                     )
+                # Counted when it is allowed: a fit that fails later has perhaps read data as well.
                 self._fits += 1
 
     def _check(self, setting: str, asked: Any) -> None:

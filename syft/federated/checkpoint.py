@@ -117,6 +117,8 @@ class Checkpoint:
         text = metadata.get("checkpoint")
         if text is None:
             raise CheckpointDamaged(name, "it is a safetensors file, but not a checkpoint")
+        # The digest comes before anything is read of the text: a damaged file may still be valid
+        # JSON.
         observed, expected = _digest(text, tensors), metadata.get("sha256")
         if observed != expected:
             raise CheckpointDamaged(
@@ -160,11 +162,13 @@ class Checkpoint:
         Raises:
             CheckpointMismatch: the model or an argument differs. Nothing is changed then.
         """
+        # All comparisons first, so that a mismatch leaves the model as it was.
         self._expect_same("argument", self.arguments, arguments)
         shapes = {name: _shape(tensor) for name, tensor in model.state_dict().items()}
         self._expect_same(
             "parameter", {name: _shape(tensor) for name, tensor in self.state.items()}, shapes
         )
+        # Two models may have the same parameters and differ in forward(): relu for tanh, say.
         operators = operators_of(model)
         if self.operators != operators:
             observed, expected = (
@@ -194,12 +198,14 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     # /dev/null must not be replaced.
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    # In the same directory: a file can be renamed in one step only within its file system.
     number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(number, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        # mkstemp() gives mode 600; others may read a checkpoint as any file that the user writes.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
@@ -210,6 +216,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def _umask() -> int:
+    # The mask can only be read by setting it.
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

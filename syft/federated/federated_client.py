@@ -13,7 +13,6 @@ from contextvars import copy_context
 from itertools import chain, islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
@@ -27,6 +26,7 @@ from syft.exceptions import (
     TrainConfigMissing,
     UnknownOptimizer,
 )
+from syft.federated.scores import Score, Scorer
 from syft.federated.seeding import FitSeeds, fit_seeds, running_fit, seeded
 from syft.federated.train_config import TrainConfig
 from syft.frameworks.torch.fl.dataset import Batches
@@ -35,8 +35,14 @@ from syft.objects import ObjectId, ObjectStorage
 from syft.session import RunningCall, Session, SessionObjects, TrainingState, running_call
 from syft.wire.failures import abbreviated
 
-MAX_BINS = 10_000
-"""The most bins of a histogram that evaluate() returns: as many classes as there may be."""
+# One worker, several owners of objects. Which store, which config and which optimizer a method
+# works with depends on the call that runs in this context (syft/session.py):
+#
+#     a coordinator's call    the objects, the config and the optimizer of its session
+#     none                    the worker's own: a program uses the worker as an object
+#
+# `_store` and `_training` make that choice for all methods here. Datasets are the exception: they
+# are the owner's, and the same for everybody.
 
 
 class FederatedClient(ObjectStorage):
@@ -192,6 +198,7 @@ class FederatedClient(ObjectStorage):
         model, loss_fn = self._model_and_loss(training, dataset_key)
         device = self._device(device)
         with _on_device(model, device):
+            # After the move: some optimizers make their state at once, where the parameters are.
             self._build_optimizer(training.config.optimizer, model, training.config.optimizer_args)
             return self._fit(model=model, dataset_key=dataset_key, loss_fn=loss_fn, device=device)
 
@@ -229,68 +236,17 @@ class FederatedClient(ObjectStorage):
 
         Raises:
             TrainConfigMissing, DatasetNotFound, DatasetEmpty, DeviceUnavailable: as in fit().
-            ValueError: histograms are asked for and `nr_bins` is below 1 or above MAX_BINS; or
+            ValueError: histograms are asked for and `nr_bins` is below 1 or above 10,000; or
                 predictions are to be counted where there is no class to predict: outputs of one
                 column without `threshold` or with other targets than 0 and 1, outputs of several
                 columns with it, or outputs that are not one tensor.
         """
-        if threshold is not None and type(threshold) not in (int, float):
-            raise ValueError(
-                f"threshold is a {type(threshold).__name__}; expected a number, or None."
-            )
-        if not return_histograms:
-            nr_bins = 0
-        elif not 1 <= nr_bins <= MAX_BINS:
-            raise ValueError(
-                f"no histograms: nr_bins is {nr_bins}; expected the number of classes, from 1 to "
-                f"{MAX_BINS:,}."
-            )
+        scorer = Scorer(return_loss, return_raw_accuracy, return_histograms, nr_bins, threshold)
         model, loss_fn = self._model_and_loss(self._training(), dataset_key)
         device = self._device(device)
         loader = self._create_data_loader(dataset_key=dataset_key, shuffle=False)
-        loss_fn = loss_of(loss_fn)
-        counts = np.zeros((2, nr_bins))
-        total_loss, correct, count = 0.0, 0, 0
-
-        def outcome(batch: Any) -> tuple[int, float, int, np.ndarray]:
-            """Return a batch's size, summed loss, correct predictions and histograms.
-
-            What was not asked for is 0.
-            """
-            *inputs, target = batch
-            loss, right, histograms = 0.0, 0, np.zeros_like(counts)
-            with torch.inference_mode():
-                output, target = frozen(*(_to(each, device) for each in inputs)), target.to(device)
-                if return_raw_accuracy or return_histograms:
-                    pred, expected = _classes(output, target, threshold)
-                    right = int((pred == expected).sum())
-                    if return_histograms:
-                        histograms += [_histogram(pred, nr_bins), _histogram(expected, nr_bins)]
-                if return_loss:
-                    loss = loss_fn(output, target).item() * len(target)
-            return len(target), loss, right, histograms
-
         self._check_plan(loader, len(loader))
-        model.eval()
-        with _on_device(model, device):
-            frozen = for_inference(model)
-            # A model that cannot be frozen may change while it computes; its batches take turns.
-            threads = self.evaluation_threads if frozen is not model else 1
-            for size, loss, right, histograms in _in_threads(
-                threads, outcome, self._accounted(loader)
-            ):
-                count += size
-                total_loss += loss
-                correct += right
-                counts += histograms
-        result: dict[str, Any] = {}
-        if return_loss:
-            result["loss"] = total_loss / count
-        if return_raw_accuracy:
-            result |= {"nr_correct_predictions": correct, "nr_predictions": count}
-        if return_histograms:
-            result |= {"histogram_predictions": counts[0], "histogram_target": counts[1]}
-        return result
+        return scorer.total(self._scores(scorer, model, loss_fn, loader, device))
 
     def train_config_from(self, fields: Mapping[str, Any]) -> TrainConfig:
         """Return the TrainConfig that a coordinator sent as plain values."""
@@ -351,6 +307,7 @@ class FederatedClient(ObjectStorage):
             for *inputs, target in self._batches(loader, config):
                 inputs, target = [_to(each, device) for each in inputs], target.to(device)
 
+                # Defaults bind this batch; the names alone would mean whatever they hold later.
                 def closure(
                     inputs: list[Any] = inputs, target: torch.Tensor = target
                 ) -> torch.Tensor:
@@ -361,6 +318,25 @@ class FederatedClient(ObjectStorage):
 
                 loss = optimizer.step(closure)  # a closure, since LBFGS needs one
         return None if loss is None else loss.detach().cpu()
+
+    def _scores(
+        self, scorer: Scorer, model: Any, loss_fn: Any, loader: DataLoader, device: torch.device
+    ) -> Iterator[Score]:
+        """Yield the score of each batch."""
+        loss_fn = loss_of(loss_fn)
+        model.eval()
+        with _on_device(model, device):
+            frozen = for_inference(model)
+
+            def score(batch: Any) -> Score:
+                *inputs, target = batch
+                with torch.inference_mode():
+                    output = frozen(*(_to(each, device) for each in inputs))
+                    return scorer.score(output, target.to(device), loss_fn)
+
+            # A model that cannot be frozen may change while it computes; its batches take turns.
+            threads = self.evaluation_threads if frozen is not model else 1
+            yield from _in_threads(threads, score, self._accounted(loader))
 
     def _batches(self, loader: DataLoader, config: TrainConfig) -> Iterator[Any]:
         """Return the batches of all epochs, at most `max_nr_batches` of them in all.
@@ -373,6 +349,7 @@ class FederatedClient(ObjectStorage):
             steps = min(steps, math.ceil(config.max_nr_batches))
         self._check_plan(loader, steps, training=True)
         epochs = (self._accounted(loader) for _ in range(config.epochs))
+        # Over all epochs together: a bound inside each epoch would let the later ones run on.
         return islice(chain.from_iterable(epochs), min(steps, sys.maxsize))
 
     @staticmethod
@@ -522,54 +499,3 @@ def _in_threads(
                 yield results.popleft().result()
         while results:
             yield results.popleft().result()
-
-
-def _classes(
-    output: Any, target: torch.Tensor, threshold: float | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the predicted and the true classes of a batch, of the same shape.
-
-    Args:
-        output: what the model returned: (N, C, ...) scores, or one number a sample, (N,) or
-            (N, 1, ...).
-        target: the targets; classes.
-        threshold: above it, one number means class 1.
-
-    Raises:
-        ValueError: as FederatedClient.evaluate.
-    """
-    if not isinstance(output, torch.Tensor):
-        raise _uncountable(f"the model returned a {type(output).__name__}", "one tensor")
-    shape, one_column = tuple(output.shape), output.dim() < 2 or output.shape[1] == 1
-    if not one_column:
-        if threshold is not None:
-            observed = f"the model's output has the shape {shape}, and threshold is {threshold}"
-            raise _uncountable(observed, "one column, or no threshold")
-        pred = output.argmax(dim=1)
-        return pred, target.view_as(pred)
-    observed = f"the model's output has the shape {shape}"
-    if threshold is None:
-        advice = "Pass threshold=0 if it is a logit, threshold=0.5 if it is a probability. "
-        raise _uncountable(observed, "a column for each class, or a threshold", advice)
-    if target.numel() != output.numel():
-        raise _uncountable(
-            f"{observed}, the targets have {tuple(target.shape)}", "one target for each number"
-        )
-    # Which ones they are is not told: they are the owner's.
-    if not bool(((target == 0) | (target == 1)).all()):
-        raise _uncountable(
-            f"{observed}, and some targets are neither 0 nor 1", "two classes, 0 and 1"
-        )
-    return (output > threshold).reshape(-1), target.reshape(-1).bool()
-
-
-def _uncountable(observed: str, expected: str, advice: str = "") -> ValueError:
-    loss_alone = "For the loss alone, pass return_raw_accuracy=False and ask for no histograms."
-    return ValueError(
-        f"evaluate() cannot count predictions: {observed}; expected {expected}. "
-        f"{advice}{loss_alone}"
-    )
-
-
-def _histogram(classes: torch.Tensor, nr_bins: int) -> np.ndarray:
-    return torch.histc(classes.cpu().double(), bins=nr_bins, min=0, max=nr_bins).numpy()

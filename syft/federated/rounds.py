@@ -203,6 +203,7 @@ class _Round:
     async def wait(self) -> None:
         """Return when the round is over. Workers that have not answered by then are late."""
         pending = set(self._tasks)
+        # Looked at again after each answer: it may change what is still worth waiting for.
         while pending and self._answered() + len(pending) >= self._min_workers:
             limit = self._limit(pending)
             left = None if limit is None else self._started + limit - time.monotonic()
@@ -215,6 +216,7 @@ class _Round:
 
     async def end(self) -> None:
         """Cancel the tasks that still run."""
+        # Those that are done do not notice.
         for task in self._tasks.values():
             task.cancel()
         await asyncio.wait(self._tasks.values(), timeout=_END_GRACE)
@@ -246,6 +248,7 @@ class _Round:
                 for worker_id, reason in failures.items()
                 if reason != _NOT_AWAITED
             }
+            # The first error as the cause: its traceback is what helps if all failed alike.
             raise QuorumNotReached(len(answers), self._min_workers, named) from (
                 errors[0] if errors else None
             )
@@ -264,6 +267,7 @@ class _Round:
 
         None: never.
         """
+        # With the quorum met, workers that nobody has reached are not worth the whole timeout.
         unreached_only = not pending & self._reached
         if not unreached_only or self._answered() < self._min_workers:
             return self._timeout

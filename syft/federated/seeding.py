@@ -68,10 +68,18 @@ def fit_seeds(seed: int, worker: str, number: int) -> FitSeeds:
     """
 
     def derived(stream: str) -> int:
+        # Hashed, so that neighbouring seeds, numbers and ids have nothing to do with each other.
         text = f"{stream} {seed} {number} {worker}".encode(errors="surrogatepass")
         return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
     return FitSeeds(derived("shuffling"), derived("layers"))
+
+
+# torch has one generator a device for the whole process, and dropout draws from it. A training that
+# seeds it would change what the program draws next. So the program's state is set aside when the
+# first training begins, and put back when the last one has ended. What is drawn for the program
+# meanwhile (draw_seed) comes from the copy. Trainings at the same time share the generator: that is
+# the exception which TrainConfig names.
 
 
 class _Kept:
@@ -89,7 +97,7 @@ class _Kept:
 
 
 _kept = _Kept()
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_kept.reset)
 
 
@@ -137,5 +145,5 @@ def seeded(seed: int | None) -> Iterator[None]:
             _kept.trainings -= 1
             if not _kept.trainings:
                 torch.set_rng_state(_kept.cpu.get_state())
-                if _kept.cuda:
+                if _kept.cuda:  # pragma: no cover - a GPU is needed
                     torch.cuda.set_rng_state_all(_kept.cuda)

@@ -25,6 +25,18 @@ from syft.graph.operators import ADVICE, Operator, is_allowed, resolve
 from syft.graph.scalars import MAX_TEXT
 from syft.graph.unpacking import collector_paused, unpack
 
+# The order of the checks, each of which bounds what the next one costs:
+#
+#     bytes       before msgpack makes objects of them: one byte may become a list, 64 in memory
+#     fields      exactly these, each of its type
+#     constants   how many, with all that is inside them
+#     names       how many modules they need: each prefix of a name becomes an nn.Module
+#     operators   each name once, against the list; nodes refer to them by number
+#     nodes       one pass: what a node uses must be defined by then, in a block that encloses it
+#
+# So nothing is looked at twice, and a structure that passes needs no checks while it runs, but for
+# those of its values.
+
 MAX_STRUCTURE_BYTES = 1024 * 1024
 """Bytes of a structure. That of DenseNet121 has 69,000."""
 MAX_VALUES = 4 * MAX_NODES
@@ -125,6 +137,8 @@ def read_structure(packed: bytes, allow_operators: Iterable[str] = ()) -> Struct
         OperatorNotAllowed: it uses an operator that is not allowed.
         MalformedMessage: it is no structure; the reason names the place.
     """
+    # The allowed operators are part of the key: what one worker allows, another one of this process
+    # may refuse.
     key = (hashlib.sha256(packed).digest(), frozenset(allow_operators))
     structure = _known.get(key)
     if structure is None:
@@ -176,6 +190,7 @@ class _Reader:
             self._constants[index] = self._constant(value)
         arguments = [self._argument(each) for each in fields["arguments"]]
         state = [self._place(each) for each in fields["state"]]
+        # A name that occurs twice would replace a parameter that was registered before.
         names = [place.name for place in state] + list(fields["aliases"])
         if len(set(names)) < len(names) or len({name for name, _ in arguments}) < len(arguments):
             _refuse("a name occurs twice")
@@ -188,6 +203,8 @@ class _Reader:
             if len(modules) > MAX_MODULES:
                 _refuse(f"its names need more than {MAX_MODULES} modules")
         self._operators = [self._operator(each) for each in fields["operators"]]
+        # Values are numbered in the order of their definition, so a byte for each one tells whether
+        # it may be used here; those of a block that has ended are 0 again.
         self._defined = bytearray(b"\1") * (len(arguments) + len(state) + 1)
         self._state = range(len(arguments), len(arguments) + len(state))
         nodes = self._block(fields.pop("nodes"), 0)
@@ -273,6 +290,7 @@ class _Reader:
     def _operator(self, name: Any) -> Operator:
         if type(name) is not str or len(name) > _MAX_NAME or not _OPERATOR.fullmatch(name):
             _refuse(f"{_shown(name)} is no name of an operator")
+        # The list has operators, and with each of them all its overloads.
         base = name.partition(".")[0]
         if not is_allowed(base, self._allow_operators):
             raise OperatorNotAllowed(base, "its graph", ADVICE.get(base, ""))
@@ -370,6 +388,10 @@ class _Reader:
         first = len(self._defined)
         self._defined += b"\1" * count
         return list(range(first, first + count))
+
+
+# If, Loop and the two that read and replace buffers have blocks or reach the module, so they are no
+# functions of their arguments. They are here to be checked like the others.
 
 
 def _control(name: str, required: int, most: int) -> Operator:

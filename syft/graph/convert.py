@@ -75,6 +75,8 @@ def convert(obj: nn.Module | Callable[..., Any]) -> Model:
         NotConvertible: it does something that a plain graph cannot say; the error names it.
     """
     scripted = script.to_script(obj)
+    # By identity here, by structure below: a model's parameters change between rounds, and a copy
+    # of it has the same graph.
     if isinstance(scripted, script.ScriptFunction):
         if scripted not in _functions:
             _functions[scripted] = _Converter(scripted, None).model()
@@ -132,6 +134,8 @@ class _Converter:
             self._refuse("no forward() of its own")
         self._schema = (scripted.forward if module is not None else scripted).schema
         self._graph = scripted.inlined_graph.copy()
+        # Fewer nodes for each receiver to check and to run, and no operators in branches never
+        # taken.
         torch._C._jit_pass_constant_propagation(self._graph)
         torch._C._jit_pass_dce(self._graph)
         self._numbers: dict[int, int] = {}  # a value's unique() -> its number
@@ -165,9 +169,7 @@ class _Converter:
         self._training = self._count - 1
         self._find_reassigned(self._graph)
         nodes = self._block(self._graph.nodes(), 0)
-        results = [self._use(value) for value in self._graph.outputs()]
-        if len(results) != 1:
-            self._refuse(f"a graph with {len(results)} results")
+        (result,) = map(self._use, self._graph.outputs())  # several values come as one tuple
         tensors = self._tensors_of_module
         structure = {
             "arguments": arguments,
@@ -176,7 +178,7 @@ class _Converter:
             "constants": self._constants,
             "operators": list(self._operators),
             "nodes": nodes,
-            "result": results[0],
+            "result": result,
         }
         return msgpack.packb(structure), self._tensors
 
@@ -233,6 +235,8 @@ class _Converter:
             self._refuse(f"the attribute {name!r} of an object that is no module")
         path = f"{self._paths[owner]}.{name}".lstrip(".")
         if path in self._places:
+            # Usually the value is simply there, under its number. One that forward() replaces is
+            # read anew, when the node is carried out.
             place = len(self._schema_inputs) + self._places[path]
             if path not in self._reassigned:
                 self._numbers[output.unique()] = place

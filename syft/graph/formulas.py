@@ -17,6 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# A formula may say more than an operator makes, but not less: too much refuses a model at the edge
+# of what is allowed, too little lets any model past. So an element counts for 4 bytes at least, and
+# what is made on the way (windows, padding) is added. Shapes that do not fit one another are not
+# refused here, since torch does that.
+
 LEAST_BYTES = 4
 """Bytes that an element counts for at least, so that what is made as bool or uint8 is not too large
 as a float."""

@@ -28,6 +28,14 @@ _PER_BYTE, _PER_MODULE = 128, 3072
 """Bytes in memory of what a byte of a structure becomes, and of a module, measured."""
 
 
+# A received model is an nn.Module like any other: optimizers, state_dict() and to() work on it. The
+# names that this class adds begin with `graph_` or `_graph_`, since the modules and parameters of
+# the sender's model may have any other.
+#
+# What a graph can do is what its operators can. It sees its values by number, and buffers through
+# the two state operators; it has no access to the module, to Python or to anything else.
+
+
 class GraphModule(nn.Module):
     """A model, or a loss function, that was received as a plain graph.
 
@@ -261,6 +269,9 @@ class Program:
         later = kept | set(block.results)
         defined = {number for node in block.nodes for number in node.results} | set(block.inputs)
         steps, used = [], set(block.results)
+        # From the end: the first use that is met this way is the last one, after which to drop a
+        # value. A block drops only what it has defined itself. What comes from outside is needed
+        # again in the next turn of a loop.
         for node in reversed(block.nodes):
             inner = [self._block(each, set()) for each in node.blocks]
             uses = set(node.arguments).union(*(numbers for _, numbers in inner))
@@ -307,11 +318,12 @@ def run(steps: list[Step], values: list[Any], bound: Account | None, module: Gra
                     *arguments, **{name: values[number] for name, number in step.keywords}
                 )
             except Exception as error:
-                if hasattr(error, "add_note"):  # from Python 3.11 on
+                if hasattr(error, "add_note"):  # pragma: no branch - Python 3.10 has no notes
                     error.add_note(f"The model failed at {step.name}.")
                 raise
             if bound is not None:
                 bound.enter(step.operator, arguments, result)
+            # This list would keep dropped values alive while the next step runs.
             del arguments
             if not step.unpacks:
                 values[step.results[0]] = result
@@ -337,6 +349,7 @@ def _loop(step: Step, values: list[Any], bound: Account | None, module: GraphMod
         values[inputs[0]] = turn
         for number, value in zip(inputs[1:], carried, strict=True):
             values[number] = value
+        # Even a body without operators takes time, and may be repeated without end.
         run(steps, values, bound, module)
         if bound is not None:
             bound.check()

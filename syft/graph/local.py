@@ -50,6 +50,7 @@ def for_inference(model: Any) -> Any:
         and not model.training
         and torch.backends.mkldnn.is_available()
     )
+    # In this order: without the branches for training, fewer models change their own state.
     if not usable or any(tensor.device.type != "cpu" for tensor in model.graph_state().values()):
         return model
     structure = _for_evaluation(model.graph_structure)
@@ -63,6 +64,7 @@ class _FastModel:
         self._model = model
         self._state = model.graph_tensors()
         folded = _Folding(structure, self._state).structure()
+        # An operator that writes to a copy in another layout would leave the original as it was.
         if _loses_writes(folded):
             self._program = compiled(folded, lambda operator: operator.function)
             return
@@ -194,6 +196,7 @@ def _for_blocked(operator: Operator) -> Callable[..., Any]:
         return function
     if operator.name in _FOLLOWING:
         return lambda *values, **named: _following(function, *values, **named)
+    # Whatever oneDNN's layout is not known to suit gets plain tensors: slower, never wrong.
     return lambda *values, **named: function(*map(_plain, values), **named)
 
 
@@ -319,6 +322,7 @@ class _Shared:
 
     def __init__(self, structure: Structure) -> None:
         self._parents: dict[int, int] = {}
+        # Numbers, texts and the flag `training` have no memory to share.
         self._plain = {
             -1 - index
             for index, each in enumerate(structure.constants)
@@ -381,6 +385,7 @@ def _for_evaluation(structure: Structure) -> Structure:
         if node.operator.name != "prim::If":
             return None
         condition = names.get(node.arguments[0], node.arguments[0])
+        # for_inference() is for models in eval mode only.
         if condition == training:
             return node.blocks[1]
         if condition < 0 and type(structure.constants[-1 - condition]) is bool:

@@ -23,9 +23,6 @@ class Memory(Generic[Value]):
         self._values: OrderedDict[Any, Value] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._values)
-
     def get(self, key: Any) -> Value | None:
         """Return the value, else None."""
         with self._lock:

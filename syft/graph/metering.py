@@ -39,6 +39,11 @@ def account() -> Account | None:
     return None if bound is None else Account(bound)
 
 
+# Bytes are added up and never taken off. What is alive at any moment would be the fairer figure,
+# but to know it means to follow every reference; and the sum also bounds the work of a model that
+# makes and drops tensors in a loop.
+
+
 class Account:
     """Adds up the bytes of the results of one forward pass, whether or not they are dropped again.
 
@@ -67,6 +72,7 @@ def _made(operator: Operator, arguments: list[Any], result: Any) -> int:
 
     Those are the bytes of its results, but not of views and of what was there before.
     """
+    # In place, or a view of an argument: no new memory but for the tensor object itself.
     if isinstance(result, torch.Tensor):
         if operator.writes is not None or (
             operator.shares and _address(result) in map(_address, arguments)
@@ -77,6 +83,7 @@ def _made(operator: Operator, arguments: list[Any], result: Any) -> int:
         items = result if isinstance(result, (list, tuple)) else ()
         sizes = (item.nbytes for item in items if isinstance(item, torch.Tensor))
         return len(items) * _PER_RESULT + (0 if operator.shares else sum(sizes))
+    # A list that grows in a loop is one result, which is there already; what is new are its items.
     if operator.name.partition(".")[0] in CHANGES_LISTS:
         more = arguments[-1] if arguments else None
         return _PER_ITEM * (len(more) if isinstance(more, list) else 4)

@@ -268,6 +268,8 @@ def resolve(name: str) -> Operator | None:
     except RuntimeError:
         schema, types = None, []
     words = {word for each in types for word in _WORD.findall(each)}
+    # Operators on plain values are never torch's own: those check little, and their results have no
+    # bounds.
     if "Tensor" not in words or words & _TYPE_VARIABLES:
         function = (
             SCALARS.get(base)
@@ -281,6 +283,7 @@ def resolve(name: str) -> Operator | None:
     function = guarded(
         name, schema, getattr(getattr(getattr(torch.ops, namespace), short), overload or "default")
     )
+    # What such memory holds may be another coordinator's data.
     if base in _UNWRITTEN:
         function = _zeroed(function)
     by_name = tuple(each.name for each in schema.arguments if each.kwarg_only)

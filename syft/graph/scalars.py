@@ -128,16 +128,19 @@ def _power(base: Any, exponent: Any) -> Any:
     if isinstance(base, int) and isinstance(exponent, int):
         if exponent < 0:
             return float(base) ** exponent
+        # Refused before it is computed: the power could have any number of digits.
         if abs(base) > 1 and exponent > 63:
             raise OverflowError("a model computed an integer of more than 64 bits")
     return _bounded(base**exponent)
 
 
 def _shift_left(a: int, b: int) -> int:
+    # As int64 does it in TorchScript: what is shifted out is lost.
     return ((a << (b % 64)) + 2**63) % 2**64 - 2**63
 
 
 def _factorial(number: int) -> int:
+    # 20! is the last one of 64 bits.
     return math.factorial(number) if number <= 20 else _bounded(2**63)
 
 
@@ -181,6 +184,7 @@ def _extend(items: list[Any], more: list[Any]) -> list[Any]:
         raise ValueError(
             f"a model made a list of {len(items) + len(more)} items; the limit is {MAX_ITEMS}"
         )
+    # A copy: a list may be extended by itself.
     items.extend(list(more))
     return items
 
@@ -315,6 +319,7 @@ def _log(level: int, text: str) -> None:
     if now - _written[0] >= 1:
         _written.append(now)
         del _written[0]
+        # A newline could forge a line of the log.
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MAX_MESSAGE])
         logger.log(level, "%s", line)
 

@@ -29,6 +29,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from syft.graph.formulas import BY_SHAPE, BY_VALUES, LEAST_BYTES, Formula, pointwise
 
+# Three bounds that add up: this module bounds one operator, in advance, since it cannot be stopped;
+# metering.py adds up what all operators of a forward pass have made; and the clock (Budget) ends a
+# model between two operators.
+
 MAX_RESULT_BYTES = 2 * 1024**3
 max_result_bytes: ContextVar[int] = ContextVar("max_result_bytes", default=MAX_RESULT_BYTES)
 """Bytes that one operator may make in this context, what it makes on the way included."""
@@ -164,6 +168,7 @@ def _small_linear(values: tuple[Any, ...]) -> bool:
 
 def _small(values: tuple[Any, ...]) -> bool:
     """Return whether all tensors together make few pairs: no result has more elements than that."""
+    # The square for a single tensor: it may be combined with itself.
     pairs, only = 1, None
     for value in values:
         if isinstance(value, Tensor):
@@ -206,6 +211,8 @@ class _Account(TorchDispatchMode):
         shares = all(each.alias_info is not None for each in operation._schema.returns)
         for tensor in _tensors(result):
             size = tensor.numel() * max(tensor.element_size(), LEAST_BYTES)
+            # A view makes nothing; but one that repeats elements is as large as what will be made
+            # of it.
             self.made += 0 if shares else size
             self.viewed = max(self.viewed, size)
         work = _WORK.get(operation._schema.name.removeprefix("aten::"))
@@ -221,6 +228,7 @@ def _by_measuring(name: str, schema: Any, operation: Any) -> Check:
         named = {key: _without_memory(value) for key, value in named.items()}
         if makes_new:
             named["device"] = torch.device("meta")
+        # No graph of gradients is needed for a measurement.
         with torch.no_grad(), _Account() as account:
             operation(*map(_without_memory, values), **named)
         _compare(name, max(account.made, account.viewed), account.work)
@@ -236,6 +244,7 @@ _MAX_KEY = 256
 
 def _remembered(check: Check) -> Check:
     """Return a check that does nothing for shapes, dtypes and numbers which have passed it."""
+    # Failures are not remembered: they end the call, and whoever repeats them pays for it.
     passed: set[Any] = set()
 
     def checked(values: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -245,6 +254,7 @@ def _remembered(check: Check) -> Check:
         known = tuple(key)
         if known not in passed:
             check(values, named)
+            # Sender-chosen numbers are part of the keys, so memory is bounded in both directions.
             if len(passed) >= _REMEMBERED:
                 passed.clear()
             if len(key) <= _MAX_KEY:

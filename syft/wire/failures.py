@@ -24,7 +24,10 @@ _MAX_CALL = 1000
 
 def failure(request_id: int, call: str, error: BaseException) -> bytes:
     """Return the failure that tells `error` to the coordinator, as bytes."""
+    # The end of it: the last frames are those nearest to the error.
     text = printable("".join(traceback.format_exception(error))[-_MAX_TRACEBACK:])
+    # A RemoteError here comes from a further worker; to this coordinator it is an error like
+    # others.
     own = isinstance(error, SyftError) and not isinstance(error, RemoteError)
     fields = exceptions.to_fields(error) if own else {}  # type: ignore[arg-type]
     return wire.encode(

@@ -76,6 +76,7 @@ def save(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
             "data_offsets": [begin, end],
         }
     text = json.dumps(header, separators=(",", ":")).encode()
+    # Padded as the library does it, so that tensors begin at a multiple of 8.
     text += b" " * (-len(text) % 8)
     return [len(text).to_bytes(8, "little"), text, *parts]
 
@@ -87,6 +88,7 @@ def load(data: memoryview) -> dict[str, torch.Tensor]:
         ValueError: the data do not follow the format.
     """
     start = 8 + int.from_bytes(data[:8], "little")
+    # Both before the header is copied: its length is the sender's word.
     if start > len(data):
         raise ValueError(f"a header that ends at {start}; there are {len(data)} bytes")
     if start > _MAX_HEADER:
@@ -103,6 +105,8 @@ def load(data: memoryview) -> dict[str, torch.Tensor]:
     )
     tensors, end_before = {}, 0
     for name, dtype, shape, begin, end in described:
+        # Without gaps and overlaps: a byte belongs to one tensor, so tensors take no more than
+        # came.
         if begin != end_before or end > len(body):
             raise ValueError(
                 f"tensor {name!r} lies at {begin} to {end}; expected it at {end_before}"
@@ -132,6 +136,7 @@ def _described(about: Any) -> tuple[torch.dtype, list[int], int, int]:
 
 
 def _tensor(dtype: torch.dtype, shape: list[int], content: memoryview) -> torch.Tensor:
+    # Memory of its own: a view would keep the whole message alive, and could not be written to.
     raw = torch.empty(len(content), dtype=torch.uint8)
     np.copyto(raw.numpy(), np.frombuffer(content, dtype=np.uint8))  # other threads run meanwhile
     return raw.view(dtype).reshape(shape)

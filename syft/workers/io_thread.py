@@ -45,6 +45,7 @@ class IOThread:
         # Weak: a proxy that goes closes its link itself; the process closes those that are left.
         self.links: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._process = os.getpid()
+        self._stopped = False
         # A daemon, since it never ends by itself; stop() closes what is open when the process ends.
         self._thread = threading.Thread(target=self.loop.run_forever, name="syft-io", daemon=True)
         self._thread.start()
@@ -73,7 +74,7 @@ class IOThread:
     @property
     def alive(self) -> bool:
         """Whether the thread runs, in this process."""
-        return self._process == os.getpid() and not self.loop.is_closed()
+        return self._process == os.getpid() and not self._stopped
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task, and keep it from being garbage-collected while it runs.
@@ -102,6 +103,12 @@ class IOThread:
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Start a task on the loop, from any thread."""
+        if not self.alive:  # nobody would ever carry it out
+            coroutine.close()
+            raise RuntimeError(
+                "a worker was called when this process had closed its connections, as it ends. "
+                "Import syft before atexit.register: what is registered later is called earlier."
+            )
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
@@ -128,6 +135,7 @@ class IOThread:
         if self.alive:
             with contextlib.suppress(Exception):
                 self.submit(self._close_all()).result(0.5)
+            self._stopped = True
             self.loop.call_soon_threadsafe(self.loop.stop)
 
     async def _close_all(self) -> None:
@@ -149,5 +157,5 @@ def _stop() -> None:
 
 
 atexit.register(_stop)
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=IOThread.after_fork)

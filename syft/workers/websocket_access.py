@@ -314,7 +314,7 @@ def _error_in(response: Response) -> SyftError | None:
     try:
         body = json.loads(response.body or b"")
         return exceptions.from_fields(body["type"], body["fields"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):  # nested too deep, the last
         return None
 
 

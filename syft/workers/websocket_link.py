@@ -53,6 +53,10 @@ logger = logging.getLogger(__name__)
 # - `waiting` belongs to one connection, and a call keeps hold of the one that it registered in. The
 #   reader of a lost connection therefore fails the calls of that connection, even if the next one
 #   is open by then.
+# - Requests go out in the order in which they were submitted, since a fit must not overtake its
+#   config; only a `get` waits longer. The event loop starts them in that order, and two fair locks,
+#   `_opening` and `_sending`, keep it. (`websockets` alone lets a newcomer overtake those that wait
+#   behind a message in pieces.)
 # - A call that is given up does not end the connection, which others use. Its id is taken out of
 #   `waiting`, so its late reply is dropped, and the worker is told to stop.
 
@@ -91,6 +95,7 @@ class Link:
         self._connection: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiting: Waiting = {}
+        self._sending = asyncio.Lock()
         self._opening = asyncio.Lock()
         # How many attempts have failed so far, and the last error; see connection().
         self._failures: tuple[int, SyftError | None] = (0, None)
@@ -119,21 +124,22 @@ class Link:
             await self.posts.settle()
             if (error := self.posts.take_error()) is not None:
                 raise error
-        waiting, reply = self._waiting, asyncio.get_running_loop().create_future()
+        waiting, turn = self._waiting, self._sending
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         waiting[request_id] = reply
         # Sending may fail first.
         reply.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             # A message of which half was sent would end the connection: giving up the wait does not
             # stop the sending.
-            await asyncio.shield(self.io.start(connection.send(settings.fragments(frame))))
+            await asyncio.shield(self.io.start(_send(connection, turn, frame)))
             return await reply
         except (ConnectionClosed, OSError) as error:
             raise ConnectionLost(
                 self._peer.worker, self._peer.url, call, _ending(connection, error)
             ) from None
         except asyncio.CancelledError:
-            self.io.start(_cancel(connection, request_id))
+            self.io.start(_cancel(connection, turn, request_id))
             raise
         finally:
             waiting.pop(request_id, None)
@@ -216,6 +222,7 @@ class Link:
         self.open, self.attempts, self._doubted = True, 0, False
         self._failures = self._failures[0], None
         self._waiting = {}  # those of the former connection fail when its reader ends
+        self._sending = asyncio.Lock()
         self._reader = self.io.start(self._read(connection, self._waiting))
         task = self._on_open(self)
         if task is not None:
@@ -256,13 +263,19 @@ class Link:
             reply.set_result(frame)  # type: ignore[arg-type]
 
 
-async def _cancel(connection: ClientConnection, request_id: int) -> None:
+async def _send(connection: ClientConnection, turn: asyncio.Lock, frame: bytes) -> None:
+    async with turn:
+        await connection.send(settings.fragments(frame))
+
+
+async def _cancel(connection: ClientConnection, turn: asyncio.Lock, request_id: int) -> None:
     """Tell the worker that nobody waits for a request any more.
 
     Its answer, with id 0, is dropped.
     """
+    frame = wire.encode(wire.Request(0, "cancel", {"request_id": request_id}))
     with contextlib.suppress(ConnectionClosed, OSError):
-        await connection.send(wire.encode(wire.Request(0, "cancel", {"request_id": request_id})))
+        await _send(connection, turn, frame)
 
 
 def _ending(connection: ClientConnection, error: Exception) -> str:

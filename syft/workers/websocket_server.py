@@ -446,7 +446,12 @@ class _Running:
             "id": self._worker.id,
             "max_message_bytes": self._dispatcher.max_message_bytes,
         }
-        await connection.send(wire.encode(wire.Reply(0, about)))
+        try:
+            await connection.send(wire.encode(wire.Reply(0, about)))
+        except BaseException:
+            # It has gone already. The caller did not get the session, so it cannot do this.
+            self._disconnected(session)
+            raise
         logger.debug("worker %s: %s connected", self._worker.id, connection.remote_address)
         return session
 

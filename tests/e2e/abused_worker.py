@@ -14,7 +14,7 @@ from syft.limits import Limits
 from tests.models import blobs, make_config
 
 LIMITS = Limits(
-    call_seconds=3,
+    call_seconds=2,
     call_bytes=100_000_000,
     objects=40,
     object_bytes=50_000_000,

@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from tests.network import eventually
+
 REPOSITORY = Path(__file__).parent.parent.parent
 DEADLINE = 300.0
 """Seconds after which a program has failed; on an idle machine none takes a quarter of it."""
@@ -121,8 +123,8 @@ class Program:
     def left_behind(self) -> list[str]:
         """Return what runs after a while of the processes that ran at the last `read_until`."""
         assert self._children
-        _, alive = psutil.wait_procs(self._children, timeout=20)
-        return [str(child) for child in alive if not is_zombie(child)]
+        eventually(lambda: all(map(has_ended, self._children)))
+        return [str(child) for child in self._children if not has_ended(child)]
 
     def kill(self) -> None:
         """Kill the process group, and whatever left it."""
@@ -173,10 +175,10 @@ def write_namesakes(folder: Path) -> None:
         (folder / name).write_text(f"raise SystemExit('this is another {name}')")
 
 
-def is_zombie(process: psutil.Process) -> bool:
-    """Whether a process has ended, and only its parent has not asked for its status."""
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process has ended, be it that its parent has not asked for its status yet."""
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 

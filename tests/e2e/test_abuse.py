@@ -31,7 +31,7 @@ from syft.exceptions import (
 )
 from syft.policy import Policy
 from tests.graph.arriving import structure
-from tests.models import classifier, make_config, nll
+from tests.models import Endless, classifier, make_config, nll, same
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60
@@ -65,28 +65,9 @@ def train(proxy):
     return loss, config.model_ptr.get().obj.state_dict()
 
 
-def same(one, other):
-    return torch.equal(one[0], other[0]) and all(
-        torch.equal(one[1][name], other[1][name]) for name in one[1]
-    )
-
-
 class Saves(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         torch.save(x, "written-by-a-model")
-        return x
-
-
-class Endless(torch.nn.Module):
-    """Loops for ever."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        while bool(self.weight.sum() > 0):
-            pass
         return x
 
 
@@ -176,7 +157,7 @@ class Abuser:
         self.stack.close()
 
 
-def test_ten_thousand_mutated_frames(worker, proxy):
+def test_ten_thousand_mutated_frames_disturb_nobody(worker, proxy):
     rng, frames, abuser = random.Random(0), corpus(), Abuser(worker.port)
     for frame in frames:
         abuser.send(frame)
@@ -198,7 +179,7 @@ def test_ten_thousand_mutated_frames(worker, proxy):
     assert process.num_fds() <= files + 2
 
 
-def test_what_is_no_websocket(worker, proxy):
+def test_what_is_no_websocket_is_answered_with_an_error_or_not_at_all(worker, proxy):
     rng = random.Random(1)
     for garbage in (
         b"",
@@ -220,7 +201,7 @@ def test_what_is_no_websocket(worker, proxy):
     assert proxy.objects_count_remote() >= 0
 
 
-def test_a_text_message(worker, proxy):
+def test_a_text_message_closes_the_connection(worker, proxy):
     with connect(f"ws://127.0.0.1:{worker.port}", compression=None, proxy=None) as raw:
         raw.send(HELLO)
         raw.recv(DEADLINE)
@@ -230,7 +211,7 @@ def test_a_text_message(worker, proxy):
         assert caught.value.rcvd.code == 1002 and "text message" in caught.value.rcvd.reason
 
 
-def test_a_message_that_is_too_large(worker, proxy):
+def test_a_message_that_is_too_large_is_refused_on_both_sides(worker, proxy):
     with pytest.raises(MessageTooLarge):  # the proxy asks first
         sy.local_worker.send(torch.zeros(1_000_000), proxy)
     with connect(f"ws://127.0.0.1:{worker.port}", compression=None, proxy=None) as raw:
@@ -243,7 +224,7 @@ def test_a_message_that_is_too_large(worker, proxy):
     assert proxy.objects_count_remote() >= 0
 
 
-def test_a_model_that_writes_a_file(worker, proxy):
+def test_a_model_that_writes_a_file_is_refused(worker, proxy):
     config = make_config(torch.jit.script(Saves())).send(proxy)
     with pytest.raises(OperatorNotAllowed, match="aten::save"):
         proxy.fit("blobs")
@@ -251,7 +232,7 @@ def test_a_model_that_writes_a_file(worker, proxy):
     config.model_ptr.garbage_collect_data = False
 
 
-def test_a_model_that_loops_for_ever(worker, proxy):
+def test_a_model_that_loops_for_ever_ends_with_its_time(worker, proxy):
     """The call fails, the worker goes on; and it ends when it should, as the fixture checks."""
     expected = train(proxy)
     config = make_config(torch.jit.script(Endless())).send(proxy)

@@ -26,6 +26,8 @@ def verdicts(tmp_path: Path, names: Iterable[str], *options: str) -> dict[str, s
         "--quick",
         "--cases",
         "12",
+        "--jobs",
+        "2",
         "--out",
         str(table),
     ]

@@ -29,7 +29,7 @@ from tests.test_evaluation import GOOD
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("alice", "bob", "charlie", "testing")
-ROUND_SECONDS = 10
+ROUND_SECONDS = 5
 """Seconds of a round in which a worker never answers; honest ones need a tenth of one."""
 
 
@@ -82,7 +82,7 @@ def tensors_of(path):
     return safetensors.torch.load_file(path)
 
 
-def test_ctrl_c_and_resume(workers, tmp_path):
+def test_a_run_that_was_interrupted_can_be_resumed(workers, tmp_path):
     """Ctrl-C ends it within a second; what is resumed equals a run without a break to the bit."""
     files = ("--checkpoint", "checkpoint", "--history", "history")
     with coordinator(workers, tmp_path, "--training_rounds", "100000", *files) as process:

@@ -17,7 +17,7 @@ from syft.federated import run_round
 from syft.frameworks.torch.fl import utils
 from syft.workers import websocket_settings
 from tests.bad_network import Cable, tcp_proxy, why_no_cable
-from tests.models import classifier, make_config
+from tests.models import classifier, make_config, same
 from tests.network import DEADLINE, in_time
 from tests.processes import WorkerProcess, proxies_of, worker_processes
 
@@ -80,7 +80,7 @@ async def after_it_has_begun(worker, harm):
     harm()
 
 
-async def test_killed_and_restarted(processes):
+async def test_a_worker_that_is_killed_takes_part_again_after_its_restart(processes):
     """kill -9 in the middle of a fit, without a deadline; the others' models count, and it comes
     back."""
     alice, bob = processes
@@ -109,7 +109,7 @@ async def test_too_few_are_an_error_that_says_so(processes):
         await rounds_until(proxies, all_of(proxies))
 
 
-async def test_stopped_and_continued(processes):
+async def test_a_worker_that_is_stopped_takes_part_again_when_it_continues(processes):
     """SIGSTOP costs one deadline, not one a round; after SIGCONT, nothing late gets into a
     round."""
     alice, bob = processes
@@ -257,13 +257,6 @@ async def test_rounds_leave_memory_threads_and_files_where_they_were(processes):
 def measure(process):
     """Return a process's resident memory in bytes, and its numbers of threads and of open files."""
     return process.memory_info().rss, process.num_threads(), process.num_fds()
-
-
-def same(model, other):
-    return all(
-        torch.equal(one, two)
-        for one, two in zip(model.parameters(), other.parameters(), strict=True)
-    )
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import torch
 
 import syft as sy
 from syft.exceptions import TrainConfigMissing
+from syft.workers import token_files
 from tests.models import blobs, make_config
 from tests.network import DEADLINE, in_time, wait_until_held
 
@@ -127,6 +128,16 @@ def test_data_loader_with_a_process_of_its_own(proxy):
     assert [target.tolist() for _, target in loader] == before
     assert proxy.objects_count_remote() == 1
     assert pointer.get().tolist() == [1, 1]
+
+
+def test_a_child_leaves_its_parents_token_file_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    address = ("127.0.0.1", 8777)
+    published = token_files.published("token", [address])
+    with published:
+        in_child(lambda: published.__exit__(None, None, None))
+        assert token_files.find(address) == "token"
+    assert token_files.find(address) is None
 
 
 PROGRAM = """

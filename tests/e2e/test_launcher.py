@@ -56,7 +56,7 @@ def assert_shows_the_workers(lines: list[str], ports: list[int]) -> None:
         ]
 
 
-def test_command_that_is_killed(tmp_path):
+def test_a_command_that_is_killed_gives_the_exit_status(tmp_path):
     ports = free_ports()
     killed = command("sys.stdin.read()", "os.kill(os.getpid(), signal.SIGKILL)")
     with running(LAUNCHER, *on(ports, *killed), folder=tmp_path) as program:
@@ -68,7 +68,7 @@ def test_command_that_is_killed(tmp_path):
     assert list(tmp_path.glob("websocket-workers-*")) == []
 
 
-def test_command_that_ends_before_the_workers_are_ready(tmp_path):
+def test_a_command_may_end_before_the_workers_are_ready(tmp_path):
     ports = free_ports()
     with running(LAUNCHER, *on(ports, *command("sys.exit(3)")), folder=tmp_path) as program:
         program.read_until("running")
@@ -76,7 +76,7 @@ def test_command_that_ends_before_the_workers_are_ready(tmp_path):
         assert_nothing_left(program, ports)
 
 
-def test_command_that_does_not_exist(tmp_path):
+def test_a_command_that_does_not_exist_is_named(tmp_path):
     ports = free_ports()
     status, out, err = run(LAUNCHER, *on(ports, "--", "no-such-command"), folder=tmp_path)
     assert (status, out, err) == (
@@ -87,30 +87,18 @@ def test_command_that_does_not_exist(tmp_path):
     assert all(map(is_free, ports))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_workers_share_one_import_of_torch_from_any_current_directory(tmp_path):
-    """The fork server has imported torch, so the four processes forked from it need not."""
-    ports = free_ports()
-    with running(LAUNCHER, *on(ports), folder=tmp_path, cwd=tmp_path) as program:
-        program.read_until(READY)
-        assert len(program.maps("libtorch")) == 1 + len(SAMPLES)
-
-
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
-@pytest.mark.parametrize("place", ["current directory", "PYTHONPATH"])
-def test_the_launcher_uses_its_own_files_where_others_have_their_names(tmp_path, method, place):
+def test_the_launcher_uses_its_own_files_where_others_have_their_names(tmp_path, method):
+    """In the current directory and on PYTHONPATH."""
     ports, others, settings = free_ports(), tmp_path / "others", tmp_path / "settings"
     write_namesakes(others)
     settings.mkdir()
     choice = f"import multiprocessing; multiprocessing.get_all_start_methods = lambda: [{method!r}]"
     (settings / "sitecustomize.py").write_text(choice)
-    cwd, path = (
-        (others, [settings]) if place == "current directory" else (tmp_path, [settings, others])
-    )
-    environment = {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, (settings, others)))}
     waiting = command("sys.stdin.read()")
     with running(
-        LAUNCHER, *on(ports, *waiting), folder=tmp_path, cwd=cwd, environment=environment
+        LAUNCHER, *on(ports, *waiting), folder=tmp_path, cwd=others, environment=environment
     ) as program:
         program.read_until(LAST_WORKER)
         assert program.finish() == (0, "", "")
@@ -126,7 +114,7 @@ def test_the_launcher_uses_its_own_files_where_others_have_their_names(tmp_path,
     ],
     ids=["Ctrl-C", "SIGTERM", "SIGKILL"],
 )
-def test_signal_while_serving(tmp_path, number, group, status):
+def test_a_signal_while_serving_ends_all_workers(tmp_path, number, group, status):
     ports = free_ports()
     with running(LAUNCHER, *on(ports), folder=tmp_path) as program:
         lines = program.read_until(READY)
@@ -137,7 +125,7 @@ def test_signal_while_serving(tmp_path, number, group, status):
         assert_nothing_left(program, ports)
 
 
-def test_interrupt_while_a_command_runs(tmp_path):
+def test_an_interrupt_while_a_command_runs_is_the_commands_affair(tmp_path):
     """Ctrl-C reaches the command; what it does then is its own affair, and the launcher waits for
     it."""
     ports = free_ports()
@@ -158,7 +146,7 @@ def test_interrupt_while_a_command_runs(tmp_path):
 @pytest.mark.parametrize(
     ("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_signal_while_starting(tmp_path, more, status, number, group):
+def test_a_signal_while_starting_leaves_nothing_behind(tmp_path, more, status, number, group):
     """No traceback of a half-imported module, and nothing left; nor does the launcher leave before
     the fork server."""
     ports = free_ports()
@@ -183,7 +171,7 @@ def test_a_command_does_not_outlive_a_launcher_that_is_killed(tmp_path, moment):
 
 
 @pytest.mark.parametrize("more", [[], command()], ids=["", "with a command"])
-def test_port_in_use(tmp_path, more):
+def test_a_port_in_use_is_named_and_the_command_does_not_begin(tmp_path, more):
     """The command does not begin: it would take what listens there for the worker."""
     ports = free_ports()
     with socket.create_server(("127.0.0.1", ports[1])):
@@ -200,7 +188,7 @@ def test_port_in_use(tmp_path, more):
 @pytest.mark.skipif(
     sys.platform != "linux", reason="the address is one of this machine on Linux only"
 )
-def test_worker_that_cannot_start_ends_the_command(tmp_path):
+def test_a_worker_that_cannot_start_ends_the_command(tmp_path):
     ports = free_ports()
     more = command("signal.signal(signal.SIGTERM, lambda *_: os._exit(0))", "signal.pause()")
     with running(
@@ -218,10 +206,14 @@ def test_worker_that_cannot_start_ends_the_command(tmp_path):
     assert "Traceback" not in err
 
 
-def test_worker_that_is_killed(tmp_path):
+def test_a_worker_that_is_killed_ends_the_others_which_share_one_import_of_torch(tmp_path):
+    """The fork server has imported torch, so the four processes forked from it need not; in any
+    current directory."""
     ports = free_ports()
-    with running(LAUNCHER, *on(ports), folder=tmp_path) as program:
+    with running(LAUNCHER, *on(ports), folder=tmp_path, cwd=tmp_path) as program:
         program.read_until(READY)
+        if sys.platform == "linux":
+            assert len(program.maps("libtorch")) == 1 + len(SAMPLES)
         program.child_that_listens(ports[2]).kill()
         status, out, err = program.finish()
         assert (status, out) == (1, "")
@@ -246,13 +238,36 @@ def test_worker_that_is_killed(tmp_path):
         (["--nothing"], "unrecognized arguments: --nothing"),
     ],
 )
-def test_wrong_arguments(tmp_path, args, complaint):
+def test_wrong_arguments_are_one_line_and_exit_status_2(tmp_path, args, complaint):
     status, out, err = run(LAUNCHER, *args, folder=tmp_path)
     assert (status, out) == (2, "")
     assert err == f"{LAUNCHER}: error: {complaint}; see --help\n"
 
 
-def test_help(tmp_path):
+def test_the_help_names_the_command_and_no_option_for_a_token(tmp_path):
     status, out, err = run(LAUNCHER, "--help", folder=tmp_path)
     assert (status, err) == (0, "")
-    assert "-- python run_websocket_client.py" in out
+    assert "-- python run_websocket_client.py" in out and "--token " not in out
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (["--host", "0.0.0.0"], "say --insecure"),
+        (["--host", "192.0.2.11"], "say --insecure"),
+        (["--token_file", "nowhere"], "No such file"),
+        (["--token_file", os.devnull], "is empty"),
+        (["--cert_file", "README.md"], "needs both --cert_file and --key_file"),
+        (["--cert_file", "nowhere", "--key_file", "nowhere"], "cannot read nowhere"),
+        (
+            ["--allow_origins", "http://localhost:3000/"],
+            "'http://localhost:3000/' is no origin; expected http://",
+        ),
+        (["--client_ca_file", "README.md"], "give --cert_file and --key_file too"),
+    ],
+)
+def test_a_mistake_in_what_concerns_access_is_one_line_that_tells_the_fix(
+    tmp_path, arguments, text
+):
+    status, _, err = run(LAUNCHER, *arguments, folder=tmp_path, environment={"SYFT_TOKEN": ""})
+    assert status == 2 and text in err.splitlines()[-1]

@@ -56,6 +56,8 @@ def ports(tmp_path_factory, monkeypatch_module) -> Iterator[dict[str, int]]:
     ports = free_ports()
     folder = tmp_path_factory.mktemp("workers")
     monkeypatch_module.setattr(programs, "DEADLINE", NOTEBOOK_SECONDS)
+    for variable, value in programs.ENVIRONMENT.items():  # for the kernel too
+        monkeypatch_module.setenv(variable, value)
     with running(
         "start_websocket_servers.py", "--ports", *map(str, ports), folder=folder
     ) as launcher:

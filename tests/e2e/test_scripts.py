@@ -26,8 +26,8 @@ TEST_IMAGES = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     ],
     ids=["charlie", "testing"],
 )
-def test_one_worker(tmp_path, args, key, counts):
-    """It starts in any current directory, logs what it holds, serves, and ends on SIGTERM."""
+def test_a_worker_starts_in_any_directory_serves_and_ends_on_sigterm(tmp_path, args, key, counts):
+    """It also logs what it holds."""
     (port,) = free_ports(1)
     with running(
         SERVER, *args, "--port", str(port), folder=tmp_path, cwd=tmp_path, merge=True
@@ -50,16 +50,21 @@ def test_one_worker(tmp_path, args, key, counts):
     assert is_free(port)
 
 
-@pytest.mark.parametrize("script", [SERVER, CLIENT])
-def test_a_script_uses_its_own_files_where_others_have_their_names(tmp_path, script):
+@pytest.mark.parametrize("script", [SERVER, CLIENT, "start_websocket_servers.py"])
+def test_help_tells_the_default_of_every_option_also_where_other_files_have_the_scripts_names(
+    tmp_path, script
+):
     write_namesakes(tmp_path)
-    environment = {"PYTHONPATH": str(tmp_path)}
+    environment = {"PYTHONPATH": str(tmp_path), "COLUMNS": "1000"}
     status, out, err = run(script, "--help", folder=tmp_path, cwd=tmp_path, environment=environment)
     assert (status, err) == (0, "")
     assert "--token_file" in out
+    _, *options = re.split(r"\n  (?=-\w|--\w)", out)
+    without = [option.split()[0] for option in options if "(default: " not in option]
+    assert without == ["-h,", *(["--id", "--port"] if script == SERVER else [])]
 
 
-def test_worker_whose_port_is_in_use(tmp_path):
+def test_a_worker_whose_port_is_in_use_says_so(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         status, out, err = run(SERVER, "--id", "charlie", "--port", str(port), folder=tmp_path)
@@ -81,7 +86,7 @@ def test_worker_whose_port_is_in_use(tmp_path):
         ),
     ],
 )
-def test_wrong_arguments_of_a_worker(capsys, args, complaint):
+def test_wrong_arguments_of_a_worker_are_one_line(capsys, args, complaint):
     with pytest.raises(SystemExit) as info:
         run_websocket_server.define_and_get_arguments(args)
     assert info.value.code == 2
@@ -89,24 +94,24 @@ def test_wrong_arguments_of_a_worker(capsys, args, complaint):
     assert line.endswith(f": error: {complaint}; see --help")
 
 
+def test_an_unknown_worker_is_refused(capsys):
+    with pytest.raises(SystemExit) as info:
+        run_websocket_server.define_and_get_arguments(["--id", "dave", "--port", "1"])
+    assert info.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ": error: argument --id: invalid choice: 'dave'" in line
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize(
     ("script", "args", "library"),
     [(CLIENT, [], "libtorch_python"), (SERVER, ["--id", "bob", "-p", "0"], "numpy")],
 )
-def test_interrupt_while_importing(tmp_path, script, args, library):
-    """No traceback of a half-imported program."""
+def test_an_interrupt_while_a_script_imports_shows_no_traceback(tmp_path, script, args, library):
     with running(script, *args, folder=tmp_path) as program:
         program.wait_until_it_maps(library)
         program.signal(signal.SIGINT)
         assert program.finish() == (130, "", "interrupted\n")
-
-
-def test_unknown_worker(tmp_path):
-    status, out, err = run(SERVER, "--id", "dave", "--port", "1", folder=tmp_path)
-    assert (status, out) == (2, "")
-    (line,) = err.splitlines()
-    assert line.startswith(f"{SERVER}: error: argument --id: invalid choice: 'dave'")
 
 
 def test_a_coordinator_without_workers_tells_for_whom_it_waits_and_then_who_is_not_there(tmp_path):
@@ -124,15 +129,6 @@ def test_a_coordinator_without_workers_tells_for_whom_it_waits_and_then_who_is_n
         f"error: no connection within 2 s to {absent}. Start the workers first: python "
         "start_websocket_servers.py"
     )
-
-
-@pytest.mark.parametrize("script", [SERVER, CLIENT, "start_websocket_servers.py"])
-def test_help_tells_the_default_of_every_option(tmp_path, script):
-    status, out, err = run(script, "--help", folder=tmp_path, environment={"COLUMNS": "1000"})
-    assert (status, err) == (0, "")
-    _, *options = re.split(r"\n  (?=-\w|--\w)", out)
-    without = [option.split()[0] for option in options if "(default: " not in option]
-    assert without == ["-h,", *(["--id", "--port"] if script == SERVER else [])]
 
 
 def test_torchscript_is_taken_only_where_it_is_asked_for():

@@ -77,7 +77,7 @@ def results(folder: Path, run: str) -> list[tuple[str, float, int]]:
     return [(match[1], float(match[2]), int(match[3])) for match in found]
 
 
-def test_log(folder):
+def test_the_log_names_each_round_and_each_evaluation(folder):
     expected = []
     for number in range(1, ROUNDS + 1):
         expected.append(f"Training round {number}/{ROUNDS}")
@@ -110,7 +110,7 @@ def test_workers_know_their_own_digits_first(folder):
     assert "Model update charlie: Percentage numbers 0-3: 0%, 4-6: 0%, 7-9: 100%" in logged
 
 
-def test_federated_accuracy_rises(folder):
+def test_the_federated_accuracy_rises_above_that_of_each_worker(folder):
     first, last = [
         correct for model, _, correct in results(folder, "first") if model == "Federated model"
     ]

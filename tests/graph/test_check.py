@@ -245,3 +245,14 @@ def test_a_large_structure_takes_bounded_memory(name):
 def test_torch_alone_knows_the_operators_of_real_models():
     read = read_structure(convert(torch.jit.script(torch.nn.Linear(2, 2))).structure)
     assert [node.operator.name for node in read.body.nodes] == ["aten::linear"]
+
+
+def test_a_structure_has_as_many_constants_and_as_long_texts_as_the_limits_say(monkeypatch):
+    monkeypatch.setattr(check, "MAX_VALUES", 5)
+    monkeypatch.setattr(check, "MAX_TEXT", 3)
+    read_structure(structure(constants=(0, 1, 2)))
+    read_structure(structure(constants=("abc",)))
+    with pytest.raises(MalformedMessage, match="it has 6 constants; the limit is 5"):
+        read_structure(structure(constants=(0,) * 6))
+    with pytest.raises(MalformedMessage, match="a text of 4 characters; the limit is 3"):
+        read_structure(structure(constants=("abcd",)))

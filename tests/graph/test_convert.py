@@ -11,7 +11,7 @@ from torch import nn
 
 from syft.exceptions import NotConvertible, NotScriptable
 from syft.graph import clone, convert
-from syft.graph.convert import digest_of
+from syft.graph.convert import MAX_DEPTH, digest_of
 from tests.graph.arriving import arrived, both, fields_of
 from tests.graph.test_interpret import MODELS
 from tests.models import Classifier, blobs, classifier, nll
@@ -229,3 +229,77 @@ def test_equal_constants_are_written_once_and_one_is_not_true():
 
     constants = fields_of(several)["constants"]
     assert sorted(map(repr, constants)) == ["1", "1.0", "True"]
+
+
+# What a plain graph has no words for
+
+
+@torch.jit.script
+class Pair:
+    def __init__(self, first: torch.Tensor) -> None:
+        self.first = first
+
+
+@torch.jit.script
+def makes_an_object(x: torch.Tensor) -> torch.Tensor:
+    return Pair(x).first
+
+
+@torch.jit.script
+def takes_an_object(pair: Pair) -> torch.Tensor:
+    return pair.first
+
+
+@torch.jit.ignore
+def in_python(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+@torch.jit.script
+def calls_python(x: torch.Tensor) -> torch.Tensor:
+    return in_python(x)
+
+
+class GivesALayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor):
+        return self.layer
+
+
+@pytest.mark.parametrize(
+    ("obj", "what"),
+    [
+        (makes_an_object, "prim::CreateObject"),
+        (takes_an_object, "the attribute 'first' of an object that is no module"),
+        (calls_python, "prim::PythonOp"),
+        (GivesALayer(), r"a value of type __torch__\.\S+Linear"),
+    ],
+)
+def test_objects_and_code_of_python_are_refused_by_name(obj, what):
+    with pytest.raises(NotConvertible, match=f"it uses {what}, which a plain graph cannot express"):
+        convert(torch.jit.script(obj))
+
+
+def test_as_deep_as_a_structure_may_be_is_sent_and_deeper_is_refused():
+    def nested(depth):
+        """Return a function of `depth` ifs, each inside the one before."""
+        lines = ["def nested(x: Tensor) -> Tensor:"]
+        lines += [" " * (level + 1) + f"if x[{level}]:" for level in range(depth)]
+        lines += [" " * (depth + 1) + "x = x + 1", " return x"]
+        return torch.jit.CompilationUnit("\n".join([*lines, ""])).nested
+
+    x = torch.ones(MAX_DEPTH)
+    assert torch.equal(arrived(nested(MAX_DEPTH))(x), x + 1)
+    with pytest.raises(NotConvertible, match=f"blocks nested more than {MAX_DEPTH} deep"):
+        convert(nested(MAX_DEPTH + 1))
+
+
+def test_as_many_nodes_as_a_structure_may_have_are_sent_and_more_are_refused(monkeypatch):
+    model = nn.Sequential(nn.ReLU(), nn.Sigmoid(), nn.Tanh())
+    monkeypatch.setattr(sys.modules["syft.graph.convert"], "MAX_NODES", 3)
+    convert(torch.jit.script(model))
+    with pytest.raises(NotConvertible, match="a graph of more than 3 nodes"):
+        convert(torch.jit.script(model.append(nn.ReLU())))

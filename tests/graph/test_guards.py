@@ -569,3 +569,62 @@ def test_a_model_with_tensors_of_other_dtypes_than_kernels_were_audited_with_is_
 
     with pytest.raises(MalformedMessage, match="'float8_e5m2' is no dtype"):
         read_structure(packed.structure.replace(b"\xa7float32", b"\xabfloat8_e5m2"))
+
+
+BAG_SUM = (f(10, 3), i(1, 2, 4, 5, 4, 3), i(0, 4), False, 0, False, f(6))
+"""An embedding bag whose samples have weights: two bags of ten embeddings, added up."""
+
+MORE_CASES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
+    "embedding_bag.": (
+        BAG_SUM,
+        [(*BAG_SUM[:4], 1, *BAG_SUM[5:]), (*BAG_SUM[:6], f(5))],
+    ),
+    "repeat_interleave.self_Tensor": (
+        (f(3), i(1, 0, 2), 0, {"output_size": 3}),
+        [(f(3), i(1, 0, 2), 0, {"output_size": 4})],
+    ),
+    "tensor_split.tensor_indices_or_sections": (
+        (f(6, 2), i(2, 3)),
+        [(f(6, 2), torch.zeros(70_000, dtype=torch.long))],
+    ),
+    "native_group_norm.": (
+        (f(2, 4, 3), None, None, 2, 4, 3, 2, 1e-5),
+        [(f(2, 4, 3), None, None, 2, 4, 3, 3, 1e-5)],
+    ),
+    "arange.start_step": ((0, 7, 2), [(0, 7, 0), (0, float("inf"), 1), (float("nan"), 7, 1)]),
+}
+
+
+@pytest.mark.parametrize("name", MORE_CASES)
+def test_arguments_that_a_call_may_leave_out_are_checked_where_they_are_given(name: str) -> None:
+    valid, hostile = MORE_CASES[name]
+    expected, result = (call(each(name), copied(valid)) for each in (bare, guarded))
+    assert all(
+        map(
+            torch.equal,
+            torch.utils._pytree.tree_leaves(expected),
+            torch.utils._pytree.tree_leaves(result),
+        )
+    )
+    for arguments in hostile:
+        with pytest.raises(ValueError, match=r"^aten::"):
+            call(guarded(name), copied(arguments))
+
+
+def test_a_number_of_sections_may_be_a_tensor() -> None:
+    sections = torch.tensor(3)
+    expected = torch.tensor_split(f(6, 2), sections)
+
+    split = guarded("tensor_split.tensor_indices_or_sections")
+    assert all(map(torch.equal, split(f(6, 2), sections), expected))
+    with pytest.raises(ValueError, match="aten::tensor_split"):
+        split(f(6, 2), torch.tensor(10**9))
+
+
+def test_random_integers_need_no_bounds() -> None:
+    results = []
+    for function in (bare("random_."), guarded("random_.")):
+        torch.manual_seed(0)
+        results.append(function(torch.zeros(5)))
+
+    assert torch.equal(*results)

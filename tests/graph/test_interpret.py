@@ -264,7 +264,7 @@ class Control(nn.Module):
 
 
 @torch.no_grad()
-def test_control_flow_lists_texts_and_defaults():
+def test_control_flow_lists_texts_and_defaults_give_what_torch_gives():
     model = Control()
     script = torch.jit.script(model)
     here = arrived(script)
@@ -580,3 +580,33 @@ def test_empty_tensors_hold_zeros():
         assert not graph([0, numbers, 1], operators=(name,), constants=constants, result=2)(
             torch.ones(100_000)
         ).any()
+
+
+def test_each_call_changes_lists_of_its_own_also_those_in_lists():
+    @torch.jit.script
+    def appends(x: torch.Tensor) -> torch.Tensor:
+        rows = [[1, 2], [3]]
+        rows[1].append(4)
+        return x + len(rows[1])
+
+    names = ("aten::__getitem__.t", "aten::append.t", "aten::len.t", "aten::add.Scalar")
+    module = graph(
+        [0, [-1, -2], 1],  # rows[1]
+        [1, [2, -3], 1],  # rows[1].append(4)
+        [2, [2], 1],
+        [3, [0, 4, -2], 1],
+        constants=([[1, 2], [3]], 1, 4),
+        operators=names,
+        result=5,
+    )
+    for function in (appends, module):
+        assert [function(torch.zeros(1)).item() for _ in range(2)] == [2, 2]
+
+
+def test_a_graph_branches_on_a_bool_only():
+    branch = [0, [0], 1, [[0, [], [-1]], [0, [], [-2]]]]
+    module = graph(branch, operators=("prim::If",), constants=(1, 2), result=2)
+    assert [module(value) for value in (True, False)] == [1, 2]
+    for value in (1, None, torch.tensor(True)):
+        with pytest.raises(TypeError, match=f"branches on a {type(value).__name__}; expected a"):
+            module(value)

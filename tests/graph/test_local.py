@@ -212,11 +212,11 @@ CASES = {
 }
 
 
-def same(one, other):
+def close(one, other):
     if isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(close, one, other))
     if isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in other)
+        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in other)
     return one.layout == other.layout and torch.allclose(one, other, atol=1e-4, rtol=1e-4)
 
 
@@ -237,7 +237,7 @@ def test_it_computes_the_same_but_for_rounding(name):
                 : 1 if views else 4
             ]:
                 if kind == "scripted" or len(inputs) > 1:  # a trace takes one branch
-                    assert same(fast(inputs.clone()), model(inputs.clone())), kind
+                    assert close(fast(inputs.clone()), model(inputs.clone())), kind
             after = here.state_dict()
             assert all(torch.equal(before[key], after[key]) for key in before)
             assert all(parameter.requires_grad for parameter in here.parameters()) is (
@@ -246,14 +246,14 @@ def test_it_computes_the_same_but_for_rounding(name):
 
 
 @torch.inference_mode()
-def test_a_dict_and_images_without_a_batch():
+def test_a_dict_and_images_without_a_batch_give_what_torch_gives():
     model = net(in_a_dict, c=conv()).eval()
     fast = for_inference(arrived(torch.jit.script(model)))
-    assert same(fast(X), model(X)) and same(fast(X[0]), model(X[0]))
+    assert close(fast(X), model(X)) and close(fast(X[0]), model(X[0]))
 
 
 @torch.inference_mode()
-def test_convolutions_of_other_dimensions():
+def test_convolutions_of_other_dimensions_give_what_torch_gives():
     for make_conv, make_norm, shape in (
         (nn.Conv1d, nn.BatchNorm1d, (2, 4, 9)),
         (nn.Conv3d, nn.BatchNorm3d, (2, 4, 5, 5, 5)),
@@ -262,17 +262,17 @@ def test_convolutions_of_other_dimensions():
     ):
         model, x = of_dimension(make_conv, make_norm).eval(), torch.randn(shape)
         for _, script in both(model, x):
-            assert same(for_inference(arrived(script))(x), model(x))
+            assert close(for_inference(arrived(script))(x), model(x))
 
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
-def test_models_of_all_kinds(name):
+def test_models_of_all_kinds_give_what_torch_gives(name):
     make, data = MODELS[name]
     model = make().eval()
     for _, script in both(model, data[:5]):
         here = arrived(script)
-        assert same(for_inference(here)(data), model(data))
+        assert close(for_inference(here)(data), model(data))
 
 
 @torch.inference_mode()
@@ -339,3 +339,35 @@ def test_a_convolution_with_few_arguments_is_computed_too():
     assert torch.allclose(
         for_inference(few.eval())(X), F.conv2d(X, torch.ones(4, 4, 3, 3)), atol=1e-4
     )
+
+
+def test_a_convolution_that_leaves_out_its_defaults_is_not_folded_and_computes_the_same():
+    weight, vector = torch.rand(2, 1, 3, 3), torch.rand(2)
+    model = graph(
+        [0, [0, -1], 1],
+        [1, [2, -2, -2, -2, -2, -3, -4, -4, -3], 1],
+        constants=(
+            {"tensor": [0, "float32", [2, 1, 3, 3]]},
+            {"tensor": [1, "float32", [2]]},
+            False,
+            0.1,
+        ),
+        operators=("aten::conv2d", "aten::batch_norm"),
+        tensors=(weight, vector),
+        result=3,
+    ).eval()
+    images = torch.rand(2, 1, 5, 5)
+    torch.testing.assert_close(for_inference(model)(images), model(images))
+
+
+def test_what_a_layer_refuses_is_told_in_torchs_words():
+    layer = nn.Conv2d(1, 2, 3).eval()
+    fast = for_inference(arrived(torch.jit.script(layer)))
+    assert isinstance(fast, _FastModel)
+    small = torch.rand(1, 1, 2, 2)
+    messages = []
+    for each in (layer, fast):
+        with torch.no_grad(), pytest.raises(RuntimeError) as caught:
+            each(small)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1] and "Kernel size" in messages[0]

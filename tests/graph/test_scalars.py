@@ -231,3 +231,46 @@ def test_only_lists_and_dicts_are_changed():
     with pytest.raises(TypeError, match="a key of a dict is a list"):
         scalars.SCALARS["aten::_set_item"](items, [], 2)
     assert items == {"a": 1, "b": 2}
+
+
+def test_a_negative_power_of_integers_is_a_fraction_as_in_torchscript():
+    assert repr(calls("aten::pow.int_to_int", 2, -2)) == "0.25"
+
+
+def test_a_dict_is_searched_by_its_keys():
+    assert scalars.SCALARS["aten::__contains__"]({"a": 1}, "a") is True
+    assert scalars.SCALARS["aten::__contains__"]({"a": 1}, 1) is False
+    with pytest.raises(TypeError, match="a key of a dict is a Tensor"):
+        scalars.SCALARS["aten::__contains__"]({"a": 1}, SECRET)
+
+
+@pytest.mark.parametrize("dtype", [10_000, -1, "float32", True])
+def test_a_tensor_is_made_of_no_dtype_but_those_of_models(dtype):
+    with pytest.raises(ValueError, match="a dtype that is not one of those allowed"):
+        scalars.SCALARS["aten::tensor"]([1.0], dtype)
+
+
+@torch.jit.script
+def changes_lists(x: torch.Tensor) -> torch.Tensor:
+    numbers = [5, 3, 8, 1]
+    numbers.insert(1, 7)
+    last = numbers.pop()
+    first = numbers.pop(0)
+    numbers.sort()
+    numbers.sort(reverse=True)
+    for number in range(3):
+        numbers.append(number)
+    total = 2.0**-1 + float(2**3) + numbers[0] * 100 + numbers[1] * 10 + last + first
+    return x * total + torch.tensor(numbers, dtype=torch.int64).sum()
+
+
+def test_lists_are_changed_as_torchscript_does():
+    x = torch.ones(2)
+    assert torch.equal(arrived(changes_lists)(x), changes_lists(x))
+    for operator, arguments, expected in (
+        ("prim::rangelist", (3,), [0, 1, 2]),
+        ("aten::_unwrap_optional", (3,), 3),
+        ("aten::pow.float", (4.0, -0.5), 0.5),
+        ("aten::pow.int_float", (4, 0.5), 2.0),
+    ):
+        assert calls(operator, *arguments) == expected, operator

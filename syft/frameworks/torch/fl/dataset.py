@@ -140,6 +140,7 @@ def _whole_batch(dataset: BaseDataset, indices: list[int]) -> tuple[torch.Tensor
     normalised: all of them at once then, with the same result to the bit.
     """
     cls = type(dataset)
+    # A subclass may compute its samples in a way of its own.
     is_ours = (
         cls.__getitem__ is BaseDataset.__getitem__ and cls.__getitems__ is BaseDataset.__getitems__
     )

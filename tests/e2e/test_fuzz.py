@@ -3,7 +3,7 @@
 They end in a result or an ordinary error.
 
 They run in a child process, so that a crash of torch's kernels fails the test, and the structure
-that crashed is found: `FUZZ_CASES=50000 pytest tests/graph/test_fuzz.py` tries more of them.
+that crashed is found: `FUZZ_CASES=50000 pytest tests/e2e/test_fuzz.py` tries more of them.
 """
 
 import contextlib
