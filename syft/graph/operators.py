@@ -41,6 +41,7 @@ from syft.graph import kinds
 from syft.graph.guards import GUARDS, guarded
 from syft.graph.inner_guards import INNER_GUARDS
 from syft.graph.scalars import SCALARS
+from syft.graph.views import bounded
 from syft.graph.writes import counted
 
 GUARDS.update(INNER_GUARDS)
@@ -280,7 +281,7 @@ def resolve(name: str) -> Operator | None:
         return None
     namespace, _, short = base.partition("::")
     operation = getattr(getattr(getattr(torch.ops, namespace), short), overload or "default")
-    function = counted(schema, guarded(name, schema, operation))
+    function = bounded(name, schema, counted(schema, guarded(name, schema, operation)))
     if base in _UNWRITTEN:
         function = _zeroed(function)
     by_name = tuple(each.name for each in schema.arguments if each.kwarg_only)

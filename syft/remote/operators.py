@@ -64,7 +64,7 @@ def resolve(name: str) -> Operator | None:
         name: its name with its overload, "aten::add.Tensor", or without for the default one.
     """
     base, _, overload = name.partition(".")
-    if not _is_allowed(base) or not torch._C._dispatch_has_kernel(name):
+    if not is_allowed(base) or not torch._C._dispatch_has_kernel(name):
         return None
     base = _EQUIVALENTS.get(base, base)
     found = operators.resolve(f"{base}.{overload}".rstrip("."))
@@ -78,7 +78,8 @@ def resolve(name: str) -> Operator | None:
     return replace(found, name=name)
 
 
-def _is_allowed(base: str) -> bool:
+def is_allowed(base: str) -> bool:
+    """Return whether an operator, named without its overload, or one out of place is listed."""
     if base in ALLOWED:
         return True
     twin = base.startswith("aten::") and base.endswith("_") and not base.endswith("__")
