@@ -728,7 +728,8 @@ not for the twins."""
 
 _CONTIGUOUS_NAMES = """
 ctc_loss lstm gru rnn_tanh rnn_relu median.dim nanmedian.dim _native_multi_head_attention
-_transformer_encoder_layer_fwd
+_transformer_encoder_layer_fwd _ctc_loss _weight_norm_interface
+_scaled_dot_product_flash_attention_for_cpu _embedding_bag
 """
 _CONTIGUOUS = frozenset(_CONTIGUOUS_NAMES.split())
 """Operators whose kernels read some tensors as if they were contiguous.

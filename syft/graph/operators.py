@@ -38,13 +38,17 @@ from typing import Any
 import torch
 
 from syft.graph import kinds
+from syft.graph.formulas import BY_SHAPE, BY_VALUES
 from syft.graph.guards import GUARDS, guarded
+from syft.graph.inner_formulas import INNER_BY_SHAPE, INNER_BY_VALUES
 from syft.graph.inner_guards import INNER_GUARDS
 from syft.graph.scalars import SCALARS
 from syft.graph.views import bounded
 from syft.graph.writes import counted
 
 GUARDS.update(INNER_GUARDS)
+BY_SHAPE.update(INNER_BY_SHAPE)
+BY_VALUES.update(INNER_BY_VALUES)
 
 _ARITHMETIC = """
 abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan arctan2
