@@ -45,8 +45,8 @@ test-fast: $(STAMP) ## run the tests that start no process of their own
 coverage: $(STAMP) ## run all tests and show which lines and branches of syft/ none of them reaches
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
-fuzz: $(STAMP) ## run 50,000 structures, replies and requests that nobody wrote (minutes)
-	@FUZZ_CASES=50000 $(BIN)/python -m pytest tests/graph/test_fuzz.py
+fuzz: $(STAMP) ## run 50,000 structures, replies, requests and operations that nobody wrote (minutes)
+	@FUZZ_CASES=50000 FUZZ_REQUESTS=50000 $(BIN)/python -m pytest tests/graph/test_fuzz.py tests/test_remote_fuzz.py
 
 check: $(STAMP) ## check style and types
 	@echo "== ruff check"
