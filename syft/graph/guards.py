@@ -138,6 +138,7 @@ _DTYPE = (_is_dtype, "a dtype of numbers with 8 to 64 bits")
 _BY_NAME: dict[str, tuple[Fits, str]] = {
     "dtype": _DTYPE,
     "out_dtype": _DTYPE,
+    "reduction": (lambda value: value in (0, 1, 2), "0, 1 or 2"),
     "layout": (lambda value: value is torch.strided or value == 0, "torch.strided"),
     "device": (_is_device, "the CPU or a GPU"),
     **dict.fromkeys(

@@ -270,6 +270,7 @@ RULES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("to.prim_dtype", (f(2), -1), {}),
     ("embedding.", (f(4, 2), i(1), -1, False, True), {}),
     ("gather.", (f(3), 0, i(1)), {"sparse_grad": True}),
+    ("soft_margin_loss.", (f(0), f(), 7), {}),  # gave what nobody wrote
     ("conv2d.", (IMAGE, f(3, 3, 2, 2), None, [2**31 - 1, 1]), {}),
     ("replication_pad3d.", (f(1, 2, 2, 2), [2**63 - 1] * 6), {}),
     ("flatten.using_ints", (f(2), MAX_INT + 1), {}),
