@@ -36,8 +36,8 @@ The findings:
 - alias: a result shares its memory with an argument, but not the version counter by which autograd
   notices that saved tensors were overwritten.
 - unnoticed: an argument changed, or was overwritten before the backward pass, which gave other
-  gradients then, and no version counter told autograd; or an argument changed its shape. Known, and
-  harmless since it trusts no number: aten::kron.
+  gradients then, and no version counter told autograd; or an argument changed its shape, though
+  torch does not say that it does. Known, and harmless since it trusts no number: aten::kron.
 - kind: a result that is not a plain tensor on the processor (meta, nested, sparse, quantized).
 - invalid: no call among the samples succeeded, so that the hostile calls say little. Add one to the
   table.
@@ -365,7 +365,8 @@ class Overload:
                 else None
             )
         self.guarded = guarded
-        self.pointwise = bool(found) and torch.Tag.pointwise in found[2]
+        self.tags = found[2] if found else []
+        self.pointwise = torch.Tag.pointwise in self.tags
         self.arguments = [(a.name, str(a.real_type), a.kwarg_only) for a in schema.arguments]
 
     def run(self, values: list[Any]) -> Any:
@@ -695,7 +696,8 @@ def hidden(overload: Overload, values: list[Any]) -> dict[str, str]:
     with torch.no_grad():
         result = overload.run(values)
         for t, (version, shape, content) in zip(given, before, strict=True):
-            if t.shape != shape or (image(t) != content and t._version == version):
+            turns = torch.Tag.inplace_view in overload.tags
+            if (t.shape != shape and not turns) or (image(t) != content and t._version == version):
                 return {"unnoticed": f"argument of {list(shape)}, now of {list(t.shape)}"}
         for number, out in enumerate(
             tensors_of(list(result) if isinstance(result, list | tuple) else [result])
