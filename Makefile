@@ -49,8 +49,8 @@ coverage: $(STAMP) ## as test-fast, and show which lines and branches of syft/ n
 test-all: $(if $(LOWEST),,check) $(STAMP) ## as `make test`, with all of torchvision's families of models
 	@ALL_MODELS=1 $(BIN)/python -m pytest
 
-fuzz: $(STAMP) ## run 50,000 structures, replies and requests that nobody wrote (minutes)
-	@FUZZ_CASES=50000 $(BIN)/python -m pytest tests/e2e/test_fuzz.py
+fuzz: $(STAMP) ## run 50,000 structures, replies, requests and operations that nobody wrote (minutes)
+	@FUZZ_CASES=50000 FUZZ_REQUESTS=50000 $(BIN)/python -m pytest tests/e2e/test_fuzz.py tests/test_remote_fuzz.py
 
 check: $(STAMP) ## check style and types
 	@echo "== ruff check"

@@ -135,6 +135,7 @@ _DTYPE = (_is_dtype, "a dtype of numbers with 8 to 64 bits")
 _BY_NAME: dict[str, tuple[Fits, str]] = {
     "dtype": _DTYPE,
     "out_dtype": _DTYPE,
+    "reduction": (lambda value: value in (0, 1, 2), "0, 1 or 2"),
     "layout": (lambda value: value is torch.strided or value == 0, "torch.strided"),
     "device": (_is_device, "the CPU or a GPU"),
     **dict.fromkeys(
@@ -384,7 +385,8 @@ not for the twins."""
 
 _CONTIGUOUS_NAMES = """
 ctc_loss lstm gru rnn_tanh rnn_relu median.dim nanmedian.dim _native_multi_head_attention
-_transformer_encoder_layer_fwd
+_transformer_encoder_layer_fwd _ctc_loss _weight_norm_interface
+_scaled_dot_product_flash_attention_for_cpu _embedding_bag
 """
 _CONTIGUOUS = frozenset(_CONTIGUOUS_NAMES.split())
 """Operators whose kernels read some tensors as if they were contiguous.

@@ -72,7 +72,11 @@ def checked(name: str, arguments: list[Any], function: Callable[..., Any]) -> Ca
 
 def _test(argument: Any) -> Test:
     if argument.name == "memory_format":  # torch crashes at numbers that are none of these four
-        return lambda value: value is None or (type(value) is int and 0 <= value <= 3)
+        return lambda value: (
+            value is None
+            or isinstance(value, torch.memory_format)
+            or (type(value) is int and 0 <= value <= 3)
+        )
     return (
         _test_of(str(argument.type)) if argument.name not in _LEFT_TO_GUARDS else lambda value: True
     )

@@ -38,11 +38,17 @@ from typing import Any
 import torch
 
 from syft.graph import kinds
+from syft.graph.formulas import BY_SHAPE, BY_VALUES
 from syft.graph.guards import GUARDS, guarded
+from syft.graph.inner_formulas import INNER_BY_SHAPE, INNER_BY_VALUES
 from syft.graph.inner_guards import INNER_GUARDS
 from syft.graph.scalars import SCALARS
+from syft.graph.views import bounded
+from syft.graph.writes import counted
 
 GUARDS.update(INNER_GUARDS)
+BY_SHAPE.update(INNER_BY_SHAPE)
+BY_VALUES.update(INNER_BY_VALUES)
 
 _ARITHMETIC = """
 abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan arctan2
@@ -280,9 +286,8 @@ def resolve(name: str) -> Operator | None:
     if not words <= _PLAIN_TYPES or any(each.is_out for each in schema.arguments):
         return None
     namespace, _, short = base.partition("::")
-    function = guarded(
-        name, schema, getattr(getattr(getattr(torch.ops, namespace), short), overload or "default")
-    )
+    operation = getattr(getattr(getattr(torch.ops, namespace), short), overload or "default")
+    function = bounded(name, schema, counted(schema, guarded(name, schema, operation)))
     # What such memory holds may be another coordinator's data.
     if base in _UNWRITTEN:
         function = _zeroed(function)

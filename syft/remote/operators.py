@@ -19,6 +19,7 @@ operators below. Beyond the rule there, an operator is refused
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -56,6 +57,19 @@ _EQUIVALENTS = {
 }
 
 
+def _ctc_loss(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operator without its second result.
+
+    That is for the backward pass, which has it, and is partly memory that was never written.
+    """
+
+    def call(*values: Any, **named: Any) -> Any:
+        loss, alpha = function(*values, **named)
+        return loss, alpha.new_zeros(()).expand(alpha.shape)
+
+    return call
+
+
 @lru_cache(4096)
 def resolve(name: str) -> Operator | None:
     """Return the operator, behind its checks; None if a coordinator may not have it run.
@@ -64,7 +78,7 @@ def resolve(name: str) -> Operator | None:
         name: its name with its overload, "aten::add.Tensor", or without for the default one.
     """
     base, _, overload = name.partition(".")
-    if not _is_allowed(base) or not torch._C._dispatch_has_kernel(name):
+    if not is_allowed(base) or not torch._C._dispatch_has_kernel(name):
         return None
     base = _EQUIVALENTS.get(base, base)
     found = operators.resolve(f"{base}.{overload}".rstrip("."))
@@ -75,10 +89,12 @@ def resolve(name: str) -> Operator | None:
         return None
     if torch.Tag.inplace_view in torch._C._get_operation_overload(base, overload)[2]:
         return None
-    return replace(found, name=name)
+    function = _ctc_loss(found.function) if base == "aten::_ctc_loss" else found.function
+    return replace(found, name=name, function=function)
 
 
-def _is_allowed(base: str) -> bool:
+def is_allowed(base: str) -> bool:
+    """Return whether an operator, named without its overload, or one out of place is listed."""
     if base in ALLOWED:
         return True
     twin = base.startswith("aten::") and base.endswith("_") and not base.endswith("__")

@@ -1,10 +1,10 @@
 """Call every allowed operator with hostile arguments, and say which calls crash, leak memory or
 grow without bound.
 
-A coordinator's graph may call any allowed operator with any tensors and constants, so an operator
-has to be safe by itself, or be guarded by a check, or be refused. The operators are called as a
-graph calls them, behind the guards of syft/graph/guards.py and the bounds of sizes.py; with
---unguarded, torch's own are.
+A coordinator's graph may call any allowed operator with any tensors and constants, and so may its
+operations on remote tensors, so an operator has to be safe by itself, or be guarded by a check, or
+be refused. The operators are called as a graph calls them, behind the guards of
+syft/graph/guards.py and the bounds of sizes.py; with --unguarded, torch's own are.
 
     python -m tests.e2e.audit_operators [--jobs N] [--cases N] [--seed N] [--unguarded] [NAME ...]
 
@@ -20,8 +20,11 @@ valid call to `operator_samples.py` for what is "invalid"; run again until nothi
 How it works: the process starts itself again on `guarded_malloc.c`, under which each tensor ends at
 an unmapped page and new memory is filled with a known byte. Each overload gets valid calls (torch's
 own samples, the table in `operator_samples.py`, or tensors of plain shapes), and then the same
-calls with one or two arguments made hostile. A child process makes each call twice, with different
-bytes in the new memory, forward and, where an argument is floating point, backward. The findings:
+calls with one or two arguments made hostile; those of operators in place also with the tensor that
+they change as another argument. A child process makes each call twice, with different bytes in the
+new memory, forward and, where an argument is floating point, backward. The valid calls are made
+once more for each of their arguments and results, which is overwritten before the backward pass.
+The findings:
 
 - crash: a signal. The innermost functions are named: an access outside of a tensor always ends
   here.
@@ -32,6 +35,9 @@ bytes in the new memory, forward and, where an argument is floating point, backw
   would.
 - alias: a result shares its memory with an argument, but not the version counter by which autograd
   notices that saved tensors were overwritten.
+- unnoticed: an argument changed, or was overwritten before the backward pass, which gave other
+  gradients then, and no version counter told autograd; or an argument changed its shape, though
+  torch does not say that it does. Known, and harmless since it trusts no number: aten::kron.
 - kind: a result that is not a plain tensor on the processor (meta, nested, sparse, quantized).
 - invalid: no call among the samples succeeded, so that the hostile calls say little. Add one to the
   table.
@@ -66,6 +72,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from syft.graph import operators, sizes
 from syft.graph.kinds import DTYPES
+from syft.remote import operators as remote
 from tests.e2e.operator_samples import SAMPLES
 
 TIMEOUT = 3.0  # seconds of processor time a case
@@ -261,6 +268,31 @@ def mutate(value: Any, mutation: Mutation) -> Any:
         raise Leave from error
 
 
+class Same:
+    """An argument that is another one, or a view of it.
+
+    Args:
+        index: the other one.
+        turned: its first two dimensions are swapped.
+    """
+
+    def __init__(self, index: int, turned: bool) -> None:
+        self.index = index
+        self.turned = turned
+
+
+def linked(values: list[Any]) -> list[Any]:
+    """Return values whose places of the kind Same hold the tensors that they stand for."""
+
+    def link(value: Any) -> Any:
+        if not isinstance(value, Same):
+            return value
+        other = values[value.index]
+        return other.transpose(0, 1) if value.turned and other.dim() > 1 else other
+
+    return [link(value) for value in values]
+
+
 def exact(value: Any) -> Any:
     """Return a copy whose tensors have blocks of their own, as short as their elements allow."""
     if isinstance(value, list | tuple):
@@ -279,11 +311,14 @@ def exact(value: Any) -> Any:
             value = value.narrow(dim, 0, 1)
     fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
     fresh.copy_(value)
-    return fresh.expand(shape)
+    # An expanded one is a view, of something that asks for no gradients.
+    return fresh if fresh.shape == shape else fresh.expand(shape)
 
 
 def described(value: Any) -> str:
     """Return an argument as one can type it, roughly."""
+    if isinstance(value, Same):
+        return f"argument {value.index}{', turned' if value.turned else ''}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(described, value[:8]))}{', ...' if len(value) > 8 else ''}]"
     if isinstance(value, torch.Tensor):
@@ -322,14 +357,16 @@ class Overload:
         found = torch._C._get_operation_overload(schema.name, schema.overload_name)
         self.call = found[0] if found else None
         if guarded:
-            operator = operators.resolve(self.name)
+            allowed = operators.is_allowed(schema.name)
+            operator = (operators if allowed else remote).resolve(self.name)
             self.call = (
                 operator.function
                 if operator is not None and operator.positional is not None
                 else None
             )
         self.guarded = guarded
-        self.pointwise = bool(found) and torch.Tag.pointwise in found[2]
+        self.tags = found[2] if found else []
+        self.pointwise = torch.Tag.pointwise in self.tags
         self.arguments = [(a.name, str(a.real_type), a.kwarg_only) for a in schema.arguments]
 
     def run(self, values: list[Any]) -> Any:
@@ -348,7 +385,8 @@ def overloads(names: list[str], guarded: bool) -> list[Overload]:
     left_out = re.compile(r"\bDimname\b|Stream|Storage|__torch__|AnyEnum|\.\.\.")
     found = []
     for schema in torch._C._jit_get_all_schemas():
-        if schema.name not in names if names else not operators.is_allowed(schema.name):
+        listed = operators.is_allowed(schema.name) or remote.is_allowed(schema.name)
+        if schema.name not in names if names else not listed:
             continue
         if left_out.search(str(schema)) or any(a.is_out for a in schema.arguments):
             continue
@@ -508,24 +546,44 @@ def refuse(overload: Overload, values: list[Any]) -> None:
         raise Leave
 
 
-def with_gradients(value: Any, in_place: bool) -> Any:
-    """Return a value whose floating-point tensors ask for gradients."""
+def with_gradients(value: Any, in_place: bool, copies: dict[int, torch.Tensor]) -> Any:
+    """Return a value whose floating-point tensors ask for gradients.
+
+    What changes in place must not be a leaf; a tensor that is there twice has one copy.
+    """
     if isinstance(value, list | tuple):
-        return [with_gradients(item, in_place) for item in value]
+        return [with_gradients(item, in_place, copies) for item in value]
     if isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex()):
-        value.requires_grad_()
-        return value.clone() if in_place else value
+        if id(value) not in copies:
+            value.requires_grad_()
+            copies[id(value)] = value.clone() if in_place else value
+        return copies[id(value)]
     return value
 
 
+def back(ends: list[torch.Tensor], form: int) -> None:
+    """Go back from results, with gradients of one of three forms."""
+    if form == 0:
+        torch.autograd.backward(ends, [torch.ones_like(t) for t in ends])
+    elif form == 1:  # expanded ones
+        sum((t.sum() for t in ends), torch.zeros(())).abs().backward()
+    else:  # with gaps, and one that is not finite
+        given = []
+        for t in ends:
+            grad = torch.stack([torch.ones_like(t), torch.zeros_like(t)], -1)[..., 0]
+            grad[(-1,) * t.dim()] = float("nan") if t.numel() else 0
+            given.append(grad)
+        torch.autograd.backward(ends, given)
+
+
 def run_once(
-    overload: Overload, values: list[Any], gradients: bool, contiguous: bool
+    overload: Overload, values: list[Any], gradients: bool, form: int
 ) -> tuple[list[Any], list[Any]]:
     """Return the results of a call, and those together with the gradients."""
     in_place = overload.schema.name.endswith("_")
     leaves = list(tensors_of(values))
     if gradients:
-        values = with_gradients(values, in_place)
+        values = with_gradients(values, in_place, {})
     with torch.set_grad_enabled(gradients):
         result = overload.run(values)
         results = list(result) if isinstance(result, list | tuple) else [result]
@@ -533,10 +591,7 @@ def run_once(
         if gradients:
             ends = [t for t in tensors_of(results) if t.requires_grad and t.numel() < MANY]
             if ends:
-                if contiguous:
-                    torch.autograd.backward(ends, [torch.ones_like(t) for t in ends])
-                else:
-                    sum((t.sum() for t in ends), torch.zeros(())).abs().backward()
+                back(ends, form)
             everything += [leaf.grad for leaf in leaves]
     return results, everything
 
@@ -564,7 +619,7 @@ def examine(
     overload: Overload,
     case: Callable[[], list[Any]],
     gradients: bool,
-    contiguous: bool,
+    form: int,
 ) -> dict[str, str]:
     """Return what is wrong with a case: the kind of finding -> what was observed.
 
@@ -576,13 +631,13 @@ def examine(
         torch.manual_seed(0)
         guard.arm(1)
         try:
-            values = exact(case())
+            values = linked(exact(case()))
             refuse(overload, values)
             guard.arm(level)
             guard.reset()
             started = time.process_time()
             try:
-                results, everything = run_once(overload, values, gradients, contiguous)
+                results, everything = run_once(overload, values, gradients, form)
             finally:
                 took = time.process_time() - started
                 if took > SLOW:
@@ -632,12 +687,18 @@ def difference(first: Any, second: Any) -> str:
     return f"{str(first)[:60]} against {str(second)[:60]}"
 
 
-def hidden_aliases(overload: Overload, values: list[Any]) -> str | None:
-    """Return which result shares memory with an argument without its version counter."""
+def hidden(overload: Overload, values: list[Any]) -> dict[str, str]:
+    """Return which result shares memory with an argument without its version counter, or which
+    argument changes without it."""
     values = exact(values)
     given = [t for t in tensors_of(values) if t.layout == torch.strided]
+    before = [(t._version, t.shape, image(t)) for t in given]
     with torch.no_grad():
         result = overload.run(values)
+        for t, (version, shape, content) in zip(given, before, strict=True):
+            turns = torch.Tag.inplace_view in overload.tags
+            if (t.shape != shape and not turns) or (image(t) != content and t._version == version):
+                return {"unnoticed": f"argument of {list(shape)}, now of {list(t.shape)}"}
         for number, out in enumerate(
             tensors_of(list(result) if isinstance(result, list | tuple) else [result])
         ):
@@ -645,11 +706,59 @@ def hidden_aliases(overload: Overload, values: list[Any]) -> str | None:
                 if out is t or out.layout != torch.strided or out.is_meta or not out.numel():
                     continue
                 if out.untyped_storage().data_ptr() == t.untyped_storage().data_ptr():
-                    before = t._version
+                    version = t._version
                     out.zero_()
-                    if t._version == before:
-                        return f"result {number} of {list(out.shape)}"
-    return None
+                    if t._version == version:
+                        return {"alias": f"result {number} of {list(out.shape)}"}
+    return {}
+
+
+HOSTILE = {"float": (float("nan"), 1e30, -1e18), "int": (2**31 - 1, -1, 2**62, -(2**63), 100)}
+
+
+def overwritten(guard: Guard, overload: Overload, base: list[Any]) -> dict[str, str]:
+    """Return what is wrong when one argument or result is overwritten before the backward pass.
+
+    Runs in a child.
+    """
+    guard.fill(BYTES[0])
+
+    def forward(which: int, value: float) -> tuple[int, list[Any]]:
+        torch.manual_seed(0)
+        guard.arm(1)
+        values = exact(base)
+        refuse(overload, values)
+        leaves = [t for t in tensors_of(values) if t.is_floating_point() or t.is_complex()]
+        values = with_gradients(values, overload.schema.name.endswith("_"), {})
+        results = list(tensors_of([overload.run(values)]))
+        given = list(tensors_of(values))
+        ends = [t for t in results if t.requires_grad and t.numel() < MANY]
+        everything = given + results
+        if 0 <= which < len(everything):
+            target = everything[which].detach()
+            with torch.no_grad():
+                target.fill_(min(value, 2 ** (8 * target.element_size() - 2)))
+        if ends:
+            # What a result holds must not decide here: ends are overwritten, too.
+            torch.autograd.backward(ends, [torch.ones_like(t) for t in ends])
+        return len(everything), [image(leaf.grad) for leaf in leaves if leaf.grad is not None]
+
+    try:
+        count, expected = forward(-1, 0)
+    except Exception:
+        guard.arm(0)
+        return {}
+    for which in range(min(count, 12)):
+        for value in (*HOSTILE["int"], *HOSTILE["float"]):
+            try:
+                _, found = forward(which, value)
+            except Exception:
+                continue  # the counter, or the value does not fit
+            finally:
+                guard.arm(0)
+            if found != expected and expected:
+                return {"unnoticed": f"tensor {which} overwritten by {value}"}
+    return {}
 
 
 class Child:
@@ -783,6 +892,12 @@ def audit(
     chooser.shuffle(singles)
     cases += singles[: budget * 2 // 3 + (0 if doubles else budget)] + doubles[: budget // 3]
 
+    if overload.schema.name.endswith("_"):
+        for base in bases:
+            tensors = [i for i, value in enumerate(base) if isinstance(value, torch.Tensor)]
+            same = [(i, ("value", Same(0, turned))) for i in tensors for turned in (False, True)]
+            cases += [(base, [one]) for one in same if one[0] > 0 and 0 in tensors]
+
     def build(number: int) -> list[Any]:
         base, changes = cases[number // 2]
         values = list(base)
@@ -795,11 +910,14 @@ def audit(
         base = cases[number // 2][0]
         if gradients and not any(t.is_floating_point() or t.is_complex() for t in tensors_of(base)):
             return {}
-        if number < 2 * len(bases) and not gradients and valid:
-            alias = hidden_aliases(overload, build(number))
-            if alias:
-                return {"alias": alias}
-        return examine(guard, overload, lambda: build(number), gradients, number % 4 == 1)
+        if number < 2 * len(bases) and valid:
+            if gradients:
+                found = overwritten(guard, overload, build(number))
+            else:
+                found = hidden(overload, build(number))
+            if found:
+                return found
+        return examine(guard, overload, lambda: build(number), gradients, number // 2 % 3)
 
     left, deaths = list(range(2 * len(cases))), 0
     while left and deaths < FINDINGS:
@@ -815,7 +933,7 @@ def audit(
                     note(found, kind, observed, overload, build(number), bool(number % 2))
     if not valid:
         found["invalid"] = {"observed": why, "times": 1}
-    order = ("crash", "write", "leak", "unbounded", "view", "kind", "alias", "invalid")
+    order = ("crash", "write", "leak", "unnoticed", "unbounded", "view", "kind", "alias", "invalid")
     verdict = next((kind for kind in order if kind in found), "safe")
     return {
         "schema": str(overload.schema),

@@ -456,3 +456,18 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     ],
 }
 """The calls, by operator."""
+
+for _inner, _calls in {
+    "aten::_ctc_loss": [
+        (_CTC[0], targets, lengths, sizes, 0, False)
+        for targets in (_CTC[1], _i(1, 2, 3, 4, 1))
+        for lengths, sizes in (([10, 9], [3, 2]), (_i(10, 9), _i(3, 2)))
+    ],
+    "aten::_embedding_bag": SAMPLES["aten::embedding_bag"],
+    "aten::_embedding_bag_forward_only": SAMPLES["aten::embedding_bag"],
+    "aten::_weight_norm_interface": SAMPLES["aten::_weight_norm"],
+    "aten::rrelu_with_noise": [
+        (_f(3, 4), _f(3, 4), 0.1, 0.3, training) for training in (True, False)
+    ],
+}.items():
+    SAMPLES[_inner] = _calls
