@@ -36,6 +36,7 @@ NAMES = {
     "syft.federated.train_config": "TrainConfig",
     "syft.federated.federated_client": "FederatedClient",
     "syft.frameworks.torch": "TorchHook fl federated",
+    "syft.federated.floptimizer": "Optims",
     "syft.frameworks.torch.fl": "BaseDataset utils",
     "syft.frameworks.torch.fl.dataset": "BaseDataset",
     "syft.frameworks.torch.fl.utils": (
