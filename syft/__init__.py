@@ -13,7 +13,9 @@ from syft import exceptions, federated, frameworks, serde, workers
 from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
 from syft.frameworks.torch.fl import BaseDataset
+from syft.grid import PrivateGridNetwork
 from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, PointerTensor, registry
+from syft.sandbox import create_sandbox
 from syft.version import __version__
 from syft.workers import VirtualWorker, WebsocketClientWorker, WebsocketServerWorker
 
@@ -24,12 +26,14 @@ __all__ = [
     "ObjectPointer",
     "ObjectWrapper",
     "PointerTensor",
+    "PrivateGridNetwork",
     "TorchHook",
     "TrainConfig",
     "VirtualWorker",
     "WebsocketClientWorker",
     "WebsocketServerWorker",
     "__version__",
+    "create_sandbox",
     "exceptions",
     "federated",
     "frameworks",

@@ -22,6 +22,7 @@ PATHS = sorted(ROOT.rglob("*.py"))
 NAMES = {
     "syft": (
         "TorchHook local_worker hook ID_PROVIDER TrainConfig BaseDataset VirtualWorker "
+        "PrivateGridNetwork create_sandbox "
         "WebsocketClientWorker WebsocketServerWorker "
         "workers.websocket_client.WebsocketClientWorker frameworks.torch.fl.utils.federated_avg "
         "federated.FederatedClient exceptions.RemoteError torch serde.serialize __version__"
@@ -46,6 +47,9 @@ NAMES = {
     "syft.frameworks.torch.federated": "BaseDataset utils",
     "syft.frameworks.torch.federated.dataset": "BaseDataset",
     "syft.frameworks.torch.federated.utils": "federated_avg",
+    "syft.grid": "PrivateGridNetwork",
+    "syft.grid.private_grid": "PrivateGridNetwork",
+    "syft.sandbox": "create_sandbox",
     "syft.generic.object_storage": "ObjectStorage",
     "syft.generic.pointers": "ObjectPointer ObjectWrapper PointerTensor",
     "syft.generic.pointers.object_pointer": "ObjectPointer",
@@ -85,6 +89,8 @@ FLOORS = [
     ["syft.frameworks", "syft.messaging", "syft.serde"],
     ["syft.federated"],
     ["syft.workers"],
+    ["syft.grid"],
+    ["syft.sandbox"],
     ["syft"],
 ]
 
