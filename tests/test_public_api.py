@@ -22,7 +22,7 @@ PATHS = sorted(ROOT.rglob("*.py"))
 NAMES = {
     "syft": (
         "TorchHook local_worker hook ID_PROVIDER TrainConfig BaseDataset VirtualWorker "
-        "PrivateGridNetwork create_sandbox "
+        "FederatedDataset PrivateGridNetwork create_sandbox "
         "WebsocketClientWorker WebsocketServerWorker "
         "workers.websocket_client.WebsocketClientWorker frameworks.torch.fl.utils.federated_avg "
         "federated.FederatedClient exceptions.RemoteError torch serde.serialize __version__"
@@ -38,13 +38,13 @@ NAMES = {
     "syft.federated.federated_client": "FederatedClient",
     "syft.frameworks.torch": "TorchHook fl federated",
     "syft.federated.floptimizer": "Optims",
-    "syft.frameworks.torch.fl": "BaseDataset utils",
-    "syft.frameworks.torch.fl.dataset": "BaseDataset",
+    "syft.frameworks.torch.fl": "BaseDataset FederatedDataset utils",
+    "syft.frameworks.torch.fl.dataset": "BaseDataset FederatedDataset dataset_federate",
     "syft.frameworks.torch.fl.utils": (
         "federated_avg add_model scale_model accuracy create_gaussian_mixture_toy_data "
         "iris_data_partial extract_batches_per_worker"
     ),
-    "syft.frameworks.torch.federated": "BaseDataset utils",
+    "syft.frameworks.torch.federated": "BaseDataset FederatedDataset utils",
     "syft.frameworks.torch.federated.dataset": "BaseDataset",
     "syft.frameworks.torch.federated.utils": "federated_avg",
     "syft.grid": "PrivateGridNetwork",
@@ -74,6 +74,7 @@ METHODS = {
         "_build_optimizer _create_data_loader"
     ),
     "TrainConfig": "send get_model get_loss_fn",
+    "BaseDataset": "send get federate location tag describe get_data get_targets",
 }
 
 # From the ground up; a module belongs to the longest entry that its name begins with.
@@ -180,7 +181,7 @@ IN_A_NEW_PROCESS = """
 import json, logging, threading, torch, warnings
 warnings.simplefilter("error")
 spaces = [torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module]
-spaces += [torch.optim, torch.jit, torch.autograd]
+spaces += [torch.optim, torch.jit, torch.autograd, torch.utils.data.Dataset]
 before = [dict(vars(space)) for space in spaces]
 def differing():
     pairs = list(zip(map(vars, spaces), before))
@@ -227,7 +228,7 @@ def test_import_patches_nothing_and_starts_nothing(new_process):
 def test_the_hook_adds_names_and_changes_none(new_process):
     assert new_process["hook changes"] == new_process["second hook adds"] == []
     others = [name for name in new_process["hook adds"] if not name.startswith("native_")]
-    assert others == ["describe", "send", "tag"]
+    assert others == ["describe", "federate", "send", "tag"]
     assert "native_masked_select" in new_process["hook adds"]
 
 

@@ -2,9 +2,19 @@
 
 import sys
 
-from syft.frameworks.torch.fl import BaseDataset, dataset, utils
+from syft.frameworks.torch.fl import (
+    BaseDataset,
+    FederatedDataset,
+    dataset,
+    utils,
+)
 
 sys.modules[f"{__name__}.utils"] = utils
 sys.modules[f"{__name__}.dataset"] = dataset
 
-__all__ = ["BaseDataset", "dataset", "utils"]
+__all__ = [
+    "BaseDataset",
+    "FederatedDataset",
+    "dataset",
+    "utils",
+]

@@ -1,6 +1,6 @@
 """Federated learning on torch: datasets and averaging."""
 
 from syft.frameworks.torch.fl import utils
-from syft.frameworks.torch.fl.dataset import BaseDataset
+from syft.frameworks.torch.fl.dataset import BaseDataset, FederatedDataset
 
-__all__ = ["BaseDataset", "utils"]
+__all__ = ["BaseDataset", "FederatedDataset", "utils"]
