@@ -12,7 +12,7 @@ import torch as torch  # programs written for PySyft 0.2 use `sy.torch`
 from syft import exceptions, federated, frameworks, serde, workers
 from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
-from syft.frameworks.torch.fl import BaseDataset, FederatedDataset
+from syft.frameworks.torch.fl import BaseDataset, FederatedDataLoader, FederatedDataset
 from syft.grid import PrivateGridNetwork
 from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, PointerTensor, registry
 from syft.sandbox import create_sandbox
@@ -23,6 +23,7 @@ __all__ = [
     "ID_PROVIDER",
     "BaseDataset",
     "FederatedClient",
+    "FederatedDataLoader",
     "FederatedDataset",
     "ObjectPointer",
     "ObjectWrapper",

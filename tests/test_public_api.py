@@ -22,7 +22,7 @@ PATHS = sorted(ROOT.rglob("*.py"))
 NAMES = {
     "syft": (
         "TorchHook local_worker hook ID_PROVIDER TrainConfig BaseDataset VirtualWorker "
-        "FederatedDataset PrivateGridNetwork create_sandbox "
+        "FederatedDataset FederatedDataLoader PrivateGridNetwork create_sandbox "
         "WebsocketClientWorker WebsocketServerWorker "
         "workers.websocket_client.WebsocketClientWorker frameworks.torch.fl.utils.federated_avg "
         "federated.FederatedClient exceptions.RemoteError torch serde.serialize __version__"
@@ -38,13 +38,15 @@ NAMES = {
     "syft.federated.federated_client": "FederatedClient",
     "syft.frameworks.torch": "TorchHook fl federated",
     "syft.federated.floptimizer": "Optims",
-    "syft.frameworks.torch.fl": "BaseDataset FederatedDataset utils",
+    "syft.frameworks.torch.fl": "BaseDataset FederatedDataset FederatedDataLoader utils",
+    "syft.frameworks.torch.fl.dataloader": "FederatedDataLoader",
     "syft.frameworks.torch.fl.dataset": "BaseDataset FederatedDataset dataset_federate",
     "syft.frameworks.torch.fl.utils": (
         "federated_avg add_model scale_model accuracy create_gaussian_mixture_toy_data "
         "iris_data_partial extract_batches_per_worker"
     ),
-    "syft.frameworks.torch.federated": "BaseDataset FederatedDataset utils",
+    "syft.frameworks.torch.federated": "BaseDataset FederatedDataset FederatedDataLoader utils",
+    "syft.frameworks.torch.federated.dataloader": "FederatedDataLoader",
     "syft.frameworks.torch.federated.dataset": "BaseDataset",
     "syft.frameworks.torch.federated.utils": "federated_avg",
     "syft.grid": "PrivateGridNetwork",

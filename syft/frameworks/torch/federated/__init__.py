@@ -4,17 +4,22 @@ import sys
 
 from syft.frameworks.torch.fl import (
     BaseDataset,
+    FederatedDataLoader,
     FederatedDataset,
+    dataloader,
     dataset,
     utils,
 )
 
 sys.modules[f"{__name__}.utils"] = utils
 sys.modules[f"{__name__}.dataset"] = dataset
+sys.modules[f"{__name__}.dataloader"] = dataloader
 
 __all__ = [
     "BaseDataset",
+    "FederatedDataLoader",
     "FederatedDataset",
+    "dataloader",
     "dataset",
     "utils",
 ]
