@@ -1,13 +1,18 @@
-"""A stand-in for remote tensors: pointers that compute in this process."""
+"""A stand-in for remote tensors, until they are there: pointers that compute in this process."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import syft as sy
 from syft.objects import ID_PROVIDER
 from syft.workers.base import BaseWorker
+
+IS_NEEDED = not (Path(sy.__file__).parent / "remote" / "modules.py").exists()
+needs_remote_tensors = pytest.mark.skipif(IS_NEEDED, reason="needs remote tensors")
 
 
 class Pointer(torch.Tensor):
@@ -38,6 +43,9 @@ def pointer_to(tensor: torch.Tensor, worker: BaseWorker) -> Pointer:
 @pytest.fixture(autouse=True)
 def pointers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have workers make such pointers."""
+    if not IS_NEEDED:
+        yield
+        return
 
     def send(self: BaseWorker, obj: Any, *args: Any, **kwargs: Any) -> Pointer:
         stored = obj.clone()

@@ -1,11 +1,16 @@
 """FederatedDataLoader: which samples come in which batch, from whom, at what cost."""
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import syft as sy
-from syft.frameworks.torch.fl.utils import extract_batches_per_worker
-from tests.standin import pointers  # noqa: F401
+from syft.frameworks.torch.fl.utils import extract_batches_per_worker, federated_avg
+from tests.models import Classifier, blobs
+from tests.standin import needs_remote_tensors, pointers  # noqa: F401
 
 
 def worker(name: str) -> sy.VirtualWorker:
@@ -163,6 +168,27 @@ def test_two_passes_at_once_do_not_disturb_each_other():
     assert pairs == [([0, 1], [0, 1]), ([2, 3], [2, 3])]
 
 
+class Operations(TorchDispatchMode):
+    """Notes the operations on pointers."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if hasattr(args[0], "location"):
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_batch_is_one_operation_for_the_data_and_one_for_the_targets(shuffle):
+    loader = sy.FederatedDataLoader(federated(bob=64, alice=64), batch_size=32, shuffle=shuffle)
+    with Operations() as operations:
+        batches = list(loader)
+    assert operations.names == ["aten::index.Tensor"] * 2 * len(batches)
+
+
 def test_batches_are_grouped_by_worker():
     loader = sy.FederatedDataLoader(federated(bob=2, alice=4), batch_size=2, shuffle=True)
     batches = extract_batches_per_worker(loader)
@@ -238,3 +264,46 @@ def test_a_dataset_of_this_process_is_refused():
 def test_numbers_that_make_no_batches_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}; expected a positive number"):
         sy.FederatedDataLoader(federated(bob=1), **{name: value})
+
+
+def trained(model, batches) -> torch.nn.Module:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for data, target in batches:
+        optimizer.zero_grad()
+        F.nll_loss(model(data), target).backward()
+        optimizer.step()
+    return model
+
+
+@needs_remote_tensors
+def test_rounds_of_training_on_workers_are_local_training_bit_for_bit():
+    sy.TorchHook(torch)
+    workers = [worker("bob"), worker("alice")]
+    loader = sy.FederatedDataLoader(blobs().federate(workers), 4, iter_per_worker=True)
+    remote = Classifier()
+    here = copy.deepcopy(remote)
+    iter(loader)
+    for step in range(2):
+        batches = next(loader)
+        models = {}
+        for where, pair in batches.items():
+            models[where] = trained(remote.copy().send(where), [pair]).get()
+        remote = federated_avg(models)
+        models = []
+        for first in (0, 10):
+            chosen = slice(first + 4 * step, first + 4 * step + 4)
+            pair = blobs().data[chosen], blobs().targets[chosen]
+            models.append(trained(copy.deepcopy(here), [pair]))
+        here = federated_avg(models)
+    for name, tensor in here.state_dict().items():
+        assert torch.equal(remote.state_dict()[name], tensor)
+
+
+@needs_remote_tensors
+def test_batches_come_from_a_worker_behind_a_socket(proxy):
+    dataset = blobs()
+    loader = sy.FederatedDataLoader(blobs().federate([proxy]), batch_size=8)
+    batches = list(loader)
+    assert all(data.location is proxy for data, _ in batches)
+    assert torch.equal(torch.cat([data.get() for data, _ in batches]), dataset.data)
+    assert torch.equal(torch.cat([target.get() for _, target in batches]), dataset.targets)

@@ -11,7 +11,8 @@ from torchvision.transforms import Compose, Normalize, RandomCrop, ToTensor
 import syft as sy
 from syft.exceptions import WorkerNotFoundException
 from syft.frameworks.torch.fl.dataset import dataset_federate
-from tests.standin import pointers  # noqa: F401
+from tests.models import blobs
+from tests.standin import needs_remote_tensors, pointers  # noqa: F401
 
 DATA, TARGETS = torch.rand(6, 2), torch.arange(6)
 
@@ -303,3 +304,13 @@ def test_a_dataset_that_is_not_on_one_worker_is_refused(workers):
         sy.FederatedDataset([on_bob, local()])
     with pytest.raises(ValueError, match="data are on worker 'bob', its targets on worker 'alice'"):
         sy.FederatedDataset([sy.BaseDataset(on_bob.data, on_alice.targets)])
+
+
+@needs_remote_tensors
+def test_a_dataset_goes_to_a_worker_behind_a_socket_and_comes_back(proxy):
+    dataset, expected = blobs().send(proxy), blobs()
+    assert dataset.location is proxy and proxy.objects_count_remote() == 2
+    dataset.get()
+    assert torch.equal(dataset.data, expected.data)
+    assert torch.equal(dataset.targets, expected.targets)
+    assert proxy.objects_count_remote() == 0

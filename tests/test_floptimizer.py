@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+import syft as sy
 from syft.federated.floptimizer import Optims
+from tests.models import Classifier, blobs
+from tests.standin import needs_remote_tensors, pointers  # noqa: F401
 
 
 def step(optimizer, parameter) -> None:
@@ -57,3 +61,34 @@ def test_a_worker_without_an_optimizer_is_named():
     optims = Optims(["bob"], torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1))
     with pytest.raises(ValueError, match="no optimizer for worker 'alice'; there is one for: bob"):
         optims.get_optim("alice")
+
+
+@needs_remote_tensors
+@pytest.mark.parametrize(
+    "kind", [torch.optim.Adam, torch.optim.SGD], ids=lambda kind: kind.__name__
+)
+def test_a_model_that_goes_from_worker_to_worker_is_trained_as_at_home(kind):
+    sy.TorchHook(torch)
+    settings = {"lr": 0.1} | ({"momentum": 0.9} if kind is torch.optim.SGD else {})
+    workers = [sy.VirtualWorker(id=name) for name in ("bob", "alice")]
+    there, here = Classifier(), Classifier()
+    here.load_state_dict(there.state_dict())
+    remote, local = (
+        Optims(workers, kind(model.parameters(), **settings)) for model in (there, here)
+    )
+    data, targets = blobs().data, blobs().targets
+    parts = {worker: (data.send(worker), targets.send(worker)) for worker in workers}
+    for _ in range(2):
+        for worker in workers:
+            there.send(worker)
+            for model, optims, pair in (
+                (there, remote, parts[worker]),
+                (here, local, (data, targets)),
+            ):
+                optimizer = optims.get_optim(worker.id)
+                optimizer.zero_grad()
+                F.nll_loss(model(pair[0]), pair[1]).backward()
+                optimizer.step()
+            there.get()
+    for name, tensor in here.state_dict().items():
+        assert torch.equal(there.state_dict()[name], tensor)
