@@ -391,7 +391,7 @@ def _samples(dataset: Any, indices: list[int]) -> tuple[Any, Any]:
 def _converted_at_once(dataset: Any) -> Any:
     """Return torchvision's MNIST, or one of its kin, as a BaseDataset; any other as it is.
 
-    Its images become the same tensors, to the bit, but all at once: in a twentieth of the time.
+    Its images become the same tensors, to the bit, but all at once: in a tenth of the time.
     """
     read = type(dataset).__getitem__
     is_mnist = (read.__module__, read.__qualname__) == (
