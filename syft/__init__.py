@@ -12,8 +12,10 @@ import torch as torch  # programs written for PySyft 0.2 use `sy.torch`
 from syft import exceptions, federated, frameworks, serde, workers
 from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
-from syft.frameworks.torch.fl import BaseDataset
+from syft.frameworks.torch.fl import BaseDataset, FederatedDataLoader, FederatedDataset
+from syft.grid import PrivateGridNetwork
 from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, PointerTensor, registry
+from syft.sandbox import create_sandbox
 from syft.version import __version__
 from syft.workers import VirtualWorker, WebsocketClientWorker, WebsocketServerWorker
 
@@ -21,15 +23,19 @@ __all__ = [
     "ID_PROVIDER",
     "BaseDataset",
     "FederatedClient",
+    "FederatedDataLoader",
+    "FederatedDataset",
     "ObjectPointer",
     "ObjectWrapper",
     "PointerTensor",
+    "PrivateGridNetwork",
     "TorchHook",
     "TrainConfig",
     "VirtualWorker",
     "WebsocketClientWorker",
     "WebsocketServerWorker",
     "__version__",
+    "create_sandbox",
     "exceptions",
     "federated",
     "frameworks",

@@ -20,6 +20,7 @@ PATHS = sorted(ROOT.rglob("*.py"))
 NAMES = {
     "syft": (
         "TorchHook local_worker hook ID_PROVIDER TrainConfig BaseDataset VirtualWorker "
+        "FederatedDataset FederatedDataLoader PrivateGridNetwork create_sandbox "
         "WebsocketClientWorker WebsocketServerWorker "
         "workers.websocket_client.WebsocketClientWorker frameworks.torch.fl.utils.federated_avg "
         "federated.FederatedClient exceptions.RemoteError torch serde.serialize __version__"
@@ -34,15 +35,21 @@ NAMES = {
     "syft.federated.train_config": "TrainConfig",
     "syft.federated.federated_client": "FederatedClient",
     "syft.frameworks.torch": "TorchHook fl federated",
-    "syft.frameworks.torch.fl": "BaseDataset utils",
-    "syft.frameworks.torch.fl.dataset": "BaseDataset",
+    "syft.federated.floptimizer": "Optims",
+    "syft.frameworks.torch.fl": "BaseDataset FederatedDataset FederatedDataLoader utils",
+    "syft.frameworks.torch.fl.dataloader": "FederatedDataLoader",
+    "syft.frameworks.torch.fl.dataset": "BaseDataset FederatedDataset dataset_federate",
     "syft.frameworks.torch.fl.utils": (
         "federated_avg add_model scale_model accuracy create_gaussian_mixture_toy_data "
         "iris_data_partial extract_batches_per_worker"
     ),
-    "syft.frameworks.torch.federated": "BaseDataset utils",
+    "syft.frameworks.torch.federated": "BaseDataset FederatedDataset FederatedDataLoader utils",
+    "syft.frameworks.torch.federated.dataloader": "FederatedDataLoader",
     "syft.frameworks.torch.federated.dataset": "BaseDataset",
     "syft.frameworks.torch.federated.utils": "federated_avg",
+    "syft.grid": "PrivateGridNetwork",
+    "syft.grid.private_grid": "PrivateGridNetwork",
+    "syft.sandbox": "create_sandbox",
     "syft.generic.object_storage": "ObjectStorage",
     "syft.generic.pointers": "ObjectPointer ObjectWrapper PointerTensor",
     "syft.generic.pointers.object_pointer": "ObjectPointer",
@@ -67,6 +74,7 @@ METHODS = {
         "_build_optimizer _create_data_loader"
     ),
     "TrainConfig": "send get_model get_loss_fn",
+    "BaseDataset": "send get federate location tag describe get_data get_targets",
 }
 
 # From the ground up; a module belongs to the longest entry that its name begins with.
@@ -83,6 +91,8 @@ FLOORS = [
     ["syft.frameworks", "syft.messaging", "syft.serde"],
     ["syft.federated"],
     ["syft.workers"],
+    ["syft.grid"],
+    ["syft.sandbox"],
     ["syft"],
 ]
 

@@ -23,7 +23,7 @@ IN_A_NEW_PROCESS = """
 import json, logging, threading, torch, warnings
 warnings.simplefilter("error")
 spaces = [torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module]
-spaces += [torch.optim, torch.jit, torch.autograd]
+spaces += [torch.optim, torch.jit, torch.autograd, torch.utils.data.Dataset]
 before = [dict(vars(space)) for space in spaces]
 def differing():
     pairs = list(zip(map(vars, spaces), before))
@@ -70,7 +70,7 @@ def test_import_patches_nothing_and_starts_nothing(new_process):
 def test_the_hook_adds_names_and_changes_none(new_process):
     assert new_process["hook changes"] == new_process["second hook adds"] == []
     others = [name for name in new_process["hook adds"] if not name.startswith("native_")]
-    assert others == ["describe", "send", "tag"]
+    assert others == ["describe", "federate", "send", "tag"]
     assert "native_masked_select" in new_process["hook adds"]
 
 

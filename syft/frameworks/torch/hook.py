@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from syft.frameworks.torch.fl.dataset import dataset_federate
 from syft.objects import PointerTensor, registry
 
 
@@ -14,8 +15,8 @@ class TorchHook:
     """Adds PySyft 0.2's names to torch. Existing functions and methods of torch stay as they are.
 
     Added are `torch.native_<name>` for the functions of torch, torch.nn.functional and torch.Tensor
-    (the same functions; PySyft kept torch's originals under these names), and on tensors `send`,
-    `tag` and `describe`. Making a second hook does no harm.
+    (the same functions; PySyft kept torch's originals under these names), on tensors `send`, `tag`
+    and `describe`, and on torch.utils.data.Dataset `federate`. Making a second hook does no harm.
 
     Source: PySyft 0.2.4, `syft.TorchHook`.
 
@@ -50,6 +51,7 @@ class TorchHook:
         if not hasattr(torch, "native_masked_select"):
             _add_native_names()
         _add_tensor_methods()
+        torch.utils.data.Dataset.federate = dataset_federate
 
 
 def _add_native_names() -> None:

@@ -2,9 +2,24 @@
 
 import sys
 
-from syft.frameworks.torch.fl import BaseDataset, dataset, utils
+from syft.frameworks.torch.fl import (
+    BaseDataset,
+    FederatedDataLoader,
+    FederatedDataset,
+    dataloader,
+    dataset,
+    utils,
+)
 
 sys.modules[f"{__name__}.utils"] = utils
 sys.modules[f"{__name__}.dataset"] = dataset
+sys.modules[f"{__name__}.dataloader"] = dataloader
 
-__all__ = ["BaseDataset", "dataset", "utils"]
+__all__ = [
+    "BaseDataset",
+    "FederatedDataLoader",
+    "FederatedDataset",
+    "dataloader",
+    "dataset",
+    "utils",
+]

@@ -1,6 +1,7 @@
-"""Federated learning on torch: datasets and averaging."""
+"""Federated learning on torch: datasets, their batches, and averaging."""
 
 from syft.frameworks.torch.fl import utils
-from syft.frameworks.torch.fl.dataset import BaseDataset
+from syft.frameworks.torch.fl.dataloader import FederatedDataLoader
+from syft.frameworks.torch.fl.dataset import BaseDataset, FederatedDataset
 
-__all__ = ["BaseDataset", "utils"]
+__all__ = ["BaseDataset", "FederatedDataLoader", "FederatedDataset", "utils"]

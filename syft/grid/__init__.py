@@ -1,0 +1,5 @@
+"""Several workers, searched at once."""
+
+from syft.grid.private_grid import PrivateGridNetwork
+
+__all__ = ["PrivateGridNetwork"]
