@@ -23,8 +23,8 @@ SyftError
 ├── WorkerNotFoundException     (also KeyError)  an id that no worker of this process has
 ├── ObjectNotFoundError         (also KeyError)
 ├── GetNotPermittedError        an object that its owner marked as private
-├── TensorsNotCollocatedException  (also TypeError)  an operation on tensors of different places
-├── RemoteValueNeeded           (also TypeError)  the value of a tensor that is at a worker
+├── TensorsNotCollocatedException  (also ValueError)  an operation on tensors of different places
+├── RemoteValueNeeded           (also RuntimeError)  the value of a tensor that is at a worker
 ├── RemoteOperationFailed       (also RuntimeError)  an operation on remote tensors failed
 ├── RemoteOperationsOff         (also PermissionError)  a worker that runs no such operations
 ├── OperationsLost              (also RuntimeError)  a worker has forgotten its remote tensors
@@ -342,8 +342,12 @@ class GetNotPermittedError(SyftError):
 
 
 @dataclass(eq=False)
-class TensorsNotCollocatedException(SyftError, TypeError):
-    """An operation on tensors of different places."""
+class TensorsNotCollocatedException(SyftError, ValueError):
+    """An operation on tensors of different places.
+
+    It is no TypeError: torch's operators (`x + y`) would turn one into Python's "unsupported
+    operand type(s)".
+    """
 
     operation: str
     places: list[str]
@@ -357,7 +361,7 @@ class TensorsNotCollocatedException(SyftError, TypeError):
 
 
 @dataclass(eq=False)
-class RemoteValueNeeded(SyftError, TypeError):
+class RemoteValueNeeded(SyftError, RuntimeError):
     """Something asked for the value of a tensor that is at a worker."""
 
     operation: str

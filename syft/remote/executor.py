@@ -179,7 +179,7 @@ class Executor:
             if error is not None:
                 raise error
             tensor = self._shown(obj_id)
-            gradient = tensor.grad
+            gradient = tensor.grad if tensor.is_leaf else None  # torch warns of asking others
             if gradient is not None and self._gradient_is_private(tensor):
                 raise GetNotPermittedError(self._worker, obj_id)
             leaf = tensor.is_leaf and tensor.requires_grad
@@ -399,9 +399,8 @@ class Executor:
         if name == "backward":
             self._no_gradient.update(dict.fromkeys(error.leaves, error))
         elif not any(obj_id is not None for obj_id in results):
-            self._unchanged.update(
-                {each.id: error for each in arguments[:1] if type(each) is Reference}
-            )
+            # One tensor, or a list of them (aten::_foreach_add_).
+            self._unchanged.update({each.id: error for each in _references(arguments[:1])})
         for errors in (self._failed, self._unchanged, self._no_gradient):
             while len(errors) > self._limits.objects:
                 errors.pop(next(iter(errors)))

@@ -28,6 +28,7 @@ from syft.exceptions import RemoteValueNeeded, TensorsNotCollocatedException
 from syft.graph.kinds import NUMBERS
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, registry
 from syft.remote import shapes
+from syft.remote.operators import without_out
 from syft.remote.shapes import Geometry, geometry_of
 
 CPU = torch.device("cpu")
@@ -403,6 +404,18 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         self._stream.post(name, results, arguments, {})
 
 
+def _check_together(operation: str, tensors: list[Any]) -> None:
+    """Check that tensors are all remote, and at the same worker.
+
+    Raises:
+        TensorsNotCollocatedException: they are not.
+    """
+    here = registry.local_worker
+    places = [each.location if isinstance(each, PointerTensor) else here for each in tensors]
+    if any(place is here or place is not places[0] for place in places):
+        raise TensorsNotCollocatedException(operation, sorted({str(each.id) for each in places}))
+
+
 def _value_needed(name: str) -> Callable[..., NoReturn]:
     def refuse(self: PointerTensor, *args: Any, **kwargs: Any) -> NoReturn:
         raise RemoteValueNeeded(name)
@@ -470,9 +483,14 @@ class _Operation:
         shares: whether its result is a view of its first argument.
         is_random: whether it draws random numbers.
         is_dynamic: whether the shape of its result depends on values.
+        is_constant: whether no gradients flow through it.
+        plain: for an operation with `out=`, the one that returns its result; else None.
     """
 
-    __slots__ = ("computes_with", "func", "is_dynamic", "is_random", "name", "shares", "targets")
+    __slots__ = (
+        "computes_with", "func", "is_constant", "is_dynamic", "is_random", "name", "plain",
+        "shares", "targets",
+    )  # fmt: skip
 
     def __init__(self, func: Any) -> None:
         schema = func._schema
@@ -500,9 +518,23 @@ class _Operation:
             alias is not None and not alias.is_write for alias in aliases
         )
         self.is_random = torch.Tag.nondeterministic_seeded in func.tags
-        self.is_dynamic = torch.Tag.dynamic_output_shape in func.tags
+        base = schema.name.removeprefix("aten::")
+        self.is_dynamic = torch.Tag.dynamic_output_shape in func.tags or base in _UNTAGGED
+        self.is_constant = base in _CONSTANTS or base.startswith("new_") or base.endswith("_like")
+        plain = without_out(self.name) if any(each.is_out for each in schema.arguments) else None
+        self.plain = None if plain is None else _overload(plain)
 
 
+def _overload(name: str) -> Any:
+    """Return torch's operation with this name, for example "aten::add.Tensor"."""
+    base, _, overload = name.removeprefix("aten::").partition(".")
+    return getattr(getattr(torch.ops.aten, base), overload or "default")
+
+
+_UNTAGGED = frozenset({"_pack_padded_sequence"})
+"""Operations whose results' shapes depend on values, though torch does not say so."""
+_CONSTANTS = frozenset({"detach"})
+"""Operations whose floating point results require no gradients, beside `new_...` and `..._like`."""
 _NUMBERS = frozenset({"number", "float", "Optional[number]", "Optional[float]", "Tensor"})
 _operations: dict[Any, _Operation] = {}
 
@@ -600,6 +632,8 @@ def _apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False
     operation = _operations.get(func)
     if operation is None:
         operation = _operations[func] = _Operation(func)
+    if operation.plain is not None and "out" in kwargs:
+        return _apply_into(operation, args, dict(kwargs))
     is_dynamic = operation.is_dynamic
     if operation.name in _INDEXING:
         args = _with_places_of_masks(args)
@@ -613,7 +647,8 @@ def _apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False
         if encoded is not None:
             keywords[name] = encoded
     stream = call.stream
-    grads = call.leaves if torch.is_grad_enabled() else _NONE
+    records = torch.is_grad_enabled() and not operation.is_constant
+    grads = call.leaves if records else _NONE
     targets = [None if index is None else args[index] for index in operation.targets]
     for target in targets:
         if target is not None:
@@ -648,6 +683,20 @@ def _apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False
         if target is not None and grads:
             target._cell.leaves |= grads
     return made[0] if not several else made if len(targets) < 2 else tuple(made)
+
+
+def _apply_into(operation: _Operation, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Post an operation that writes its result into `out=`; return that tensor."""
+    out = kwargs.pop("out")
+    tensors = [each for each in args if isinstance(each, torch.Tensor)]
+    _check_together(operation.name, [out, *tensors])
+    result = _apply(operation.plain, args, kwargs)
+    if result.shape != out.shape:
+        raise RuntimeError(
+            f"{operation.name}: the result has shape {tuple(result.shape)}, and out "
+            f"{tuple(out.shape)}; a remote tensor cannot be resized. Leave `out` away."
+        )
+    return _apply(torch.ops.aten.copy_.default, (out, result), {})
 
 
 _UNKNOWN = object()
@@ -732,9 +781,37 @@ def _recurrent(operation: Any) -> Callable[..., Any]:
     return call
 
 
+def _cell(operation: Any) -> Callable[..., Any]:
+    """Return what stands for torch.lstm_cell and its like: one operation, zeros as above."""
+
+    def call(value: Any, state: Any, *weights: Any) -> Any:
+        if isinstance(state, (list, tuple)):
+            state = [_zeros_like(each, value) for each in state]
+        else:
+            state = _zeros_like(state, value)
+        with torch._C.DisableTorchFunctionSubclass():
+            return _apply(operation, (value, state, *weights), {})
+
+    return call
+
+
 def _zeros_like(state: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    is_here = not isinstance(state, PointerTensor)
+    is_here = not isinstance(state, PointerTensor) and isinstance(like, PointerTensor)
     return like.new_zeros(state.shape) if is_here and not state.any() else state
+
+
+def _backward_all(
+    tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False,
+    grad_variables: Any = None, inputs: Any = None,
+) -> None:  # fmt: skip
+    """Stand for torch.autograd.backward()."""
+    roots = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+    given = [grad_tensors] if isinstance(grad_tensors, torch.Tensor) else grad_tensors
+    gradients = [None] * len(roots) if given is None else list(given)
+    # The roots may share parts of the graph, which only the last one may free.
+    for number, (root, gradient) in enumerate(zip(roots, gradients, strict=True), 1):
+        keep = retain_graph or number < len(roots)
+        root.backward(gradient, retain_graph=keep, create_graph=create_graph, inputs=inputs)
 
 
 def _no_gradients(*args: Any, **kwargs: Any) -> NoReturn:
@@ -749,5 +826,10 @@ _SPECIAL: dict[Any, Callable[..., Any]] = {
     torch.gru: _recurrent(torch.ops.aten.gru),
     torch.rnn_tanh: _recurrent(torch.ops.aten.rnn_tanh),
     torch.rnn_relu: _recurrent(torch.ops.aten.rnn_relu),
+    torch.lstm_cell: _cell(torch.ops.aten.lstm_cell.default),
+    torch.gru_cell: _cell(torch.ops.aten.gru_cell.default),
+    torch.rnn_tanh_cell: _cell(torch.ops.aten.rnn_tanh_cell.default),
+    torch.rnn_relu_cell: _cell(torch.ops.aten.rnn_relu_cell.default),
+    torch.autograd.backward: _backward_all,
     torch.autograd.grad: _no_gradients,
 }

@@ -1,0 +1,180 @@
+"""What a program may expect of a remote tensor, beside its values: without a wire in between."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from syft import wire
+from syft.access.limits import Budget, Limits
+from syft.exceptions import (
+    RemoteOperationFailed,
+    RemoteValueNeeded,
+    TensorsNotCollocatedException,
+)
+from syft.objects import ObjectStorage
+from syft.remote import shapes
+from syft.remote.executor import Executor
+from syft.remote.tensor import PointerTensor
+
+
+class Account:
+    def hold(self, objects, size):
+        pass
+
+
+class Inline:
+    """A worker that runs each operation at once, in a thread of its own."""
+
+    def __init__(self, worker_id="bob"):
+        self.id = worker_id
+        self.objects = ObjectStorage()
+        self.executor = Executor(worker_id, self.objects, Limits(), Account())
+        self.thread = ThreadPoolExecutor(1)
+        self.ids, self.numbers = count(1), count()
+
+    def _stream(self):
+        return self
+
+    def new_id(self):
+        return next(self.ids)
+
+    def post(self, name, results, arguments, keywords, is_random=False):
+        seed = 1 if is_random else None
+        operation = [name, results, arguments, keywords, 0, torch.is_grad_enabled(), seed]
+        request = wire.Request(1, "operate", {"operations": [operation]})
+        operations = wire.decode(wire.encode(request)).arguments["operations"]
+        budget = Budget(self.id, Limits())
+        self.thread.submit(self.executor.run, 1, next(self.numbers), operations, budget).result()
+
+    def values(self, ids):
+        return self.thread.submit(self.executor.values, ids).result()
+
+    def forget(self, obj_id):
+        self.executor.delete(obj_id)
+
+    def send(self, tensor):
+        obj_id = self.new_id()
+        self.objects.put(obj_id, tensor.detach().clone().requires_grad_(tensor.requires_grad))
+        geometry = shapes.geometry_of(tensor)
+        return PointerTensor(self, obj_id, geometry=geometry, requires_grad=tensor.requires_grad)
+
+
+@pytest.fixture
+def bob():
+    worker = Inline()
+    yield worker
+    worker.thread.shutdown()
+
+
+@pytest.fixture
+def leaf(bob):
+    return bob.send(torch.ones(3, requires_grad=True))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x.detach(),
+        lambda x: x.data,
+        torch.zeros_like,
+        torch.rand_like,
+        lambda x: torch.full_like(x, 2.0),
+        lambda x: x.new_ones(2),
+        lambda x: x > 0,
+    ],
+)
+def test_what_gradients_do_not_flow_through_requires_none(leaf, make):
+    assert make(torch.ones(3, requires_grad=True)).requires_grad is False
+    assert make(leaf).requires_grad is False
+    assert make(leaf).is_leaf
+
+
+def test_tensors_of_two_workers_are_told_apart_by_an_operator(bob):
+    with pytest.raises(TensorsNotCollocatedException, match="'alice', 'bob'"):
+        bob.send(torch.ones(2)) + Inline("alice").send(torch.ones(2))
+
+
+def test_a_local_tensor_is_told_apart_by_an_operator(bob):
+    with pytest.raises(TensorsNotCollocatedException, match="'bob', 'me'"):
+        bob.send(torch.ones(2)) * torch.ones(2)
+
+
+def test_a_value_that_is_not_here_is_a_runtime_error(bob):
+    with pytest.raises(RuntimeError, match=r"call \.get\(\) first") as caught:
+        bob.send(torch.ones(1)).item()
+    assert isinstance(caught.value, RemoteValueNeeded)
+
+
+def test_a_gradient_can_be_set(bob, leaf):
+    leaf.grad = bob.send(torch.full((3,), 4.0))
+    assert torch.equal(leaf.get().grad, torch.full((3,), 4.0))
+
+
+def test_a_gradient_of_this_process_cannot_be_set(leaf):
+    with pytest.raises(TensorsNotCollocatedException, match="'bob', 'me'"):
+        leaf.grad = torch.ones(3)
+
+
+def test_a_backward_takes_a_gradient_that_is_at_the_worker(bob, leaf):
+    (leaf * 2).backward(bob.send(torch.tensor([1.0, 2.0, 3.0])))
+    assert torch.equal(leaf.get().grad, torch.tensor([2.0, 4.0, 6.0]))
+
+
+def test_autograd_backward_goes_back_through_several_roots(leaf):
+    middle = leaf * 2
+    torch.autograd.backward([middle.sum(), (middle * 3).sum()])
+    assert torch.equal(leaf.get().grad, torch.full((3,), 8.0))
+
+
+@pytest.mark.parametrize(
+    "optimizer, options",
+    [
+        (torch.optim.Adamax, {}),
+        (torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.1}),
+        (torch.optim.RMSprop, {"centered": True, "momentum": 0.5}),
+    ],
+)
+def test_optimizers_train_a_remote_tensor_as_a_local_one(bob, leaf, optimizer, options):
+    local = torch.ones(3, requires_grad=True)
+    for parameter in (local, leaf):
+        stepping = optimizer([parameter], lr=0.1, **options)
+        for _ in range(4):
+            stepping.zero_grad()
+            (parameter**2).sum().backward()
+            stepping.step()
+    assert torch.equal(local, leaf.get())
+
+
+def test_out_of_another_shape_is_refused(bob):
+    with pytest.raises(RuntimeError, match="cannot be resized"):
+        torch.maximum(*(bob.send(torch.ones(2)) for _ in range(2)), out=bob.send(torch.ones(3)))
+
+
+def test_an_operation_in_place_on_a_list_that_failed_is_told(leaf):
+    """aten::_foreach_add_ is not allowed, and has no result that could carry its error."""
+    stepping = torch.optim.SGD([leaf], lr=0.1, foreach=True)
+    leaf.sum().backward()
+    stepping.step()
+    with pytest.raises(RemoteOperationFailed, match="_foreach_add_"):
+        leaf.get()
+
+
+@pytest.mark.parametrize("cell", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_a_cell_without_a_state_starts_from_zeros_at_the_worker(bob, cell):
+    local = cell(2, 3)
+    data = torch.ones(4, 2)
+    expected = local(data)
+    remote = cell(2, 3)
+    for name, parameter in local.named_parameters():
+        delattr(remote, name)
+        setattr(remote, name, bob.send(parameter))
+    result = remote(bob.send(data))
+    if cell is nn.LSTMCell:
+        expected, result = expected[0], result[0]
+    assert torch.equal(result.copy().get(), expected)
+    F.mse_loss(result, torch.zeros_like(result)).backward()
+    assert remote.weight_ih.get().grad is not None
