@@ -14,7 +14,8 @@ from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
 from syft.frameworks.torch.fl import BaseDataset, FederatedDataLoader, FederatedDataset
 from syft.grid import PrivateGridNetwork
-from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, PointerTensor, registry
+from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, registry
+from syft.remote.tensor import PointerTensor
 from syft.sandbox import create_sandbox
 from syft.version import __version__
 from syft.workers import VirtualWorker, WebsocketClientWorker, WebsocketServerWorker

@@ -53,6 +53,7 @@ The reply has the values and geometries that were asked for. An operation is a l
     delete         ids                                       removes the objects
     grad           tensor                                    its gradient becomes the result
     requires_grad  tensor, bool                              makes it a leaf with gradients, or not
+    set            object                                    stores it
     set_grad       tensor, its gradient or None              replaces its gradient
 """
 
@@ -251,8 +252,12 @@ COMMANDS: Mapping[str, Command] = {
     "search": Command({"query": QUERY}, "thread"),
     "operate": Command(
         {
-            "stream": INT, "number": COUNT, "operations": OPERATIONS, "values": MANY_IDS,
-            "geometries": MANY_IDS, "answer": BOOL,
+            "stream": INT,
+            "number": COUNT,
+            "operations": OPERATIONS,
+            "values": MANY_IDS,
+            "geometries": MANY_IDS,
+            "answer": BOOL,
         },
         "compute",
     ),  # fmt: skip
@@ -279,18 +284,28 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
         )
     _check(command, arguments, expected)
     for obj in arguments.get("objects", ()):
-        if obj.keys() != OBJECT.keys():
-            given = ", ".join(abbreviated(name) for name in obj) or "none"
-            raise MalformedMessage(
-                f"command {command!r} has an object with the fields {given[:MAX_NAME]}; "
-                f"expected {sorted(OBJECT)}"
-            )
-        _check(command, obj, OBJECT)
+        check_object(command, obj)
     if command == "train_config":
         fields = arguments["fields"]
         _check(
             command, fields, {name: kind for name, kind in TRAIN_CONFIG.items() if name in fields}
         )
+
+
+def check_object(command: str, obj: Any) -> None:
+    """Check that a command carries an object of the table.
+
+    Raises:
+        MalformedMessage: it does not.
+    """
+    if not isinstance(obj, dict) or obj.keys() != OBJECT.keys():
+        fields = obj if isinstance(obj, dict) else ()
+        given = ", ".join(abbreviated(name) for name in fields) or "none"
+        raise MalformedMessage(
+            f"command {command!r} has an object with the fields {given[:MAX_NAME]}; "
+            f"expected {sorted(OBJECT)}"
+        )
+    _check(command, obj, OBJECT)
 
 
 def _check(command: str, arguments: Mapping[str, Any], expected: Mapping[str, Kind]) -> None:

@@ -35,8 +35,8 @@ from syft.exceptions import (
     UnknownCommand,
 )
 from syft.graph import Receiver
-from syft.graph.returned import state_of
 from syft.graph.kinds import NUMBERS
+from syft.graph.returned import state_of
 from syft.objects import ObjectId, ObjectWrapper, is_private, pack_object, unpack_object
 from syft.remote.executor import Executor
 from syft.session import (
@@ -167,20 +167,23 @@ class Dispatcher:
         )
 
     def _command(self, request: wire.Request, session: Session) -> Job:
-        command = self._commands[request.command]
-        call = describe_request(request.command, request.arguments)
-        run, delivered = partial(self._within, session, command, session, **request.arguments), None
-        is_silent = request.arguments.get("answer") is False
-        if request.command == "operate" and not self.worker.allows_remote_operations:
+        name, arguments = request.command, request.arguments
+        if name == "operate" and not self.worker.allows_remote_operations:
             raise RemoteOperationsOff(str(self.worker.id))
-        if request.command == "get":  # an object that cannot be delivered stays
-            delivered = partial(
-                self._within, session, self._delivered, session, request.arguments["id"]
-            )
-        place = COMMANDS[request.command].place
-        return Job(
-            request.id, call, session, run, place, delivered=delivered, is_silent=is_silent
+        job = Job(
+            request.id,
+            describe_request(name, arguments),
+            session,
+            partial(self._within, session, self._commands[name], session, **arguments),
+            COMMANDS[name].place,
         )
+        if name == "get":  # an object that cannot be delivered stays
+            job.delivered = partial(
+                self._within, session, self._delivered, session, arguments["id"]
+            )
+        if name == "operate":
+            job.is_silent, job.waits_for_room = not arguments["answer"], True
+        return job
 
     def run(self, job: Job) -> bytes:
         """Run a job and return its reply, or its failure, as bytes; none if nothing is replied.
@@ -373,34 +376,46 @@ class Dispatcher:
 
     def _set(self, session: Session, objects: list[dict[str, Any]]) -> None:
         for packed in objects:
-            stored = unpack_object(packed["id"], packed)
-            # No session store: a VirtualWorker is its own coordinator and needs no bounds against
-            # itself. An object is admitted before it is hashed, so that one that is too large costs
-            # no time.
-            if session.objects is not None:
-                self.guard.admit(session.caller, stored)
-            if isinstance(stored, ObjectWrapper):
-                stored.digests = self.guard.digest(stored)
             if session.executor is not None:
                 session.executor.delete(packed["id"])
-            self.worker.set_obj(stored)
+            self._set_one(session, packed)
+
+    def _set_one(self, session: Session, packed: Mapping[str, Any]) -> None:
+        stored = unpack_object(packed["id"], packed)
+        # No session store: a VirtualWorker is its own coordinator and needs no bounds against
+        # itself. An object is admitted before it is hashed, so that one that is too large costs no
+        # time.
+        if session.objects is not None:
+            self.guard.admit(session.caller, stored)
+        if isinstance(stored, ObjectWrapper):
+            stored.digests = self.guard.digest(stored)
+        self.worker.set_obj(stored)
 
     def _operate(
-        self, session: Session, stream: int, number: int, operations: list[Any],
-        values: list[ObjectId], geometries: list[ObjectId], answer: bool,
-    ) -> dict[str, Any]:  # fmt: skip
-        executor = self._executor(session)
-        budget = Budget(self.guard.worker, self.guard.limits.call_seconds)
-        budget.begin()
-        executor.run(stream, number, operations, budget)
-        return {"values": executor.values(values), "geometries": executor.geometries(geometries)}
-
-    def _executor(self, session: Session) -> Executor:
+        self,
+        session: Session,
+        stream: int,
+        number: int,
+        operations: list[Any],
+        values: list[ObjectId],
+        geometries: list[ObjectId],
+        answer: bool,
+    ) -> dict[str, Any]:
         if session.executor is None:
-            objects = self.worker if session.objects is None else session.objects
-            hold = partial(self.guard.hold, session.caller) if session.objects is not None else None
-            session.executor = Executor(str(self.worker.id), objects, self.guard.limits, hold)
-        return session.executor
+            session.executor = self._new_executor(session)
+        limits = self.guard.limits
+        budget = Budget(self.guard.worker, limits.call_seconds, bytes=limits.call_bytes)
+        budget.begin()
+        return session.executor.run(stream, number, operations, values, geometries, budget)
+
+    def _new_executor(self, session: Session) -> Executor:
+        # As in `_set`: nothing is counted where worker and coordinator are one.
+        if session.objects is None:
+            objects, hold = self.worker, None
+        else:
+            objects, hold = session.objects, partial(self.guard.hold, session.caller)
+        store = partial(self._set_one, session)
+        return Executor(str(self.worker.id), objects, self.guard.limits, store, hold)
 
     def _get(self, session: Session, id: ObjectId) -> Any:
         obj = self.worker.get_obj(id)

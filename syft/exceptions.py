@@ -351,13 +351,10 @@ class TensorsNotCollocatedException(SyftError, ValueError):
 
     operation: str
     places: list[str]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.operation} needs tensors that are together; these are on "
-            f"{_listed(self.places)}. Call .get() to have them here, .move(worker) or "
-            ".send(worker) to have them there."
-        )
+    _text = (
+        "{operation} needs tensors that are together; these are on {places}. Call .get() to have "
+        "them here, .move(worker) or .send(worker) to have them there."
+    )
 
 
 @dataclass(eq=False)
@@ -365,12 +362,10 @@ class RemoteValueNeeded(SyftError, RuntimeError):
     """Something asked for the value of a tensor that is at a worker."""
 
     operation: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.operation} needs the values of a tensor that is at a worker: call .get() first "
-            "(pointer.copy().get() leaves it there)."
-        )
+    _text = (
+        "{operation} needs the values of a tensor that is at a worker: call .get() first "
+        "(pointer.copy().get() leaves it there)."
+    )
 
 
 @dataclass(eq=False)
@@ -407,13 +402,11 @@ class RemoteOperationsOff(SyftError, PermissionError):
     """A worker whose owner lets nobody operate on its tensors."""
 
     worker: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} runs no operations on remote tensors: it has datasets, and its "
-            "owner has not allowed it (remote_operations=True, --remote_operations). Train with a "
-            "TrainConfig instead."
-        )
+    _text = (
+        "worker {worker!r} runs no operations on remote tensors: it has datasets, and its owner "
+        "has not allowed it (remote_operations=True, --remote_operations). Train with a "
+        "TrainConfig instead."
+    )
 
 
 @dataclass(eq=False)
@@ -421,12 +414,10 @@ class OperationsLost(SyftError, RuntimeError):
     """A worker has not received all operations that were posted."""
 
     worker: str
-
-    def __str__(self) -> str:
-        return (
-            f"worker {self.worker!r} was restarted, or has forgotten this program while it was "
-            "away: its remote tensors are gone. Send models and tensors again."
-        )
+    _text = (
+        "worker {worker!r} was restarted, or has forgotten this program while it was away: its "
+        "remote tensors are gone. Send models and tensors again."
+    )
 
 
 @dataclass(eq=False)

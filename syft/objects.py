@@ -5,8 +5,7 @@
                                                           ObjectWrapper(loss), tensor, ...
 
 An object is fetched with `pointer.get()`, which takes it off the worker, and is deleted when its
-pointer goes. Operations on remote tensors are a later addition: they will add commands that refer
-to stored objects by id.
+pointer goes. A pointer to a tensor is more: see syft/remote.
 """
 
 from __future__ import annotations
@@ -301,11 +300,10 @@ class Location(Protocol):
     async def async_request_obj(self, obj_id: ObjectId) -> Any:
         """Fetch an object as `request_obj` does, while other coroutines go on."""
 
-    def _send_object(self, obj: Any, owner: Any, *, wait: bool) -> ObjectPointer:
-        """Store an object there; return a pointer to it."""
-
-    def _post(self, command: str, **arguments: Any) -> None:
-        """Send a request without waiting for its result."""
+    def _send_config(
+        self, fields: dict[str, Any], objects: list[ObjectWrapper], owner: Any
+    ) -> list[ObjectPointer]:
+        """Send a TrainConfig's settings and objects; return pointers to the objects."""
 
     def _forget(self, obj_id: ObjectId) -> None:
         """Have an object deleted, some time soon."""
@@ -385,18 +383,6 @@ class ObjectPointer:
         # getattr: __init__ may have failed before the attribute was set.
         if getattr(self, "garbage_collect_data", False) and self._process == os.getpid():
             self.location._forget(self.id_at_location)
-
-
-class PointerTensor(ObjectPointer):
-    """Stands for a tensor that a worker holds.
-
-    Attributes:
-        shape: the tensor's shape, if known.
-    """
-
-    def __init__(self, *args: Any, shape: Iterable[int] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.shape = torch.Size(shape) if shape is not None else None
 
 
 class LocalRegistry:

@@ -189,6 +189,7 @@ class Job:
         model_digest: digests of the model that it is about.
         refusal: the reply and the outcome of a request that is refused.
         is_silent: whether nothing is replied if it succeeds.
+        waits_for_room: whether it waits where the queue of calls is full, rather than be refused.
     """
 
     request_id: int
@@ -202,14 +203,13 @@ class Job:
     model_digest: dict[str, str] | None = None
     refusal: tuple[bytes, str] | None = None
     is_silent: bool = False
+    waits_for_room: bool = False
 
     def abandon(self) -> None:
         """End it before its next batch; if it has not begun, it never will.
 
         A job that has not begun lets go of its model now.
         """
-        # The event reaches a job that runs; the second line one that waits, whose `run` holds the
-        # arguments of the call, perhaps a model, until its turn comes.
         # The event ends a job that runs. One that waits is kept until its turn, so its closure,
         # which may hold a model among its arguments, is dropped now.
         self.abandoned.set()

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from syft.federated.seeding import draw_seed
-from syft.objects import ID_PROVIDER, Location, ObjectId, ObjectPointer, ObjectWrapper, registry
+from syft.objects import ID_PROVIDER, Location, ObjectId, ObjectWrapper, registry
 
 
 class TrainConfig:
@@ -107,11 +107,18 @@ class TrainConfig:
             ConnectionFailed: the worker cannot be reached. Where an event loop runs, the next call
                 raises this.
         """
+        objects = {}
         if self.model is not None or self._model_id is None:
-            self.model_ptr, self._model_id = self._wrap_and_send_obj(self.model, location)
+            objects["model"] = ObjectWrapper(self.model, id=ID_PROVIDER.pop())
         if self.loss_fn is not None or self._loss_fn_id is None:
-            self.loss_fn_ptr, self._loss_fn_id = self._wrap_and_send_obj(self.loss_fn, location)
-        location._post("train_config", fields=self.to_fields())
+            objects["loss_fn"] = ObjectWrapper(self.loss_fn, id=ID_PROVIDER.pop())
+        ids = {f"{name}_id": each.id for name, each in objects.items()}
+        pointers = location._send_config(
+            self.to_fields() | ids, list(objects.values()), owner=self.owner
+        )
+        for name, pointer in zip(objects, pointers, strict=True):
+            setattr(self, f"{name}_ptr", pointer)
+            setattr(self, f"_{name}_id", pointer.id_at_location)
         return self
 
     def get(self, location: Location | None = None) -> TrainConfig:
@@ -143,10 +150,6 @@ class TrainConfig:
             "shuffle": self.shuffle,
             "seed": self.seed,
         }
-
-    def _wrap_and_send_obj(self, obj: Any, location: Location) -> tuple[ObjectPointer, ObjectId]:
-        wrapper = ObjectWrapper(obj, id=ID_PROVIDER.pop())
-        return location._send_object(wrapper, owner=self.owner, wait=False), wrapper.id
 
     def __str__(self) -> str:
         location = f" location:{self.location.id}" if self.location is not None else ""

@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from syft.graph.guards import GUARDS, Guard, _need, _need_floats, _need_shape
+from syft.graph.guards import GUARDS
+from syft.graph.needs import Guard, need, need_floats, need_shape
 
 
 def _weight_norm_interface(v: Tensor, g: Tensor, dim: int) -> None:
-    _need(v.dim() and dim in (0, v.dim() - 1), "dim", dim, f"0 or {v.dim() - 1}")
-    _need_shape("g", g, *[size if place == dim else 1 for place, size in enumerate(v.shape)])
-    _need_floats(v=v, g=g)
+    need(v.dim() and dim in (0, v.dim() - 1), "dim", dim, f"0 or {v.dim() - 1}")
+    need_shape("g", g, *[size if place == dim else 1 for place, size in enumerate(v.shape)])
+    need_floats(v=v, g=g)
 
 
 def _flash_attention(
@@ -26,27 +27,27 @@ def _flash_attention(
 
     The shape letters: N batch, H heads, L queries, S keys, E embedding.
     """
-    _need(query.dim() == 4 and query.numel(), "query", query, "4 dimensions, not empty")
+    need(query.dim() == 4 and query.numel(), "query", query, "4 dimensions, not empty")
     batch, heads, queries, width = query.shape
-    _need(key.dim() == 4 and key.numel(), "key", key, "4 dimensions, not empty")
+    need(key.dim() == 4 and key.numel(), "key", key, "4 dimensions, not empty")
     keys = key.size(2)
     for argument, tensor in (("key", key), ("value", value)):
-        _need_shape(argument, tensor, batch, heads, keys, width)
-    _need_floats(query=query, key=key, value=value)
+        need_shape(argument, tensor, batch, heads, keys, width)
+    need_floats(query=query, key=key, value=value)
     if attn_mask is not None:
         wanted = (batch, heads, queries, keys)
         fits = attn_mask.dim() in (2, 4) and all(
             size in (1, full)
             for size, full in zip(attn_mask.shape[::-1], wanted[::-1], strict=False)
         )
-        _need(fits, "attn_mask", attn_mask, f"a shape that broadcasts to {list(wanted)}")
+        need(fits, "attn_mask", attn_mask, f"a shape that broadcasts to {list(wanted)}")
 
 
 def _fft(self: Tensor, dim: Sequence[int], normalization: int, **_: Any) -> None:
     fits = len(set(dim)) == len(dim) > 0 and min(dim) >= 0 and max(dim) < self.dim()
-    _need(fits, "dim", dim, f"different numbers from 0 to {self.dim() - 1}")
-    _need(self.numel(), "self", self, "a tensor that is not empty")
-    _need(normalization in (0, 1, 2), "normalization", normalization, "0, 1 or 2")
+    need(fits, "dim", dim, f"different numbers from 0 to {self.dim() - 1}")
+    need(self.numel(), "self", self, "a tensor that is not empty")
+    need(normalization in (0, 1, 2), "normalization", normalization, "0, 1 or 2")
 
 
 def _fft_c2r(
@@ -55,13 +56,13 @@ def _fft_c2r(
     _fft(self, dim, normalization)
     half = self.size(dim[-1])
     fits = last_dim_size >= 1 and last_dim_size // 2 + 1 == half
-    _need(fits, "last_dim_size", last_dim_size, f"{max(1, 2 * half - 2)} or {2 * half - 1}")
+    need(fits, "last_dim_size", last_dim_size, f"{max(1, 2 * half - 2)} or {2 * half - 1}")
 
 
 def _addbmm_(self: Tensor, batch1: Tensor, batch2: Tensor, **_: Any) -> None:
     """Check that the tensor does not grow, which it does in place."""
-    _need(batch1.dim() == batch2.dim() == 3, "batch1", batch1, "3 dimensions, as batch2")
-    _need_shape("self", self, batch1.size(1), batch2.size(2))
+    need(batch1.dim() == batch2.dim() == 3, "batch1", batch1, "3 dimensions, as batch2")
+    need_shape("self", self, batch1.size(1), batch2.size(2))
 
 
 INNER_GUARDS: dict[str, Guard] = {

@@ -38,8 +38,9 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _DTYPE_
 NUMBERS: dict[torch.dtype, int] = {
     dtype: torch.ops.prim.dtype.default(torch.empty(0, dtype=dtype)) for dtype in DTYPES.values()
 }
-DTYPE_NUMBERS = frozenset(NUMBERS.values())
 """TorchScript's numbers of them."""
+DTYPE_OF = {number: dtype for dtype, number in NUMBERS.items()}
+DTYPE_NUMBERS = DTYPE_OF.keys()
 
 
 def checked(name: str, arguments: list[Any], function: Callable[..., Any]) -> Callable[..., Any]:

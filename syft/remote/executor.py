@@ -24,12 +24,15 @@ What autograd keeps for a backward is counted byte by byte, by hooks on saved te
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 
 from syft.access.limits import Budget, Limits
+from syft.commands import check_object
 from syft.exceptions import (
     GetNotPermittedError,
     LimitExceeded,
@@ -42,11 +45,10 @@ from syft.exceptions import (
 )
 from syft.graph.kinds import NUMBERS
 from syft.objects import ObjectId, is_private
+from syft.remote.backward import telling, watch
 from syft.remote.operators import resolve
 from syft.wire import Reference
 
-MAX_OPERATIONS = 4096
-"""Operations of one message."""
 _CHECKED_EVERY = 4096
 _ALSO_WRITES = {
     "aten::native_batch_norm": (3, 4),
@@ -103,6 +105,7 @@ class Executor:
         worker: the worker's id, for errors.
         objects: the coordinator's objects.
         limits: how much it may use.
+        store: stores an object that the coordinator sent, as syft/commands.py describes one.
         hold: counts so many more objects and bytes, or fewer, and raises LimitExceeded if that is
             too many; None: nobody counts them.
     """
@@ -112,14 +115,19 @@ class Executor:
         worker: str,
         objects: Objects,
         limits: Limits,
+        store: Callable[[Mapping[str, Any]], None],
         hold: Callable[[int, int], None] | None = None,
     ) -> None:
         self._worker = worker
         self._objects = objects
         self._limits = limits
+        self._store = store
         self._hold = hold or (lambda objects, size: None)
+        # A call that ran beyond its time and cannot be ended may still be in here.
+        self._lock = threading.RLock()
         self._stream: int | None = None
         self._next = 0
+        self._told: tuple[int, RemoteOperationFailed] | None = None
         # Errors in place of results; of changes in place; of gradients.
         self._failed: dict[ObjectId, RemoteOperationFailed] = {}
         self._unchanged: dict[ObjectId, RemoteOperationFailed] = {}
@@ -131,6 +139,7 @@ class Executor:
         self._count = 0
         self._graph = _GraphMemory(worker, limits.graph_bytes)
         self._commands: dict[str, Callable[..., Any]] = {
+            "set": self._set,
             "backward": self._backward,
             "grad": self._gradient,
             "set_grad": self._set_gradient,
@@ -138,23 +147,56 @@ class Executor:
             "delete": self.delete,
         }
 
-    def run(self, stream: int, number: int, operations: Sequence[Any], budget: Budget) -> None:
-        """Carry out the operations of one message, unless that has been done.
+    def run(
+        self,
+        stream: int,
+        number: int,
+        operations: Sequence[Any],
+        values: Sequence[ObjectId],
+        geometries: Sequence[ObjectId],
+        budget: Budget,
+    ) -> dict[str, Any]:
+        """Carry out the operations of one message, unless that has been done; return what it asks.
 
         Args:
             stream: id of the stream of messages; a new one starts from 0.
             number: number of this message in it.
             operations: the operations; see syft/commands.py.
-            budget: what they may use.
+            values: ids of the tensors to return.
+            geometries: ids of those whose geometry to return.
+            budget: what the operations may use.
+
+        Returns:
+            values: the tensors, each with its gradient. geometries: of each tensor its shape, its
+                strides and the number of its dtype.
 
         Raises:
             OperationsLost: messages before this one are missing.
             MalformedMessage: an operation is none.
+            RemoteOperationFailed: what should have made one of the tensors failed.
+            ObjectNotFoundError: there is none of this id.
+            GetNotPermittedError: one is private.
         """
+        with self._lock:
+            self._carry_out(stream, number, operations, budget)
+            if self._told is not None and self._told[0] == number:  # the reply may have got lost
+                raise _again(self._told[1])
+            try:
+                return {
+                    "values": [self._value(obj_id) for obj_id in values],
+                    "geometries": [self._geometry(obj_id) for obj_id in geometries],
+                }
+            except RemoteOperationFailed as error:
+                self._told = number, _again(error)
+                raise
+
+    def _carry_out(
+        self, stream: int, number: int, operations: Sequence[Any], budget: Budget
+    ) -> None:
         if stream != self._stream:
             if number != 0:
                 raise OperationsLost(self._worker)
-            self._stream, self._next = stream, 0
+            self._stream, self._next, self._told = stream, 0, None
         if number > self._next:
             raise OperationsLost(self._worker)
         if number < self._next:
@@ -165,41 +207,24 @@ class Executor:
         for operation in operations:
             self._run(*operation, budget=budget)
 
-    def values(self, ids: Sequence[ObjectId]) -> list[dict[str, Any]]:
-        """Return tensors, each with its gradient.
+    def _value(self, obj_id: ObjectId) -> dict[str, Any]:
+        # Told once: what was to be changed has its former value.
+        error = self._unchanged.pop(obj_id, None) or self._no_gradient.pop(obj_id, None)
+        if error is not None:
+            raise _again(error)
+        tensor = self._shown(obj_id)
+        gradient = tensor.grad if tensor.is_leaf else None  # torch warns of asking others
+        if gradient is not None and self._gradient_is_private(tensor):
+            raise GetNotPermittedError(self._worker, obj_id)
+        value = tensor.detach()
+        return {"obj": value.requires_grad_(tensor.requires_grad), "grad": gradient}
 
-        Raises:
-            RemoteOperationFailed: what should have made one of them failed.
-            ObjectNotFoundError: there is none of this id.
-            GetNotPermittedError: one is private.
-        """
-        found = []
-        for obj_id in ids:
-            error = self._unchanged.pop(obj_id, None) or self._no_gradient.pop(obj_id, None)
-            if error is not None:
-                raise error
-            tensor = self._shown(obj_id)
-            gradient = tensor.grad if tensor.is_leaf else None  # torch warns of asking others
-            if gradient is not None and self._gradient_is_private(tensor):
-                raise GetNotPermittedError(self._worker, obj_id)
-            leaf = tensor.is_leaf and tensor.requires_grad
-            value = tensor.detach()
-            found.append(
-                {"obj": value.requires_grad_() if leaf else value, "grad": gradient}
-            )
-        return found
-
-    def geometries(self, ids: Sequence[ObjectId]) -> list[list[Any]]:
-        """Return the shape, the strides and the dtype's number of each tensor.
-
-        Raises:
-            As `values`.
-        """
-        tensors = map(self._shown, ids)
-        return [[list(each.shape), list(each.stride()), NUMBERS[each.dtype]] for each in tensors]
+    def _geometry(self, obj_id: ObjectId) -> list[Any]:
+        tensor = self._shown(obj_id)
+        return [list(tensor.shape), list(tensor.stride()), NUMBERS[tensor.dtype]]
 
     def delete(self, *ids: ObjectId) -> None:
-        """Remove objects; those that are not there are none."""
+        """Remove objects, as far as they are there."""
         for obj_id in ids:
             for errors in (self._failed, self._unchanged, self._no_gradient):
                 errors.pop(obj_id, None)
@@ -239,46 +264,49 @@ class Executor:
             if self._count % _CHECKED_EVERY == 0:
                 self._check_spans()
             command = self._commands.get(name)
-            if command is not None:
-                with torch.enable_grad():
-                    made = command(*arguments)
+            if command is None:
+                self._operate(name, results, arguments, keywords, with_gradients, seed, budget)
+                return
+            with torch.enable_grad():
+                made = command(*arguments, *((budget,) if name == "backward" else ()))
+            if made is not None:
                 self._keep(results, [made], [])
-            else:
-                self._operate(name, results, arguments, keywords, with_gradients, seed)
         except Exception as error:
             failed = _failed(self._worker, name, error, site)
-            if failed is not error:
+            if not isinstance(error, RemoteOperationFailed):
                 failed.leaves = self._leaf_ids(arguments)
             self._poison(name, results, arguments, failed)
 
     def _operate(
         self, name: str, results: list[Any], arguments: list[Any], keywords: dict[str, Any],
-        with_gradients: bool, seed: int | None,
+        with_gradients: bool, seed: int | None, budget: Budget,
     ) -> None:  # fmt: skip
         operator = resolve(name)
         if operator is None:
             raise OperatorNotAllowed(
                 name[:100], "an operation on remote tensors", "Call .get() first, and do it here."
             )
+        if not keywords.keys() <= set(operator.keywords):
+            raise MalformedMessage(f"{name[:100]} takes by name {list(operator.keywords)} only")
         used: list[torch.Tensor] = []
         values = [self._resolved(each, used) for each in arguments]
         named = {key: self._resolved(each, used) for key, each in keywords.items()}
-        written = _ALSO_WRITES.get(name) or (
-            () if operator.writes is None else (operator.writes,)
-        )
-        for place in written:
-            target = values[place] if place < len(values) else None
-            if isinstance(target, torch.Tensor):
-                self._check_write(target)
+        written = _ALSO_WRITES.get(name) or (() if operator.writes is None else (operator.writes,))
+        targets = [
+            values[place]
+            for place in written
+            if place < len(values) and isinstance(values[place], torch.Tensor)
+        ]
+        for target in targets:
+            self._check_write(target)
         with torch.set_grad_enabled(with_gradients), self._graph, _seeded(seed):
             made = operator.function(*values, **named)
         outputs = [made] if isinstance(made, torch.Tensor) else list(made or ())
+        if with_gradients:
+            watch(*(each for each in outputs if isinstance(each, torch.Tensor)))
         self._keep(results, outputs, used)
-        if written:
-            targets = [values[place] for place in written if place < len(values)]
-            for target in targets:
-                if isinstance(target, torch.Tensor):
-                    self._inherit(self._storages[_key(target)], target, used)
+        for target in targets:
+            self._inherit(self._storages[_key(target)], target, used)
 
     def _keep(self, results: list[Any], outputs: list[Any], used: list[torch.Tensor]) -> None:
         if len(results) > len(outputs):
@@ -290,18 +318,21 @@ class Executor:
     def _keep_one(self, obj_id: ObjectId, output: Any, used: list[torch.Tensor]) -> None:
         if not isinstance(output, torch.Tensor):
             raise MalformedMessage(f"a result is a {type(output).__name__}; expected a tensor")
-        if self._objects.own(obj_id) is not None:
+        if self._objects.own(obj_id) is not None or obj_id in self._homes:
             self.delete(obj_id)
         if any(output is each for each in used):  # one tensor, two ids
             output = torch.ops.aten.alias(output)
-        self._results.add(obj_id)
         storage = self._enter(obj_id, output, is_result=True)
+        self._results.add(obj_id)
         self._objects.put(obj_id, output)
         self._inherit(storage, output, used)
 
     def _enter(self, obj_id: ObjectId, tensor: torch.Tensor, is_result: bool = False) -> _Storage:
         """Note the storage of a tensor. What was sent here has been counted when it came."""
-        key = _key(tensor)
+        key, former = _key(tensor), self._homes.pop(obj_id, None)
+        if former is not None:
+            self._leave(former, is_result=obj_id in self._results)
+            self._results.discard(obj_id)
         storage = self._storages.get(key) or _Storage()
         if is_result:
             size = 0 if storage.size else tensor.untyped_storage().nbytes()
@@ -350,7 +381,7 @@ class Executor:
     def _tensor(self, obj_id: ObjectId) -> torch.Tensor:
         error = self._failed.get(obj_id) or self._unchanged.get(obj_id)
         if error is not None:
-            raise error
+            raise _again(error)
         found = self._objects.own(obj_id)
         if found is None:
             found = self._borrowed.get(obj_id)
@@ -358,7 +389,8 @@ class Executor:
             found = self._borrow(obj_id)
         if not isinstance(found, torch.Tensor):
             raise ObjectNotFoundError(self._worker, obj_id)
-        if obj_id not in self._homes:  # it was sent here
+        # It was sent here, or the owner has put it in the place of another.
+        if self._homes.get(obj_id) != _key(found):
             storage = self._enter(obj_id, found)
             storage.private = storage.private or is_private(found)
         return found
@@ -405,15 +437,33 @@ class Executor:
             while len(errors) > self._limits.objects:
                 errors.pop(next(iter(errors)))
 
-    # Gradients
+    # Commands
 
-    def _backward(self, root_id: Reference, gradient_id: Reference | None, keep: bool) -> None:
+    def _set(self, packed: Mapping[str, Any]) -> None:
+        check_object("operate", packed)
+        self.delete(packed["id"])
+        self._store(packed)
+
+    def _backward(
+        self, root_id: Reference, gradient_id: Reference | None, keep: bool, budget: Budget
+    ) -> None:
         root = self._tensor(root_id.id)
         gradient = None if gradient_id is None else self._tensor(gradient_id.id)
         private = self.is_private(root) or (gradient is not None and self.is_private(gradient))
         leaves = list(_leaves_of(root)) if private else []
-        with self._graph:
-            torch.autograd.backward(root, gradient, retain_graph=keep)
+        made = 0
+
+        def tell(size: int) -> None:
+            nonlocal made
+            made += size
+            budget.check(made)
+
+        told = telling.set(tell)
+        try:
+            with self._graph:
+                torch.autograd.backward(root, gradient, retain_graph=keep)
+        finally:
+            telling.reset(told)
         for leaf in leaves:
             leaf.private_gradient = True  # type: ignore[attr-defined]
 
@@ -432,7 +482,7 @@ class Executor:
 
     def _gradient(self, leaf: Reference) -> torch.Tensor:
         if leaf.id in self._no_gradient:
-            raise self._no_gradient[leaf.id]
+            raise _again(self._no_gradient[leaf.id])
         tensor = self._tensor(leaf.id)
         if tensor.grad is None:
             raise RuntimeError("there is no gradient: no backward() reached this tensor")
@@ -535,7 +585,7 @@ class _Saved:
         self._memory.release(self._key, self._size)
 
 
-class _seeded:  # noqa: N801 - used like a function
+class _seeded:
     """Has torch draw from a generator of its own while an operation runs."""
 
     def __init__(self, seed: int | None) -> None:
@@ -581,10 +631,17 @@ def _leaves_of(root: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _failed(worker: str, name: str, error: Exception, site: int) -> RemoteOperationFailed:
     if isinstance(error, RemoteOperationFailed):
-        return error
+        return _again(error)
     kind = type(error).__name__
     text = str(error) if isinstance(error, SyftError) else inspect.cleandoc(str(error))
     return RemoteOperationFailed(worker, name[:200], kind, text[:2000], site)
+
+
+def _again(error: RemoteOperationFailed) -> RemoteOperationFailed:
+    """Return an error without the traceback of the former time, which keeps tensors alive."""
+    copied = replace(error)
+    copied.leaves = error.leaves
+    return copied
 
 
 _KINDS = (str, list, list, dict, int, bool)

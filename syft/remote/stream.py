@@ -16,6 +16,7 @@ the stream starts again from 0 under another id.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import secrets
@@ -30,9 +31,10 @@ from typing import Any
 
 import torch
 
-from syft.exceptions import InvalidReply, RemoteOperationFailed
-from syft.graph.kinds import DTYPES, NUMBERS
-from syft.objects import ObjectId
+from syft import wire
+from syft.exceptions import InvalidReply, RemoteOperationFailed, RemoteOperationsOff
+from syft.graph.kinds import DTYPE_OF, NUMBERS
+from syft.objects import ObjectId, pack_object
 from syft.remote.shapes import Geometry, geometry
 
 BATCH = 32
@@ -44,8 +46,11 @@ FLUSH_SECONDS = 0.005
 """Seconds after which what is in the buffer is sent in any case."""
 GARBAGE_SECONDS = 0.1
 """Seconds after which objects that nothing points to any more are deleted."""
+LARGE = 1024 * 1024
+"""Tensors of more bytes are sent at once; smaller ones are copied, and travel with others."""
 
-_DTYPE_OF = {number: dtype for dtype, number in NUMBERS.items()}
+_TRAVEL = NUMBERS.keys() - {torch.complex128}
+# Apart from IdProvider's ids, and cheaper: an operation takes some.
 _ids = itertools.count(secrets.randbits(60))
 
 
@@ -86,14 +91,62 @@ def _is_inner(filename: str) -> bool:
     return filename.startswith(_INNER)
 
 
-_INNER = tuple(os.path.dirname(module.__file__) + os.sep for module in (torch, syft.objects))
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+_INNER = tuple(path + os.sep for path in (os.path.dirname(torch.__file__), _PACKAGE))
 sites = Sites()
 
 
 class Stream(ABC):
     """The way of operations to one worker.
 
-    Safe to use from several threads.
+    Args:
+        worker: the worker's id, for errors.
+    """
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+
+    def new_id(self) -> int:
+        """Return an id for a result."""
+        return next(_ids)
+
+    @abstractmethod
+    def post(
+        self,
+        name: str,
+        results: Sequence[int | None],
+        arguments: list[Any],
+        keywords: dict[str, Any] | None = None,
+        is_random: bool = False,
+    ) -> None:
+        """Have an operation carried out some time soon, after those that were posted before."""
+
+    @abstractmethod
+    def store(self, obj_id: ObjectId, tensor: torch.Tensor) -> None:
+        """Have the worker keep a tensor of this process under an id, with its tags."""
+
+    @abstractmethod
+    def take(self, ids: Sequence[ObjectId]) -> list[dict[str, Any]]:
+        """Wait for tensors, each with its gradient; then the worker keeps them no longer.
+
+        Raises:
+            RemoteOperationFailed: an operation that one of them depends on failed at the worker.
+            ObjectNotFoundError: there is none of this id.
+            GetNotPermittedError: one is private.
+            ConnectionFailed: the worker is not reached.
+        """
+
+    @abstractmethod
+    def geometries(self, ids: Sequence[ObjectId]) -> list[Geometry]:
+        """Wait for the geometries of tensors; raise as `take` does."""
+
+    @abstractmethod
+    def forget(self, obj_id: ObjectId) -> None:
+        """Have an object deleted some time soon. Safe to call from `__del__`."""
+
+
+class BufferedStream(Stream):
+    """A stream that gathers operations in a buffer. Safe to use from several threads.
 
     Args:
         worker: the worker's id, for errors.
@@ -101,7 +154,7 @@ class Stream(ABC):
     """
 
     def __init__(self, worker: str, draw_seed: Callable[[], int]) -> None:
-        self.worker = worker
+        super().__init__(worker)
         self._draw_seed = draw_seed
         self._lock = threading.RLock()
         self._buffer: list[list[Any]] = []
@@ -112,54 +165,64 @@ class Stream(ABC):
         self._id = secrets.randbits(62)
         self._number = 0
 
-    def new_id(self) -> int:
-        """Return an id for a result."""
-        return next(_ids)
-
     def post(
         self,
         name: str,
         results: Sequence[int | None],
         arguments: list[Any],
-        keywords: dict[str, Any],
+        keywords: dict[str, Any] | None = None,
         is_random: bool = False,
     ) -> None:
-        """Have an operation carried out some time soon, after those that were posted before."""
+        """See Stream."""
         seed = self._draw_seed() if is_random else None
         operation = [
-            name, results, arguments, keywords, sites.current(), torch.is_grad_enabled(), seed,
+            name, results, arguments, keywords or {}, sites.current(), torch.is_grad_enabled(), seed,
         ]  # fmt: skip
         with self._lock:
             self._buffer.append(operation)
             waiting = len(self._buffer)
         self._posted(waiting)
 
+    def store(self, obj_id: ObjectId, tensor: torch.Tensor) -> None:
+        """See Stream."""
+        if tensor.layout != torch.strided or tensor.dtype not in _TRAVEL:
+            # Whether it can travel at all is found out here, where the program sends it.
+            wire.encode(wire.Request(0, "set", {"obj": tensor.detach()}))
+        packed = {"id": obj_id, **pack_object(tensor)}
+        is_large = tensor.nbytes > LARGE
+        if not is_large:
+            # The program may change its tensor before this is sent.
+            copied = tensor.detach().clone()
+            packed["obj"] = copied.requires_grad_() if tensor.requires_grad else copied
+        with self._lock:
+            if is_large:
+                self.flush()
+            self.post("set", [obj_id], [packed])
+            if is_large:
+                self.flush()
+
     def forget(self, obj_id: ObjectId) -> None:
-        """Have an object deleted some time soon. Safe to call from `__del__`."""
+        """See Stream."""
         self._garbage.append(obj_id)
 
-    def values(self, ids: Sequence[ObjectId]) -> list[dict[str, Any]]:
-        """Wait for the values of objects.
-
-        Raises:
-            RemoteOperationFailed: an operation that one of them depends on failed at the worker.
-            ObjectNotFoundError: there is none of this id.
-            GetNotPermittedError: one is private.
-            ConnectionFailed: the worker is not reached.
-        """
-        found = self._ask(values=list(ids))["values"]
-        return [self._checked(each) for each in self._as_many(found, ids)]
+    def take(self, ids: Sequence[ObjectId]) -> list[dict[str, Any]]:
+        """See Stream."""
+        found = self._as_many(self._ask(values=list(ids))["values"], ids)
+        values = [self._checked(each) for each in found]
+        for obj_id in ids:
+            self.forget(obj_id)
+        return values
 
     def geometries(self, ids: Sequence[ObjectId]) -> list[Geometry]:
-        """Wait for the geometries of objects; raise as `values` does."""
+        """See Stream."""
         found = self._ask(geometries=list(ids))["geometries"]
         try:
             return [
-                geometry(tuple(shape), tuple(stride), _DTYPE_OF[dtype])
+                geometry(tuple(shape), tuple(stride), DTYPE_OF[dtype])
                 for shape, stride, dtype in self._as_many(found, ids)
             ]
-        except (TypeError, ValueError, KeyError) as reason:
-            raise self._invalid(repr(reason)) from None
+        except (TypeError, ValueError, KeyError, RuntimeError) as reason:
+            raise self.invalid(repr(reason)) from None
 
     @abstractmethod
     def flush(self) -> None:
@@ -173,8 +236,8 @@ class Stream(ABC):
     def _ask(self, **wanted: list[ObjectId]) -> dict[str, Any]:
         """Send what is in the buffer and wait for the answer."""
 
-    def _message(self, answer: bool, **wanted: list[ObjectId]) -> dict[str, Any]:
-        """Return the arguments of the next message. To be called with the lock held."""
+    def _next_message(self, answer: bool, **wanted: list[ObjectId]) -> dict[str, Any]:
+        """Empty the buffer into the arguments of a message. To be called with the lock held."""
         operations, self._buffer = self._buffer, []
         gone = []
         while self._garbage:
@@ -193,7 +256,7 @@ class Stream(ABC):
 
     def _as_many(self, found: Any, ids: Sequence[ObjectId]) -> list[Any]:
         if not isinstance(found, list) or len(found) != len(ids):
-            raise self._invalid(f"{type(found).__name__} for {len(ids)} ids")
+            raise self.invalid(f"{type(found).__name__} for {len(ids)} ids")
         return found
 
     def _checked(self, found: Any) -> dict[str, Any]:
@@ -204,13 +267,126 @@ class Stream(ABC):
             and isinstance(found["grad"], torch.Tensor | None)
         )
         if not fits:
-            raise self._invalid(type(found).__name__)
+            raise self.invalid(type(found).__name__)
         return found
 
-    def _invalid(self, observed: str) -> InvalidReply:
+    def invalid(self, observed: str) -> InvalidReply:
+        """Return the error of a reply that is none."""
         return InvalidReply(
             self.worker, "the values of remote tensors", observed, "a tensor and its gradient each"
         )
+
+
+class LocalStream(BufferedStream):
+    """The way of operations to a worker in this process: each is carried out where it is posted.
+
+    Args:
+        worker: the worker's id, for errors.
+        draw_seed: returns a seed from this process's generator.
+        carry_out: carries out the request `operate` with these arguments, and returns its result.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        draw_seed: Callable[[], int],
+        carry_out: Callable[[dict[str, Any]], Any],
+    ) -> None:
+        super().__init__(worker, draw_seed)
+        self._carry_out = carry_out
+        self._busy = False
+
+    def flush(self) -> None:
+        """Carry out what is in the buffer."""
+        if self._buffer or self._garbage:
+            self._ask()
+
+    def forget(self, obj_id: ObjectId) -> None:
+        """See Stream."""
+        super().forget(obj_id)
+        # The garbage collector may call this in the middle of an operation, which then sweeps up.
+        if not self._busy:
+            self.flush()
+
+    def _posted(self, waiting: int) -> None:
+        self._ask()
+
+    def _ask(self, **wanted: list[ObjectId]) -> dict[str, Any]:
+        with self._lock:
+            self._busy = True
+            try:
+                with _as_outside_of_torch(), torch.inference_mode(False):
+                    result = self._carry_out(self._next_message(bool(wanted), **wanted))
+                    while self._garbage:
+                        self._carry_out(self._next_message(False))
+                return result
+            except RemoteOperationFailed as error:
+                raise with_line(error) from None
+            finally:
+                self._busy = False
+
+
+def _as_outside_of_torch() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which torch is used as if no operation were being dispatched.
+
+    Operations on pointers are posted from within that, where autograd is off.
+    """
+    is_within = torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.Python)
+    return torch.overrides.enable_reentrant_dispatch() if is_within else contextlib.nullcontext()
+
+
+class PlainStream(Stream):
+    """The way to a worker that carries out no operations: tensors are sent and fetched.
+
+    Args:
+        worker: the worker's id, for errors.
+        store: stores a tensor at the worker.
+        fetch: fetches one.
+        forget: has one deleted.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        store: Callable[[ObjectId, torch.Tensor], None],
+        fetch: Callable[[ObjectId], Any],
+        forget: Callable[[ObjectId], None],
+    ) -> None:
+        super().__init__(worker)
+        self._store = store
+        self._fetch = fetch
+        self._forget = forget
+
+    def post(
+        self,
+        name: str,
+        results: Sequence[int | None],
+        arguments: list[Any],
+        keywords: dict[str, Any] | None = None,
+        is_random: bool = False,
+    ) -> None:
+        """Raise an error.
+
+        Raises:
+            RemoteOperationsOff: always.
+        """
+        raise RemoteOperationsOff(self.worker)
+
+    def store(self, obj_id: ObjectId, tensor: torch.Tensor) -> None:
+        """See Stream."""
+        self._store(obj_id, tensor)
+
+    def take(self, ids: Sequence[ObjectId]) -> list[dict[str, Any]]:
+        """See Stream."""
+        return [{"obj": self._fetch(obj_id), "grad": None} for obj_id in ids]
+
+    def geometries(self, ids: Sequence[ObjectId]) -> list[Geometry]:
+        """Raise an error, as `post` does."""
+        raise RemoteOperationsOff(self.worker)
+
+    def forget(self, obj_id: ObjectId) -> None:
+        """See Stream."""
+        self._forget(obj_id)
 
 
 def with_line(error: BaseException) -> BaseException:

@@ -16,44 +16,24 @@ A `backward` can so tell which gradients there will be, without asking the worke
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 import torch
 
 from syft import wire
-from syft.exceptions import RemoteValueNeeded, TensorsNotCollocatedException
-from syft.graph.kinds import NUMBERS
+from syft.exceptions import InvalidReply, RemoteValueNeeded, TensorsNotCollocatedException
+from syft.graph.kinds import DTYPE_OF, NUMBERS
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, registry
 from syft.remote import shapes
 from syft.remote.operators import without_out
-from syft.remote.shapes import Geometry, geometry_of
+from syft.remote.shapes import Geometry, geometry, geometry_of
+from syft.remote.stream import Stream
 
 CPU = torch.device("cpu")
-
-
-class Stream(Protocol):
-    """The way of operations to one worker."""
-
-    def new_id(self) -> int:
-        """Return an id for a result."""
-
-    def post(
-        self, name: str, results: Sequence[int | None], arguments: list[Any],
-        keywords: dict[str, Any], is_random: bool = False,
-    ) -> None:  # fmt: skip
-        """Have an operation carried out some time soon, after those that were posted before."""
-
-    def values(self, ids: list[ObjectId]) -> list[dict[str, Any]]:
-        """Wait for the values of objects."""
-
-    def geometries(self, ids: list[ObjectId]) -> list[Geometry]:
-        """Wait for the geometries of objects."""
-
-    def forget(self, obj_id: ObjectId) -> None:
-        """Have an object deleted some time soon. Safe to call from `__del__`."""
 
 
 class _Leaf:
@@ -130,9 +110,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
     # What torch does with it
 
     @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         special = _SPECIAL.get(func)
         if special is not None:
             return special(*args, **(kwargs or {}))
@@ -140,9 +118,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _apply(func, args, kwargs or {})
 
     # Where it is
@@ -173,7 +149,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         The arguments of PySyft 0.2 are accepted and ignored.
 
         Returns:
-            The tensor. A leaf requires gradients as it did there; any other tensor does not.
+            The tensor. It requires gradients as it did there, but has no history.
 
         Raises:
             RemoteOperationFailed: an operation that it depends on failed at the worker.
@@ -182,6 +158,10 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             ConnectionFailed: the worker is not reached any more.
         """
         return fetch([self])[0]
+
+    async def async_get(self) -> torch.Tensor:
+        """Fetch the tensor as `get` does, while other coroutines go on."""
+        return await asyncio.to_thread(self.get)
 
     def copy(self) -> PointerTensor:
         """Return a pointer to a copy of the tensor, at the same worker."""
@@ -401,7 +381,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         self._cell = _Cell(frozenset((self._leaf,)))
 
     def _post(self, name: str, results: list[int], arguments: list[Any]) -> None:
-        self._stream.post(name, results, arguments, {})
+        self._stream.post(name, results, arguments)
 
 
 def _check_together(operation: str, tensors: list[Any]) -> None:
@@ -449,13 +429,74 @@ def _new(
     return pointer
 
 
+def pointer_to_sent(
+    tensor: torch.Tensor, location: Any, owner: Any, id: ObjectId | None, collect: bool
+) -> PointerTensor:
+    """Send a tensor, with its gradient, to a worker; return a pointer to it there."""
+    stream, obj_id = location._stream(), _id_to_send(tensor)
+    stream.store(obj_id, tensor)
+    pointer = PointerTensor(
+        location,
+        obj_id,
+        owner,
+        id,
+        collect,
+        getattr(tensor, "tags", None),
+        getattr(tensor, "description", None),
+        geometry=_contiguous(tuple(tensor.shape), tensor.dtype),
+        requires_grad=tensor.requires_grad,
+    )
+    if tensor.is_leaf and tensor.grad is not None:
+        pointer.grad = pointer_to_sent(tensor.grad, location, owner, None, True)
+    return pointer
+
+
+def pointer_to_stored(
+    location: Any,
+    id: ObjectId,
+    tags: list[str],
+    description: str | None,
+    shape: Any,
+    stride: Any,
+    dtype: int,
+    requires_grad: bool,
+) -> PointerTensor:
+    """Return a pointer to a tensor that a search has found; the tensor stays when it goes."""
+    about = geometry(tuple(map(int, shape)), tuple(map(int, stride)), DTYPE_OF[dtype])
+    return PointerTensor(
+        location, id, None, None, False, tags, description, geometry=about,
+        requires_grad=requires_grad is True,
+    )  # fmt: skip
+
+
+def _id_to_send(tensor: torch.Tensor) -> ObjectId:
+    """Return the id that a tensor gets at a worker: its own, but only once.
+
+    Sent again, while a pointer to what was sent before is there, it is another object.
+    """
+    if tensor.__dict__.get("_was_sent"):
+        return ID_PROVIDER.pop()
+    tensor._was_sent = True  # type: ignore[attr-defined]
+    return tensor.__dict__.get("id") or ID_PROVIDER.pop()
+
+
+def _contiguous(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:
+    """Return the geometry of what arrives of a tensor: its elements, in order."""
+    return geometry(shape, torch.empty(shape, device="meta").stride(), dtype)
+
+
 def fetch(pointers: list[PointerTensor]) -> list[torch.Tensor]:
     """Fetch several tensors of one worker at a time, as `PointerTensor.get` does."""
     stream = pointers[0]._stream
-    found = stream.values([pointer.id_at_location for pointer in pointers])
+    found = stream.take([pointer.id_at_location for pointer in pointers])
     tensors = []
     for pointer, each in zip(pointers, found, strict=True):
         tensor, gradient = each["obj"], each["grad"]
+        _check_fetched(pointer, tensor)
+        if gradient is not None:
+            _check_fetched(pointer, gradient)
+        # As it was there; what an operation made comes without its history.
+        tensor.requires_grad_(pointer.requires_grad and pointer._geometry.has_grads)
         tensor.grad = gradient
         if pointer.tags:
             tensor.tags = set(pointer.tags)
@@ -463,10 +504,20 @@ def fetch(pointers: list[PointerTensor]) -> list[torch.Tensor]:
             tensor.description = pointer.description
         if pointer._leaf is not None:
             pointer._leaf.fetched = True
-        stream.forget(pointer.id_at_location)
         pointer.garbage_collect_data = False
         tensors.append(tensor)
     return tensors
+
+
+def _check_fetched(pointer: PointerTensor, tensor: torch.Tensor) -> None:
+    expected = pointer._geometry
+    if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+        raise InvalidReply(
+            str(pointer.location.id),
+            f"tensor {pointer.id_at_location!r}",
+            f"of shape {tuple(tensor.shape)} and {tensor.dtype}",
+            f"shape {tuple(expected.shape)} and {expected.dtype}",
+        )
 
 
 # Operations
@@ -512,7 +563,8 @@ class _Operation:
             for name in each.alias_info.before_set
         }
         self.targets = [
-            None if alias is None else written.get(next(iter(alias.before_set), "")) for alias in aliases
+            None if alias is None else written.get(next(iter(alias.before_set), ""))
+            for alias in aliases
         ]
         self.shares = self.name != "aten::detach" and any(
             alias is not None and not alias.is_write for alias in aliases

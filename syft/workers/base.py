@@ -20,11 +20,12 @@ from syft.objects import (
     ObjectPointer,
     ObjectStorage,
     ObjectWrapper,
-    PointerTensor,
     pack_object,
     registry,
     unpack_object,
 )
+from syft.remote.stream import Stream
+from syft.remote.tensor import PointerTensor, pointer_to_sent, pointer_to_stored
 from syft.wire.failures import malformed_reply
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class BaseWorker(ObjectStorage, ABC):
     """A worker as a coordinator sees it.
 
     Source: PySyft 0.2.4, `syft.workers.base.BaseWorker`. Subclasses carry requests to the worker;
-    all public methods are built on four: `_exchange`, `_async_exchange`, `_post` and `_forget`.
+    all public methods are built on five: `_exchange`, `_async_exchange`, `_post`, `_forget` and
+    `_stream`.
 
     Args:
         hook: the TorchHook; accepted for PySyft 0.2 programs, nothing depends on it.
@@ -94,6 +96,10 @@ class BaseWorker(ObjectStorage, ABC):
     @abstractmethod
     def _forget(self, obj_id: ObjectId) -> None:
         """Have the worker delete an object soon. Safe to call from `__del__`."""
+
+    @abstractmethod
+    def _stream(self) -> Stream:
+        """Return the way of operations on remote tensors to the worker."""
 
     async def async_connect(self) -> None:
         """Return when the worker answers. A worker in this process always does."""
@@ -154,27 +160,40 @@ class BaseWorker(ObjectStorage, ABC):
         owner: Any,
         ptr_id: ObjectId | None = None,
         collect: bool = True,
-        wait: bool = True,
     ) -> ObjectPointer:
         """Store an object on this worker; return a pointer that `owner` holds."""
-        wrapped = isinstance(obj, ObjectWrapper)
-        if not wrapped and not isinstance(obj, torch.Tensor):
+        if isinstance(obj, PointerTensor):
+            raise TypeError(
+                f"cannot send {obj!r} to worker {self.id!r}: it is a pointer already. Call "
+                ".move(worker) to have its tensor there, or .get() to have it here."
+            )
+        if isinstance(obj, torch.Tensor):
+            return pointer_to_sent(obj, self, owner, ptr_id, collect)
+        if not isinstance(obj, ObjectWrapper):
             raise TypeError(
                 f"cannot send a {type(obj).__name__}; expected a tensor or an ObjectWrapper."
             )
-        obj_id = obj.id if wrapped else ID_PROVIDER.pop()
-        packed = pack_object(obj)
-        if not isinstance(packed["obj"], torch.Tensor):
-            self._sent[obj_id] = packed["obj"]
-        if wait:
-            self._exchange("set", id=obj_id, **packed)
-        else:
-            self._post("set", id=obj_id, **packed)
-        about: dict[str, Any] = {name: packed[name] for name in ("tags", "description")}
-        about["garbage_collect_data"] = collect
-        if wrapped:
-            return ObjectPointer(self, obj_id, owner, ptr_id, **about)
-        return PointerTensor(self, obj_id, owner, ptr_id, shape=obj.shape, **about)
+        self._exchange("set", objects=[self._packed(obj)])
+        return self._pointer_to_sent(obj, owner, ptr_id, collect)
+
+    def _send_config(
+        self, fields: dict[str, Any], objects: list[ObjectWrapper], owner: Any
+    ) -> list[ObjectPointer]:
+        """Send a TrainConfig's settings and objects in one message, without waiting."""
+        self._post("train_config", fields=fields, objects=[self._packed(each) for each in objects])
+        return [self._pointer_to_sent(each, owner) for each in objects]
+
+    def _packed(self, wrapper: ObjectWrapper) -> dict[str, Any]:
+        if not isinstance(wrapper.obj, torch.Tensor):
+            self._sent[wrapper.id] = wrapper.obj
+        return {"id": wrapper.id, **pack_object(wrapper)}
+
+    def _pointer_to_sent(
+        self, wrapper: ObjectWrapper, owner: Any, id: ObjectId | None = None, collect: bool = True
+    ) -> ObjectPointer:
+        return ObjectPointer(
+            self, wrapper.id, owner, id, collect, wrapper.tags, wrapper.description
+        )
 
     def request_obj(self, obj_id: ObjectId, location: BaseWorker | ObjectId | None = None) -> Any:
         """Fetch an object from this worker, or from `location`; it is not kept there.
@@ -228,17 +247,19 @@ class BaseWorker(ObjectStorage, ABC):
         except (TypeError, ValueError, RuntimeError) as reason:
             raise malformed_reply(self.id, f"no result of a search: {reason}") from None
 
-    def _pointer_to(
-        self, id: ObjectId, tags: list[str], description: str | None, shape: Any
-    ) -> ObjectPointer:
-        about: dict[str, Any] = {
-            "tags": tags,
-            "description": description,
-            "garbage_collect_data": False,
-        }
-        if shape is None:
-            return ObjectPointer(self, id, registry.local_worker, **about)
-        return PointerTensor(self, id, registry.local_worker, shape=shape, **about)
+    def request_search(
+        self, query: ObjectId | Iterable[ObjectId], location: BaseWorker | ObjectId
+    ) -> list[ObjectPointer]:
+        """Search another worker, as its `search` does: PySyft 0.2's name for that."""
+        return self.get_worker(location).search(query)
+
+    def _pointer_to(self, **found: Any) -> ObjectPointer:
+        if found["shape"] is not None and found["dtype"] is not None:
+            return pointer_to_stored(self, **found)
+        about = {name: found[name] for name in ("tags", "description")}
+        return ObjectPointer(
+            self, found["id"], registry.local_worker, garbage_collect_data=False, **about
+        )
 
     def list_objects_remote(self) -> str:
         """Return the mapping from id to object on the worker, as text."""

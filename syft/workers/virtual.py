@@ -17,7 +17,9 @@ from syft.access.guard import Guard
 from syft.dispatch import Dispatcher
 from syft.exceptions import CallTimeout
 from syft.federated.federated_client import FederatedClient
+from syft.federated.seeding import draw_seed
 from syft.objects import ObjectId
+from syft.remote.stream import LocalStream, Stream
 from syft.session import Job
 from syft.wire.failures import describe_request, unwrap
 from syft.workers.base import BaseWorker
@@ -77,6 +79,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
             self, max_message_bytes, allow_operators, allow_torchscript, guard
         )
         self._one_at_a_time = threading.Lock()
+        self._operations = LocalStream(str(id), draw_seed, self._operate)
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         job = self._dispatcher.accept(self._request(command, arguments), self._session)
@@ -129,6 +132,19 @@ class VirtualWorker(FederatedClient, BaseWorker):
     def _forget(self, obj_id: ObjectId) -> None:
         self._sent.pop(obj_id, None)
         self.rm_obj(obj_id)
+
+    @property
+    def allows_remote_operations(self) -> bool:
+        """Whether coordinators may operate on remote tensors here: the coordinator is the owner."""
+        return True
+
+    def _stream(self) -> Stream:
+        return self._operations
+
+    def _operate(self, arguments: dict[str, Any]) -> Any:
+        job = self._dispatcher.accept(self._request("operate", arguments), self._session)
+        reply = self._dispatcher.run(job)
+        return self._result(reply) if reply else None
 
     def _request(self, command: str, arguments: dict[str, Any]) -> bytes:
         arguments = self._count_fits(command, arguments)

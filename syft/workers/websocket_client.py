@@ -19,13 +19,16 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import torch
 
 from syft import wire
 from syft.exceptions import CallTimeout, ConnectionFailed, MessageTooLarge, SyftError
-from syft.objects import ObjectId
+from syft.federated.seeding import draw_seed
+from syft.objects import ObjectId, pack_object
+from syft.remote.stream import PlainStream, Stream
 from syft.wire.failures import describe_request, unwrap
 from syft.workers.base import BaseWorker, _fit_arguments, _threshold_argument
 from syft.workers.io_thread import IOThread, in_event_loop
@@ -33,6 +36,7 @@ from syft.workers.websocket_access import FilePath, client_tls, resolve_token, w
 from syft.workers.websocket_connect import Peer
 from syft.workers.websocket_link import Link
 from syft.workers.websocket_settings import TIMEOUTS, parse_port
+from syft.workers.websocket_stream import SocketStream
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +151,7 @@ class WebsocketClientWorker(BaseWorker):
             warn_of_open_token(self._token, host)
         self._allow_torchscript = allow_torchscript
         self._link: Link | None = None
+        self._operations: tuple[Link | None, SocketStream | None] = None, None
         self._garbage: deque[ObjectId] = deque()
         super().__init__(hook, id, data, is_client_worker, log_msgs, verbose, auto_add=False)
         if connect:
@@ -242,6 +247,8 @@ class WebsocketClientWorker(BaseWorker):
         )
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+        if (operations := self._operations_to_settle()) is not None:
+            self._wait_for(operations, "operate()")
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
         # A `get` takes the object off the worker, so it is not sent if an earlier post failed.
@@ -254,12 +261,47 @@ class WebsocketClientWorker(BaseWorker):
     async def _async_exchange(
         self, command: str, timeout: float | None = None, **arguments: Any
     ) -> Any:
+        if (operations := self._operations_to_settle()) is not None:
+            with self._waiting(self._usable_link(), "operate()", self.timeout):
+                await asyncio.wait_for(asyncio.wrap_future(operations), self.timeout)
         link, request_id, call, frame = self._prepare(command, arguments)
         seconds = self.timeout if timeout is None else timeout
         future = link.io.submit(link.request(request_id, call, frame, settle=command == "get"))
         with self._waiting(link, call, seconds):
             reply = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
         return self._result(link, reply)
+
+    def _operations_to_settle(self) -> Future[bytes] | None:
+        """Send the operations that were posted, so that calls find what they have made.
+
+        Returns:
+            The future of the reply; None if there is nothing to wait for.
+        """
+        link, operations = self._operations
+        return operations.settled() if operations is not None and link is self._link else None
+
+    def _stream(self) -> Stream:
+        link = self._usable_link()
+        if link.greeting is None:
+            link.io.run(link.connection())
+        if link.greeting is not None and not link.greeting.remote_operations:
+            return PlainStream(str(self.id), self._store, self.request_obj, self._forget)
+        if self._operations[0] is not link:
+            encode = lambda arguments: self._prepare("operate", arguments)[1::2]  # noqa: E731
+            stream = SocketStream(str(self.id), draw_seed, link, encode, self._wait_for)
+            self._operations = link, stream
+        return self._operations[1]
+
+    def _store(self, obj_id: ObjectId, tensor: torch.Tensor) -> None:
+        self._exchange("set", objects=[{"id": obj_id, **pack_object(tensor)}])
+
+    def _wait_for(self, reply: Future[bytes], call: str) -> bytes:
+        async def replied() -> bytes:
+            return await asyncio.wrap_future(reply)
+
+        link = self._usable_link()
+        with self._waiting(link, call, self.timeout):
+            return link.io.run(replied(), self.timeout)
 
     @contextlib.contextmanager
     def _waiting(self, link: Link, call: str, seconds: float | None) -> Iterator[None]:

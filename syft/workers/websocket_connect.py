@@ -18,13 +18,15 @@ jitter, so that many coordinators that lost the same worker do not all come back
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
@@ -41,6 +43,8 @@ from syft.workers import token_files
 from syft.workers import websocket_settings as settings
 from syft.workers.websocket_access import authorization, refusal
 from syft.workers.websocket_keepalive import KeptAliveClient
+
+logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _random = random.SystemRandom()  # for jitter; the global generator is the program's
@@ -83,6 +87,20 @@ class Peer:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
+class Greeting(NamedTuple):
+    """What a worker says of itself.
+
+    Attributes:
+        max_message_bytes: the most bytes that it accepts in one message.
+        torch: its version of torch.
+        remote_operations: whether coordinators may operate on remote tensors there.
+    """
+
+    max_message_bytes: int
+    torch: str
+    remote_operations: bool
+
+
 class _TokenFinder(KeptAliveClient):
     """A connection that sends the token of the worker it has reached.
 
@@ -100,7 +118,7 @@ class _TokenFinder(KeptAliveClient):
 
 async def open_connection(
     peer: Peer, session: str, count_attempt: Callable[[], None] = lambda: None
-) -> tuple[ClientConnection, int]:
+) -> tuple[ClientConnection, Greeting]:
     """Connect to a worker, trying again until the deadline, and introduce this side.
 
     Args:
@@ -109,8 +127,7 @@ async def open_connection(
         count_attempt: called before each attempt.
 
     Returns:
-        connection: the open connection. limit: the most bytes that the worker accepts in one
-            message.
+        connection: the open connection. greeting: what the worker says of itself.
 
     Raises:
         WorkerUnreachable: nobody accepted a connection before the deadline.
@@ -173,9 +190,13 @@ async def connect_once(peer: Peer, seconds: float) -> ClientConnection:
     )
 
 
-async def _introduce(connection: ClientConnection, peer: Peer, session: str) -> int:
-    """Exchange greetings; return the most bytes that the worker accepts in one message."""
-    greeting = {"session": session, "max_message_bytes": peer.max_message_bytes}
+async def _introduce(connection: ClientConnection, peer: Peer, session: str) -> Greeting:
+    """Exchange greetings; return the worker's."""
+    greeting = {
+        "session": session,
+        "max_message_bytes": peer.max_message_bytes,
+        "torch": str(torch.__version__),
+    }
     try:
         await connection.send(wire.encode(wire.Request(0, "hello", greeting)))
         answer = await asyncio.wait_for(connection.recv(), settings.HANDSHAKE_TIMEOUT)
@@ -185,14 +206,33 @@ async def _introduce(connection: ClientConnection, peer: Peer, session: str) -> 
     except ConnectionClosed as error:
         raise HandshakeFailed(peer.worker, peer.url, cause_of(error)) from None
     # Before it is decoded: to this side, a message of another version is only malformed.
-    theirs = wire.peek_version(answer) if isinstance(answer, bytes) else None
-    if theirs not in (None, wire.VERSION):
-        raise VersionMismatch(peer.worker, peer.url, "another version", wire.VERSION, theirs)
+    version = wire.peek_version(answer) if isinstance(answer, bytes) else None
+    if version not in (None, wire.VERSION):
+        raise VersionMismatch(peer.worker, peer.url, "another version", wire.VERSION, version)
     try:
-        return int(unwrap(answer, peer.worker)["max_message_bytes"])  # type: ignore[arg-type]
+        told = unwrap(answer, peer.worker)  # type: ignore[arg-type]
+        theirs = printable(str(told["torch"]), 40)
+        _compare_versions(peer.worker, theirs)
+        return Greeting(int(told["max_message_bytes"]), theirs, told["remote_operations"] is True)
     except (MalformedMessage, TypeError, KeyError, ValueError):
         cause = "it does not speak this package's protocol"
         raise HandshakeFailed(peer.worker, peer.url, cause) from None
+
+
+def _compare_versions(worker: str, theirs: str) -> None:
+    """Warn of a worker with another minor version of torch.
+
+    Kernels differ between them, so the same training ends with other last digits; and operations
+    that one of them lacks fail.
+    """
+    if theirs.split(".")[:2] != str(torch.__version__).split(".")[:2]:
+        logger.warning(
+            "worker %s runs torch %s, this process %s: results differ in the last digits, and "
+            "operations on remote tensors that only one of them has fail",
+            worker,
+            theirs,
+            torch.__version__,
+        )
 
 
 def cause_of(error: BaseException) -> str:

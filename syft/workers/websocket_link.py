@@ -31,7 +31,7 @@ from syft import wire
 from syft.exceptions import ConnectionLost, MalformedMessage, SyftError, printable
 from syft.workers import websocket_settings as settings
 from syft.workers.io_thread import IOThread
-from syft.workers.websocket_connect import Peer, cause_of, open_connection
+from syft.workers.websocket_connect import Greeting, Peer, cause_of, open_connection
 from syft.workers.websocket_keepalive import KeptAliveClient
 from syft.workers.websocket_posts import Posts
 
@@ -75,7 +75,7 @@ class Link:
     Attributes:
         open: whether there is a connection.
         attempts: connection attempts since the last open connection; 0 while there is one.
-        peer_limit: the most bytes that the worker accepts in one message, once it has said so.
+        greeting: what the worker has said of itself; None before the first connection.
         posts: requests that nobody waits for.
         session: name of the session. Whoever knows it gets the session's objects, so it is random
             and not shown.
@@ -87,7 +87,7 @@ class Link:
         self.io = io
         self.open = False
         self.attempts = 0
-        self.peer_limit = peer.max_message_bytes
+        self.greeting: Greeting | None = None
         self.posts = Posts(peer.worker)
         self.session = uuid.uuid4().hex
         self._peer = peer
@@ -102,6 +102,16 @@ class Link:
         self._doubted = False
         self._answering: asyncio.Task[None] | None = None
         io.links.add(self)
+
+    @property
+    def url(self) -> str:
+        """The worker's address, for errors."""
+        return self._peer.url
+
+    @property
+    def peer_limit(self) -> int:
+        """The most bytes that the worker accepts in one message, as far as is known."""
+        return (self.greeting or self._peer).max_message_bytes
 
     async def request(
         self, request_id: int, call: str, frame: bytes, settle: bool = False
@@ -125,14 +135,11 @@ class Link:
             if (error := self.posts.take_error()) is not None:
                 raise error
         waiting, turn = self._waiting, self._sending
-        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        waiting[request_id] = reply
-        # Sending may fail first.
-        reply.add_done_callback(lambda done: done.cancelled() or done.exception())
+        reply = self.expect(request_id)
         try:
             # A message of which half was sent would end the connection: giving up the wait does not
             # stop the sending.
-            await asyncio.shield(self.io.start(_send(connection, turn, frame)))
+            await self.send(connection, frame)
             return await reply
         except (ConnectionClosed, OSError) as error:
             raise ConnectionLost(
@@ -143,6 +150,29 @@ class Link:
             raise
         finally:
             waiting.pop(request_id, None)
+
+    def expect(self, request_id: int) -> asyncio.Future[bytes]:
+        """Return the future of a reply on the open connection; it fails if the connection ends.
+
+        To be called on the I/O thread.
+        """
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        # Whoever waits may have gone.
+        reply.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._waiting[request_id] = reply
+        return reply
+
+    def unexpect(self, request_id: int) -> None:
+        """Drop the reply to a request, should it come."""
+        self._waiting.pop(request_id, None)
+
+    async def send(self, connection: ClientConnection, frame: bytes) -> None:
+        """Send a message when it is its turn, whole even if the wait for that is given up.
+
+        Raises:
+            ConnectionClosed, OSError: the connection has ended.
+        """
+        await asyncio.shield(self.io.start(_send(connection, self._sending, frame)))
 
     async def connection(self) -> ClientConnection:
         """Return the open connection; open it first if need be.
@@ -159,7 +189,7 @@ class Link:
                 raise failure
             if not self.open or self._connection is None:
                 try:
-                    self._connection, self.peer_limit = await open_connection(
+                    self._connection, self.greeting = await open_connection(
                         self._peer, self.session, self._count_attempt
                     )
                 except SyftError as error:

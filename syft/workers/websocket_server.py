@@ -117,6 +117,8 @@ class WebsocketServerWorker(VirtualWorker):
         limits: how much coordinators may use; None: as class Limits says.
         policy: what they may ask for; None: everything that the worker offers.
         audit_path: file for the audit log (syft/access/audit.py); None: no audit log.
+        remote_operations: whether coordinators may operate on remote tensors here, and so read
+            every tensor that they may operate on. None: as long as the worker has no datasets.
 
     Attributes:
         stuck_calls: once stopped: calls that ran beyond their time and cannot be ended (see
@@ -151,6 +153,7 @@ class WebsocketServerWorker(VirtualWorker):
         limits: Limits | None = None,
         policy: Policy | None = None,
         audit_path: FilePath | None = None,
+        remote_operations: bool | None = None,
     ) -> None:
         if (cert_path is None) != (key_path is None):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
@@ -178,11 +181,18 @@ class WebsocketServerWorker(VirtualWorker):
         self.cert_path = cert_path
         self.key_path = key_path
         self.client_ca_path = client_ca_path
+        self.remote_operations = remote_operations
         self._token = resolve_token(token)
         self._makes_token = token is None and self._token is None and is_loopback(host)
         self._allow_origins = check_origins(allow_origins)
         self.stuck_calls = 0
         self._running: _Running | None = None
+
+    @property
+    def allows_remote_operations(self) -> bool:
+        """Whether coordinators may operate on remote tensors here."""
+        chosen = self.remote_operations
+        return not self.datasets if chosen is None else chosen
 
     @property
     def url(self) -> str:
@@ -445,6 +455,8 @@ class _Running:
         about = {
             "id": self._worker.id,
             "max_message_bytes": self._dispatcher.max_message_bytes,
+            "torch": str(torch.__version__),
+            "remote_operations": self._worker.allows_remote_operations,
         }
         try:
             await connection.send(wire.encode(wire.Reply(0, about)))
@@ -469,7 +481,10 @@ class _Running:
         job = await asyncio.to_thread(accept, data, session) if large else accept(data, session)
         if job.place == "compute":
             limit = self._guard.limits.queued_calls
-            if session.queued >= limit:
+            if job.waits_for_room:  # nothing of this connection is read meanwhile
+                while session.queued >= limit and jobs:
+                    await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+            elif session.queued >= limit:
                 what = "the calls of one coordinator that wait"
                 refusal = LimitExceeded(
                     str(self._worker.id), what, session.queued + 1, limit, "queued_calls"
@@ -499,6 +514,8 @@ class _Running:
         except LimitExceeded as error:  # it did not end in time, and never may
             self._guard.record_refusal(job.session.caller, job.call, error, error.observed)
             reply = failure(job.request_id, job.call, error)
+        if not reply:
+            return
         # The coordinator may have gone; so has the use of its reply.
         with contextlib.suppress(ConnectionClosed):
             await connection.send(fragments(reply))

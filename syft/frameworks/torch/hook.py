@@ -8,15 +8,19 @@ from typing import Any
 import torch
 
 from syft.frameworks.torch.fl.dataset import dataset_federate
-from syft.objects import PointerTensor, registry
+from syft.objects import ID_PROVIDER, ObjectId, registry
+from syft.remote import modules
+from syft.remote.tensor import PointerTensor
 
 
 class TorchHook:
     """Adds PySyft 0.2's names to torch. Existing functions and methods of torch stay as they are.
 
     Added are `torch.native_<name>` for the functions of torch, torch.nn.functional and torch.Tensor
-    (the same functions; PySyft kept torch's originals under these names), on tensors `send`, `tag`
-    and `describe`, and on torch.utils.data.Dataset `federate`. Making a second hook does no harm.
+    (the same functions; PySyft kept torch's originals under these names); on tensors `send`,
+    `send_`, `get_`, `copy`, `tag`, `describe`, `id` and `owner`; on torch.nn.Module `send`, `get`,
+    `move`, `copy` and `location`; and on torch.utils.data.Dataset `federate`. Making a second hook
+    does no harm.
 
     Source: PySyft 0.2.4, `syft.TorchHook`.
 
@@ -51,6 +55,7 @@ class TorchHook:
         if not hasattr(torch, "native_masked_select"):
             _add_native_names()
         _add_tensor_methods()
+        modules.add_methods()
         torch.utils.data.Dataset.federate = dataset_federate
 
 
@@ -71,17 +76,62 @@ def _masked_select(input: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> to
 
 
 def _add_tensor_methods() -> None:
-    for method in (_send, _tag, _describe):
-        setattr(torch.Tensor, method.__name__.lstrip("_"), method)
+    for method in (_send, _send_, _get_, _copy, _tag, _describe):
+        setattr(torch.Tensor, method.__name__.removeprefix("_"), method)
+    torch.Tensor.id = property(_id, _set_id)  # type: ignore[attr-defined]
+    torch.Tensor.owner = property(_owner)  # type: ignore[attr-defined]
 
 
 def _send(
     self: torch.Tensor, *location: Any, garbage_collect_data: bool | None = None, **kwargs: Any
 ) -> PointerTensor:
-    """Send this tensor to a worker, and return a pointer to it."""
+    """Send this tensor to a worker, and return a pointer to it.
+
+    Its gradient, tags and description go with it.
+    """
+    if kwargs.pop("inplace", False):
+        return _send_(self, *location)
     return registry.local_worker.send(
         self, list(location), garbage_collect_data=garbage_collect_data, **kwargs
     )
+
+
+def _send_(self: torch.Tensor, *location: Any) -> PointerTensor:
+    """Send this tensor to a worker; it becomes the pointer to it itself, and is returned."""
+    modules.become(self, _send(self, *location))
+    return self  # type: ignore[return-value]
+
+
+def _get_(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Fetch the tensor that this one points to, which becomes that tensor, and is returned."""
+    if not isinstance(self, PointerTensor):
+        raise ValueError(
+            "get_() of a tensor that is in this process; expected a pointer, as .send(worker) "
+            "makes one. Nothing is left to do."
+        )
+    modules.become(self, self.get())
+    return self
+
+
+def _copy(self: torch.Tensor) -> torch.Tensor:
+    """Return a copy of this tensor."""
+    return self.clone()
+
+
+def _id(self: torch.Tensor) -> ObjectId:
+    """The tensor's id, given at first use."""
+    if self.__dict__.get("id") is None:
+        self.__dict__["id"] = ID_PROVIDER.pop()
+    return self.__dict__["id"]
+
+
+def _set_id(self: torch.Tensor, value: ObjectId) -> None:
+    self.__dict__["id"] = value
+
+
+def _owner(self: torch.Tensor) -> Any:
+    """The worker that holds the tensor: the local worker."""
+    return self.__dict__.get("_owner") or registry.local_worker
 
 
 def _tag(self: torch.Tensor, *tags: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Import paths of PySyft 0.2; the code is in `syft.objects`."""
+"""Import paths of PySyft 0.2; the code is in `syft.objects` and `syft.remote`."""
 
 from syft.generic.pointers.object_pointer import ObjectPointer
 from syft.generic.pointers.object_wrapper import ObjectWrapper

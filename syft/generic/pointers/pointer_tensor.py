@@ -1,5 +1,5 @@
-"""Import path of PySyft 0.2; the code is in `syft.objects`."""
+"""Import path of PySyft 0.2; the code is in `syft.remote.tensor`."""
 
-from syft.objects import PointerTensor
+from syft.remote.tensor import PointerTensor
 
 __all__ = ["PointerTensor"]
