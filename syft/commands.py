@@ -260,7 +260,7 @@ COMMANDS: Mapping[str, Command] = {
             "answer": BOOL,
         },
         "compute",
-    ),  # fmt: skip
+    ),
     "set": Command({"objects": OBJECTS}, "loop"),
     "train_config": Command(
         {"fields": MAP, "fits": COUNT, "objects": OBJECTS}, "loop", frozenset({"fits", "objects"})

@@ -38,7 +38,7 @@ from syft.graph import Receiver
 from syft.graph.kinds import NUMBERS
 from syft.graph.returned import state_of
 from syft.objects import ObjectId, ObjectWrapper, is_private, pack_object, unpack_object
-from syft.remote.executor import Executor
+from syft.remote.executor import Executor, Objects
 from syft.session import (
     Job,
     RunningCall,
@@ -58,7 +58,7 @@ QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects"})
 """Methods of every worker that are answered at once, also during training."""
 
 
-class Worker(Protocol):
+class Worker(Objects, Protocol):
     """What a dispatcher uses of its worker."""
 
     id: ObjectId
@@ -73,9 +73,6 @@ class Worker(Protocol):
 
     def get_obj(self, obj_id: ObjectId) -> Any:
         """Return the object with this id, or raise ObjectNotFoundError."""
-
-    def rm_obj(self, obj_id: ObjectId) -> None:
-        """Remove the object with this id, if there is one."""
 
     def clear_objects(self) -> Any:
         """Remove all objects."""
@@ -410,10 +407,9 @@ class Dispatcher:
 
     def _new_executor(self, session: Session) -> Executor:
         # As in `_set`: nothing is counted where worker and coordinator are one.
-        if session.objects is None:
-            objects, hold = self.worker, None
-        else:
-            objects, hold = session.objects, partial(self.guard.hold, session.caller)
+        objects, hold = session.objects or self.worker, None
+        if session.objects is not None:
+            hold = partial(self.guard.hold, session.caller)
         store = partial(self._set_one, session)
         return Executor(str(self.worker.id), objects, self.guard.limits, store, hold)
 

@@ -173,12 +173,12 @@ class ObjectStorage:
         with self._objects_lock:
             self._objects[obj.id] = obj
 
-    def put(self, obj_id: ObjectId, obj: Any) -> None:
+    def put_obj(self, obj_id: ObjectId, obj: Any) -> None:
         """Store an object under this id; a former object of that id is replaced."""
         with self._objects_lock:
             self._objects[obj_id] = obj
 
-    def own(self, obj_id: ObjectId) -> Any:
+    def own_obj(self, obj_id: ObjectId) -> Any:
         """Return the object with this id, or None."""
         return self._objects.get(obj_id)
 
@@ -187,7 +187,7 @@ class ObjectStorage:
         with self._objects_lock:
             return dict(self._objects)
 
-    def offered(self, obj_id: ObjectId) -> Any:
+    def offered_obj(self, obj_id: ObjectId) -> Any:
         """Return the object with this id that somebody else offers, or None."""
         return None
 

@@ -63,7 +63,7 @@ class SessionObjects(ObjectStorage):
         self.id = worker
         self._offered = offered
 
-    def offered(self, obj_id: ObjectId) -> Any:
+    def offered_obj(self, obj_id: ObjectId) -> Any:
         """Return the object with this id that the worker's owner offers, or None."""
         return self._offered().get(obj_id)
 

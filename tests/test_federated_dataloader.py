@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import syft as sy
 from syft.frameworks.torch.fl.utils import extract_batches_per_worker, federated_avg
 from tests.models import Classifier, blobs
-from tests.standin import needs_remote_tensors, pointers  # noqa: F401
 
 
 def worker(name: str) -> sy.VirtualWorker:
@@ -275,7 +274,6 @@ def trained(model, batches) -> torch.nn.Module:
     return model
 
 
-@needs_remote_tensors
 def test_rounds_of_training_on_workers_are_local_training_bit_for_bit():
     sy.TorchHook(torch)
     workers = [worker("bob"), worker("alice")]
@@ -299,7 +297,6 @@ def test_rounds_of_training_on_workers_are_local_training_bit_for_bit():
         assert torch.equal(remote.state_dict()[name], tensor)
 
 
-@needs_remote_tensors
 def test_batches_come_from_a_worker_behind_a_socket(proxy):
     dataset = blobs()
     loader = sy.FederatedDataLoader(blobs().federate([proxy]), batch_size=8)

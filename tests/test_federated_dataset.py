@@ -12,7 +12,6 @@ import syft as sy
 from syft.exceptions import WorkerNotFoundException
 from syft.frameworks.torch.fl.dataset import dataset_federate
 from tests.models import blobs
-from tests.standin import needs_remote_tensors, pointers  # noqa: F401
 
 DATA, TARGETS = torch.rand(6, 2), torch.arange(6)
 
@@ -306,7 +305,6 @@ def test_a_dataset_that_is_not_on_one_worker_is_refused(workers):
         sy.FederatedDataset([sy.BaseDataset(on_bob.data, on_alice.targets)])
 
 
-@needs_remote_tensors
 def test_a_dataset_goes_to_a_worker_behind_a_socket_and_comes_back(proxy):
     dataset, expected = blobs().send(proxy), blobs()
     assert dataset.location is proxy and proxy.objects_count_remote() == 2

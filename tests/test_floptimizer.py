@@ -7,7 +7,6 @@ import torch.nn.functional as F
 import syft as sy
 from syft.federated.floptimizer import Optims
 from tests.models import Classifier, blobs
-from tests.standin import needs_remote_tensors, pointers  # noqa: F401
 
 
 def step(optimizer, parameter) -> None:
@@ -63,7 +62,6 @@ def test_a_worker_without_an_optimizer_is_named():
         optims.get_optim("alice")
 
 
-@needs_remote_tensors
 @pytest.mark.parametrize(
     "kind", [torch.optim.Adam, torch.optim.SGD], ids=lambda kind: kind.__name__
 )

@@ -12,7 +12,6 @@ from syft.objects import (
     ObjectPointer,
     ObjectStorage,
     ObjectWrapper,
-    PointerTensor,
     pack_object,
     unpack_object,
 )
@@ -235,7 +234,5 @@ def test_a_pointer_is_not_called_as_its_object_is():
 
 
 def test_a_pointer_shows_both_ends():
-    pointer = PointerTensor(Location(), 7, owner="me", id=3, shape=[2, 3], tags=["#y", "#x"])
-    assert repr(pointer) == "[PointerTensor | me:3 -> bob:7] #x #y"
-    assert pointer.shape == torch.Size([2, 3])
-    assert PointerTensor(Location(), 7).shape is None
+    pointer = ObjectPointer(Location(), 7, owner="me", id=3, tags=["#y", "#x"])
+    assert repr(pointer) == "[ObjectPointer | me:3 -> bob:7] #x #y"

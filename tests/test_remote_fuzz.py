@@ -18,7 +18,7 @@ from syft.graph import sizes
 from syft.graph.kinds import DTYPES
 from syft.remote.operators import resolve
 from tests.e2e.operator_samples import SAMPLES
-from tests.graph.test_fuzz import INTEGERS, constant_of, tensor_of
+from tests.e2e.test_fuzz import INTEGERS, constant_of, tensor_of
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "1500"))
 SESSION = 40

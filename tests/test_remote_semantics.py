@@ -1,73 +1,28 @@
-"""What a program may expect of a remote tensor, beside its values: without a wire in between."""
-
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+"""What a program may expect of a remote tensor, beside its values."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from syft import wire
-from syft.access.limits import Budget, Limits
+import syft as sy
 from syft.exceptions import (
     RemoteOperationFailed,
     RemoteValueNeeded,
     TensorsNotCollocatedException,
 )
-from syft.objects import ObjectStorage
-from syft.remote import shapes
-from syft.remote.executor import Executor
-from syft.remote.tensor import PointerTensor
 
 
-class Account:
-    def hold(self, objects, size):
-        pass
-
-
-class Inline:
-    """A worker that runs each operation at once, in a thread of its own."""
-
-    def __init__(self, worker_id="bob"):
-        self.id = worker_id
-        self.objects = ObjectStorage()
-        self.executor = Executor(worker_id, self.objects, Limits(), Account())
-        self.thread = ThreadPoolExecutor(1)
-        self.ids, self.numbers = count(1), count()
-
-    def _stream(self):
-        return self
-
-    def new_id(self):
-        return next(self.ids)
-
-    def post(self, name, results, arguments, keywords, is_random=False):
-        seed = 1 if is_random else None
-        operation = [name, results, arguments, keywords, 0, torch.is_grad_enabled(), seed]
-        request = wire.Request(1, "operate", {"operations": [operation]})
-        operations = wire.decode(wire.encode(request)).arguments["operations"]
-        budget = Budget(self.id, Limits())
-        self.thread.submit(self.executor.run, 1, next(self.numbers), operations, budget).result()
-
-    def values(self, ids):
-        return self.thread.submit(self.executor.values, ids).result()
-
-    def forget(self, obj_id):
-        self.executor.delete(obj_id)
+class Bob(sy.VirtualWorker):
+    """A worker to which a tensor is sent in few words."""
 
     def send(self, tensor):
-        obj_id = self.new_id()
-        self.objects.put(obj_id, tensor.detach().clone().requires_grad_(tensor.requires_grad))
-        geometry = shapes.geometry_of(tensor)
-        return PointerTensor(self, obj_id, geometry=geometry, requires_grad=tensor.requires_grad)
+        return sy.local_worker.send(tensor, self)
 
 
 @pytest.fixture
 def bob():
-    worker = Inline()
-    yield worker
-    worker.thread.shutdown()
+    return Bob(id="bob")
 
 
 @pytest.fixture
@@ -95,7 +50,7 @@ def test_what_gradients_do_not_flow_through_requires_none(leaf, make):
 
 def test_tensors_of_two_workers_are_told_apart_by_an_operator(bob):
     with pytest.raises(TensorsNotCollocatedException, match="'alice', 'bob'"):
-        bob.send(torch.ones(2)) + Inline("alice").send(torch.ones(2))
+        bob.send(torch.ones(2)) + Bob(id="alice").send(torch.ones(2))
 
 
 def test_a_local_tensor_is_told_apart_by_an_operator(bob):

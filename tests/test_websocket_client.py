@@ -204,7 +204,7 @@ def test_a_call_that_is_interrupted_leaves_the_proxy_usable(server, proxy):
 
     def interrupt() -> None:
         wait_until_held(server)
-        # Again after some seconds: Python 3.11 can lose a signal when two threads meet in its flags.
+        # Again after seconds: Python 3.11 can lose a signal when two threads meet in its flags.
         while True:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             if interrupted.wait(3):

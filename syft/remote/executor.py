@@ -46,6 +46,7 @@ from syft.exceptions import (
 from syft.graph.kinds import NUMBERS
 from syft.objects import ObjectId, is_private
 from syft.remote.backward import telling, watch
+from syft.remote.memory import GraphMemory, storage_key
 from syft.remote.operators import resolve
 from syft.wire import Reference
 
@@ -61,13 +62,13 @@ _ALSO_WRITES = {
 class Objects(Protocol):
     """Where tensors are kept."""
 
-    def own(self, obj_id: ObjectId) -> Any:
+    def own_obj(self, obj_id: ObjectId) -> Any:
         """Return the coordinator's object with this id, or None."""
 
-    def offered(self, obj_id: ObjectId) -> Any:
+    def offered_obj(self, obj_id: ObjectId) -> Any:
         """Return the object with this id that the worker's owner offers, or None."""
 
-    def put(self, obj_id: ObjectId, obj: Any) -> None:
+    def put_obj(self, obj_id: ObjectId, obj: Any) -> None:
         """Keep an object under this id."""
 
     def own_objects(self) -> dict[ObjectId, Any]:
@@ -137,7 +138,7 @@ class Executor:
         self._results: set[ObjectId] = set()  # those of the tensors at home that were made here
         self._borrowed: dict[ObjectId, torch.Tensor] = {}
         self._count = 0
-        self._graph = _GraphMemory(worker, limits.graph_bytes)
+        self._graph = GraphMemory(worker, limits.graph_bytes)
         self._commands: dict[str, Callable[..., Any]] = {
             "set": self._set,
             "backward": self._backward,
@@ -246,7 +247,9 @@ class Executor:
         """Return whether a tensor's values must not leave the worker."""
         if is_private(tensor):
             return True
-        storage = self._storages.get(_key(tensor)) if isinstance(tensor, torch.Tensor) else None
+        storage = (
+            self._storages.get(storage_key(tensor)) if isinstance(tensor, torch.Tensor) else None
+        )
         return storage is not None and storage.private
 
     # One operation
@@ -306,7 +309,7 @@ class Executor:
             watch(*(each for each in outputs if isinstance(each, torch.Tensor)))
         self._keep(results, outputs, used)
         for target in targets:
-            self._inherit(self._storages[_key(target)], target, used)
+            self._inherit(self._storages[storage_key(target)], target, used)
 
     def _keep(self, results: list[Any], outputs: list[Any], used: list[torch.Tensor]) -> None:
         if len(results) > len(outputs):
@@ -318,18 +321,18 @@ class Executor:
     def _keep_one(self, obj_id: ObjectId, output: Any, used: list[torch.Tensor]) -> None:
         if not isinstance(output, torch.Tensor):
             raise MalformedMessage(f"a result is a {type(output).__name__}; expected a tensor")
-        if self._objects.own(obj_id) is not None or obj_id in self._homes:
+        if self._objects.own_obj(obj_id) is not None or obj_id in self._homes:
             self.delete(obj_id)
         if any(output is each for each in used):  # one tensor, two ids
             output = torch.ops.aten.alias(output)
         storage = self._enter(obj_id, output, is_result=True)
         self._results.add(obj_id)
-        self._objects.put(obj_id, output)
+        self._objects.put_obj(obj_id, output)
         self._inherit(storage, output, used)
 
     def _enter(self, obj_id: ObjectId, tensor: torch.Tensor, is_result: bool = False) -> _Storage:
         """Note the storage of a tensor. What was sent here has been counted when it came."""
-        key, former = _key(tensor), self._homes.pop(obj_id, None)
+        key, former = storage_key(tensor), self._homes.pop(obj_id, None)
         if former is not None:
             self._leave(former, is_result=obj_id in self._results)
             self._results.discard(obj_id)
@@ -353,7 +356,7 @@ class Executor:
 
     def _inherit(self, storage: _Storage, tensor: torch.Tensor, used: list[torch.Tensor]) -> None:
         """Hand on to a result what is known of the arguments."""
-        homes = [self._storages[_key(each)] for each in used]
+        homes = [self._storages[storage_key(each)] for each in used]
         storage.private = storage.private or any(home.private for home in homes)
         if tensor.requires_grad and not tensor.is_leaf:
             since = [
@@ -382,7 +385,7 @@ class Executor:
         error = self._failed.get(obj_id) or self._unchanged.get(obj_id)
         if error is not None:
             raise _again(error)
-        found = self._objects.own(obj_id)
+        found = self._objects.own_obj(obj_id)
         if found is None:
             found = self._borrowed.get(obj_id)
         if found is None:
@@ -390,7 +393,7 @@ class Executor:
         if not isinstance(found, torch.Tensor):
             raise ObjectNotFoundError(self._worker, obj_id)
         # It was sent here, or the owner has put it in the place of another.
-        if self._homes.get(obj_id) != _key(found):
+        if self._homes.get(obj_id) != storage_key(found):
             storage = self._enter(obj_id, found)
             storage.private = storage.private or is_private(found)
         return found
@@ -400,7 +403,7 @@ class Executor:
 
         It shares the values, which nobody may change, and not its gradient.
         """
-        found = self._objects.offered(obj_id)
+        found = self._objects.offered_obj(obj_id)
         if not isinstance(found, torch.Tensor):
             return None
         tensor = self._borrowed[obj_id] = found.detach()
@@ -414,7 +417,7 @@ class Executor:
         return tensor
 
     def _check_write(self, target: torch.Tensor) -> None:
-        if self._storages[_key(target)].protected:
+        if self._storages[storage_key(target)].protected:
             raise PermissionError(
                 "it would change a tensor that the worker's owner offers; change a copy of it "
                 "(pointer.copy())"
@@ -472,7 +475,7 @@ class Executor:
         leaves: set[int] = set()
         errors: set[ObjectId] = set()
         for reference in _references(arguments):
-            tensor = self._objects.own(reference.id)
+            tensor = self._objects.own_obj(reference.id)
             if isinstance(tensor, torch.Tensor):
                 leaves.update(map(id, _leaves_of(tensor)))
         for obj_id, obj in self._objects.own_objects().items():
@@ -519,72 +522,6 @@ class Executor:
             )
 
 
-class _GraphMemory:
-    """Counts the bytes that autograd keeps for a backward; a context for what may keep some.
-
-    Args:
-        worker: the worker's id, for errors.
-        limit: how many it may keep.
-    """
-
-    def __init__(self, worker: str, limit: int) -> None:
-        self._worker = worker
-        self._limit = limit
-        self._bytes = 0
-        self._kept: dict[int, int] = {}
-        self._hooks: list[Any] = []
-
-    def __enter__(self) -> None:
-        hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, _Saved.tensor_of)
-        hooks.__enter__()
-        self._hooks.append(hooks)
-
-    def __exit__(self, *error: Any) -> None:
-        self._hooks.pop().__exit__(*error)
-
-    def _keep(self, tensor: torch.Tensor) -> _Saved:
-        key, size = _key(tensor), tensor.untyped_storage().nbytes()
-        count = self._kept.get(key, 0)
-        if not count:
-            if self._bytes + size > self._limit:
-                raise LimitExceeded(
-                    self._worker,
-                    "the bytes that a coordinator's graphs keep",
-                    self._bytes + size,
-                    self._limit,
-                    "graph_bytes",
-                )
-            self._bytes += size
-        self._kept[key] = count + 1
-        return _Saved(self, tensor, key, size)
-
-    def release(self, key: int, size: int) -> None:
-        """Count a saved tensor that is no longer there."""
-        self._kept[key] -= 1
-        if not self._kept[key]:
-            del self._kept[key]
-            self._bytes -= size
-
-
-class _Saved:
-    """A tensor that autograd keeps."""
-
-    __slots__ = ("_key", "_memory", "_size", "tensor")
-
-    def __init__(self, memory: _GraphMemory, tensor: torch.Tensor, key: int, size: int) -> None:
-        self.tensor = tensor
-        self._memory = memory
-        self._key = key
-        self._size = size
-
-    def tensor_of(self) -> torch.Tensor:
-        """Return the tensor."""
-        return self.tensor
-
-    def __del__(self) -> None:
-        self._memory.release(self._key, self._size)
-
-
 class _seeded:
     """Has torch draw from a generator of its own while an operation runs."""
 
@@ -607,10 +544,6 @@ def _references(arguments: Any) -> Iterator[Reference]:
             yield each
         elif type(each) is list:
             yield from _references(each)
-
-
-def _key(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _leaves_of(root: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -19,17 +19,19 @@ import torch
 from torch import nn
 
 from syft.objects import registry
-from syft.remote.tensor import PointerTensor, fetch, pointer_to_sent
+from syft.remote.sending import pointer_to_sent
+from syft.remote.tensor import PointerTensor, become, fetch
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def send(self: Model, location: Any, **kwargs: Any) -> Model:
+def send(model: Model, location: Any, **kwargs: Any) -> Model:
     """Send all parameters and buffers, with their gradients, to a worker; return this model.
 
     Source: PySyft 0.2.4, which sent no buffers.
 
     Args:
+        model: the model.
         location: the worker, or its id.
         **kwargs: accepted for PySyft 0.2 programs and ignored.
 
@@ -39,19 +41,19 @@ def send(self: Model, location: Any, **kwargs: Any) -> Model:
         WorkerNotFoundException: no worker of this process has this id (also a KeyError).
         RemoteOperationsOff: the worker's owner lets nobody operate on tensors there.
     """
-    _check_is_plain(self, "send")
-    if (there := _location(self)) is not None:
+    _check_is_plain(model, "send")
+    if (there := _location(model)) is not None:
         raise ValueError(
-            f"cannot send {_name(self)}: it is at worker {there.id!r}; expected a model of this "
+            f"cannot send {_name(model)}: it is at worker {there.id!r}; expected a model of this "
             "process. Call .get() first, or .move(worker)."
         )
     worker = registry.local_worker.get_worker(location)
-    for tensor in _tensors(self):
+    for tensor in _tensors(model):
         become(tensor, pointer_to_sent(tensor, worker, None, None, True))
-    return self
+    return model
 
 
-def get(self: Model) -> Model:
+def get(model: Model) -> Model:
     """Fetch all parameters and buffers, with their gradients; the worker keeps no copy.
 
     Returns:
@@ -62,40 +64,43 @@ def get(self: Model) -> Model:
         RemoteOperationFailed: an operation that one of them depends on failed at the worker.
         ConnectionFailed: the worker is not reached any more.
     """
-    pointers = [tensor for tensor in _tensors(self) if isinstance(tensor, PointerTensor)]
+    pointers = [tensor for tensor in _tensors(model) if isinstance(tensor, PointerTensor)]
     if not pointers:
         raise ValueError(
-            f"cannot get {_name(self)}: it is in this process already; expected a model that was "
+            f"cannot get {_name(model)}: it is in this process already; expected a model that was "
             "sent. Nothing is left to do."
         )
     for pointer, tensor in zip(pointers, fetch(pointers), strict=True):
         become(pointer, tensor)
-    return self
+    return model
 
 
-def move(self: Model, location: Any) -> Model:
+def move(model: Model, location: Any) -> Model:
     """Have another worker hold this model; it travels through this process. Return this model."""
-    return send(get(self), location)
+    return send(get(model), location)
 
 
-def copied(self: Model) -> Model:
+def copied(model: Model) -> Model:
     """Return a copy of this model, at the same place."""
-    return copy.deepcopy(self)
+    return copy.deepcopy(model)
 
 
-def location(self: nn.Module) -> Any:
-    """The worker that holds this model's parameters.
+class _Location:
+    """The worker that holds a model's parameters; models of this process have no such attribute.
 
-    Raises:
-        AttributeError: they are in this process.
+    It is no property, since torch.jit.script would compile it with every model.
     """
-    worker = _location(self)
-    if worker is None:
-        raise AttributeError(
-            f"{_name(self)} has no location: its parameters are in this process. To have them at "
-            "a worker, call .send(worker)."
-        )
-    return worker
+
+    def __get__(self, model: nn.Module | None, cls: type) -> Any:
+        if model is None:
+            return self
+        worker = _location(model)
+        if worker is None:
+            raise AttributeError(
+                f"{_name(model)} has no location: its parameters are in this process. To have them "
+                "at a worker, call .send(worker)."
+            )
+        return worker
 
 
 def add_methods() -> None:
@@ -105,38 +110,10 @@ def add_methods() -> None:
         "get": get,
         "move": move,
         "copy": copied,
-        "location": property(location),
+        "location": _Location(),
     }
     for name, method in methods.items():
         setattr(nn.Module, name, method)
-
-
-def become(tensor: torch.Tensor, other: torch.Tensor) -> None:
-    """Have two tensors change places: each is then what the other was, and the same object still.
-
-    A parameter stays one.
-    """
-    # torch.utils.swap_tensors() does the same, but refuses tensors that have a weak reference, and
-    # optimizers' hooks may hold some.
-    classes = type(tensor), type(other)
-    is_parameter = isinstance(tensor, nn.Parameter)
-    torch._C._swap_tensor_impl(tensor, other)  # type: ignore[attr-defined]
-    tensor.__class__, other.__class__ = _plain(classes[1]), _plain(classes[0])
-    kept, given = dict(tensor.__dict__), dict(other.__dict__)
-    tensor.__dict__.clear()
-    tensor.__dict__.update(given)
-    other.__dict__.clear()
-    other.__dict__.update(kept)
-    if is_parameter:
-        # nn.Parameter's own test of what is one.
-        tensor._is_param = True  # type: ignore[attr-defined]
-        if not isinstance(tensor, PointerTensor):
-            tensor.__class__ = nn.Parameter
-            del tensor._is_param  # type: ignore[attr-defined]
-
-
-def _plain(cls: type) -> type:
-    return torch.Tensor if cls is nn.Parameter else cls
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

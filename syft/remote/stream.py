@@ -2,7 +2,7 @@
 
     post -> buffer -> message number n -> sent -> carried out -> confirmed
             at most   in order, each      at most WINDOW of them are not confirmed yet: each
-            BATCH     once                CONFIRMED_EVERY-th asks for a reply, which nobody waits for
+            BATCH     once                CONFIRMED_EVERY-th asks for a reply, and nobody waits
 
 Who posts an operation does not wait, unless the worker is WINDOW messages behind. Who wants a value
 sends what is in the buffer, and waits for the reply to that message; so do all other calls of the
@@ -114,7 +114,7 @@ class Stream(ABC):
     def post(
         self,
         name: str,
-        results: Sequence[int | None],
+        results: Sequence[ObjectId | None],
         arguments: list[Any],
         keywords: dict[str, Any] | None = None,
         is_random: bool = False,
@@ -168,16 +168,15 @@ class BufferedStream(Stream):
     def post(
         self,
         name: str,
-        results: Sequence[int | None],
+        results: Sequence[ObjectId | None],
         arguments: list[Any],
         keywords: dict[str, Any] | None = None,
         is_random: bool = False,
     ) -> None:
         """See Stream."""
         seed = self._draw_seed() if is_random else None
-        operation = [
-            name, results, arguments, keywords or {}, sites.current(), torch.is_grad_enabled(), seed,
-        ]  # fmt: skip
+        site, with_gradients = sites.current(), torch.is_grad_enabled()
+        operation = [name, results, arguments, keywords or {}, site, with_gradients, seed]
         with self._lock:
             self._buffer.append(operation)
             waiting = len(self._buffer)
@@ -260,15 +259,11 @@ class BufferedStream(Stream):
         return found
 
     def _checked(self, found: Any) -> dict[str, Any]:
-        fits = (
-            isinstance(found, dict)
-            and found.keys() == {"obj", "grad"}
-            and isinstance(found["obj"], torch.Tensor)
-            and isinstance(found["grad"], torch.Tensor | None)
-        )
-        if not fits:
-            raise self.invalid(type(found).__name__)
-        return found
+        if isinstance(found, dict) and found.keys() == {"obj", "grad"}:
+            tensor, gradient = found["obj"], found["grad"]
+            if isinstance(tensor, torch.Tensor) and isinstance(gradient, torch.Tensor | None):
+                return found
+        raise self.invalid(type(found).__name__)
 
     def invalid(self, observed: str) -> InvalidReply:
         """Return the error of a reply that is none."""
@@ -316,7 +311,9 @@ class LocalStream(BufferedStream):
             self._busy = True
             try:
                 with _as_outside_of_torch(), torch.inference_mode(False):
-                    result = self._carry_out(self._next_message(bool(wanted), **wanted))
+                    result: dict[str, Any] = self._carry_out(
+                        self._next_message(bool(wanted), **wanted)
+                    )
                     while self._garbage:
                         self._carry_out(self._next_message(False))
                 return result
@@ -360,7 +357,7 @@ class PlainStream(Stream):
     def post(
         self,
         name: str,
-        results: Sequence[int | None],
+        results: Sequence[ObjectId | None],
         arguments: list[Any],
         keywords: dict[str, Any] | None = None,
         is_random: bool = False,

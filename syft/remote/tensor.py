@@ -23,14 +23,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from syft import wire
 from syft.exceptions import InvalidReply, RemoteValueNeeded, TensorsNotCollocatedException
-from syft.graph.kinds import DTYPE_OF, NUMBERS
+from syft.graph.kinds import NUMBERS
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, registry
 from syft.remote import shapes
-from syft.remote.operators import without_out
-from syft.remote.shapes import Geometry, geometry, geometry_of
+from syft.remote.schemas import Operation, operation_of
+from syft.remote.shapes import Geometry, geometry_of
 from syft.remote.stream import Stream
 
 CPU = torch.device("cpu")
@@ -62,6 +63,10 @@ class _Cell:
 _NONE: frozenset[_Leaf] = frozenset()
 
 
+SPECIAL: dict[Any, Callable[..., Any]] = {}
+"""Functions of torch -> what stands for them on pointers (syft/remote/whole.py)."""
+
+
 class PointerTensor(ObjectPointer, torch.Tensor):
     """Stands for a tensor that a worker holds; operations on it happen there.
 
@@ -84,13 +89,17 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         id_at_location: the tensor's id there.
     """
 
+    _cell: _Cell
+    _geometry: Geometry
+    _reference: Any
+    _stream: Stream
     _grad: PointerTensor | None = None
     _leaf: _Leaf | None = None
     _id: ObjectId | None = None
     _owner: Any = None
 
     @staticmethod
-    def __new__(
+    def __new__(  # noqa: D102 - the class says it
         cls, location: Any, id_at_location: ObjectId, owner: Any = None, id: ObjectId | None = None,
         garbage_collect_data: bool = True, tags: Iterable[str] | None = None,
         description: str | None = None, *, geometry: Geometry, requires_grad: bool = False,
@@ -111,15 +120,17 @@ class PointerTensor(ObjectPointer, torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        special = _SPECIAL.get(func)
+        special = SPECIAL.get(func)
         if special is not None:
             return special(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _apply(func, args, kwargs or {})
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return apply(func, args, kwargs or {})
 
     # Where it is
 
@@ -168,21 +179,22 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         return self.clone()  # type: ignore[return-value]
 
     def move(self, location: Any, requires_grad: bool | None = None) -> PointerTensor:
-        """Have another worker hold the tensor instead; it travels through this process.
+        """Have another worker hold the tensor; it travels through this process.
 
         Args:
             location: the other worker, or its id.
             requires_grad: whether it then requires gradients; None: as before.
 
         Returns:
-            A pointer to it.
+            This pointer, which then points there.
         """
         tensor = self.get()
         if requires_grad is not None:
             tensor.requires_grad_(requires_grad)
-        return registry.local_worker.send(tensor, location)
+        become(self, registry.local_worker.send(tensor, location))
+        return self
 
-    def __repr__(self, *args: Any, **kwargs: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return ObjectPointer.__repr__(self)
 
     __str__ = __repr__
@@ -200,7 +212,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         if self._leaf is not None:
             copied.requires_grad_()
         if getattr(self, "_is_param", False):
-            copied._is_param = True  # type: ignore[attr-defined]
+            copied._is_param = True
         memo[id(self)] = copied
         return copied  # type: ignore[return-value]
 
@@ -224,7 +236,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
     # Gradients
 
     @property
-    def requires_grad(self) -> bool:  # type: ignore[override]
+    def requires_grad(self) -> bool:
         """Whether gradients flow to it, or through it."""
         return bool(self._cell.leaves)
 
@@ -242,8 +254,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         """None of a leaf; of any other tensor a text, since the graph is at the worker."""
         return None if self.is_leaf else f"<the graph is at worker {self.location.id!r}>"
 
-    @property
-    def grad(self) -> PointerTensor | None:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def grad(self) -> PointerTensor | None:
         """A pointer to its gradient, or None."""
         leaf = self._leaf
         if self._grad is None and leaf is not None and leaf.has_grad:
@@ -271,7 +283,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         self.grad = None
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> torch.Tensor:
         """The same values without their history, as a pointer."""
         return self.detach()
 
@@ -310,7 +322,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         self._leaf, self._cell = None, _Cell(_NONE)
         return self
 
-    def backward(  # type: ignore[override]
+    def backward(
         self,
         gradient: PointerTensor | None = None,
         retain_graph: bool | None = None,
@@ -380,7 +392,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         self._leaf = _Leaf()
         self._cell = _Cell(frozenset((self._leaf,)))
 
-    def _post(self, name: str, results: list[int], arguments: list[Any]) -> None:
+    def _post(self, name: str, results: list[ObjectId], arguments: list[Any]) -> None:
         self._stream.post(name, results, arguments)
 
 
@@ -414,7 +426,7 @@ for _name in _VALUE_METHODS.split():
 def _new(
     location: Any, stream: Stream, obj_id: ObjectId, geometry: Geometry, cell: _Cell
 ) -> PointerTensor:
-    pointer = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    pointer = torch.Tensor._make_wrapper_subclass(
         PointerTensor, geometry.shape, strides=geometry.stride, dtype=geometry.dtype, device=CPU
     )
     pointer.location = location
@@ -429,60 +441,32 @@ def _new(
     return pointer
 
 
-def pointer_to_sent(
-    tensor: torch.Tensor, location: Any, owner: Any, id: ObjectId | None, collect: bool
-) -> PointerTensor:
-    """Send a tensor, with its gradient, to a worker; return a pointer to it there."""
-    stream, obj_id = location._stream(), _id_to_send(tensor)
-    stream.store(obj_id, tensor)
-    pointer = PointerTensor(
-        location,
-        obj_id,
-        owner,
-        id,
-        collect,
-        getattr(tensor, "tags", None),
-        getattr(tensor, "description", None),
-        geometry=_contiguous(tuple(tensor.shape), tensor.dtype),
-        requires_grad=tensor.requires_grad,
-    )
-    if tensor.is_leaf and tensor.grad is not None:
-        pointer.grad = pointer_to_sent(tensor.grad, location, owner, None, True)
-    return pointer
+def become(tensor: torch.Tensor, other: torch.Tensor) -> None:
+    """Have two tensors change places: each is then what the other was, and the same object still.
 
-
-def pointer_to_stored(
-    location: Any,
-    id: ObjectId,
-    tags: list[str],
-    description: str | None,
-    shape: Any,
-    stride: Any,
-    dtype: int,
-    requires_grad: bool,
-) -> PointerTensor:
-    """Return a pointer to a tensor that a search has found; the tensor stays when it goes."""
-    about = geometry(tuple(map(int, shape)), tuple(map(int, stride)), DTYPE_OF[dtype])
-    return PointerTensor(
-        location, id, None, None, False, tags, description, geometry=about,
-        requires_grad=requires_grad is True,
-    )  # fmt: skip
-
-
-def _id_to_send(tensor: torch.Tensor) -> ObjectId:
-    """Return the id that a tensor gets at a worker: its own, but only once.
-
-    Sent again, while a pointer to what was sent before is there, it is another object.
+    A parameter stays one.
     """
-    if tensor.__dict__.get("_was_sent"):
-        return ID_PROVIDER.pop()
-    tensor._was_sent = True  # type: ignore[attr-defined]
-    return tensor.__dict__.get("id") or ID_PROVIDER.pop()
+    # torch.utils.swap_tensors() does the same, but refuses tensors that have a weak reference, and
+    # optimizers' hooks may hold some.
+    classes = type(tensor), type(other)
+    is_parameter = isinstance(tensor, nn.Parameter)
+    torch._C._swap_tensor_impl(tensor, other)
+    tensor.__class__, other.__class__ = _plain(classes[1]), _plain(classes[0])
+    kept, given = dict(tensor.__dict__), dict(other.__dict__)
+    tensor.__dict__.clear()
+    tensor.__dict__.update(given)
+    other.__dict__.clear()
+    other.__dict__.update(kept)
+    if is_parameter:
+        # nn.Parameter's own test of what is one.
+        tensor._is_param = True
+        if not isinstance(tensor, PointerTensor):
+            tensor.__class__ = nn.Parameter
+            del tensor._is_param
 
 
-def _contiguous(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:
-    """Return the geometry of what arrives of a tensor: its elements, in order."""
-    return geometry(shape, torch.empty(shape, device="meta").stride(), dtype)
+def _plain(cls: type) -> type:
+    return torch.Tensor if cls is nn.Parameter else cls
 
 
 def fetch(pointers: list[PointerTensor]) -> list[torch.Tensor]:
@@ -523,74 +507,6 @@ def _check_fetched(pointer: PointerTensor, tensor: torch.Tensor) -> None:
 # Operations
 
 
-class _Operation:
-    """An ATen operation, as it is posted.
-
-    Attributes:
-        name: its name with its overload, for example "aten::add.Tensor".
-        func: torch's operation.
-        computes_with: for each argument whether a number there is only computed with.
-        targets: for each result the index of the argument that it is, changed in place, or None.
-        shares: whether its result is a view of its first argument.
-        is_random: whether it draws random numbers.
-        is_dynamic: whether the shape of its result depends on values.
-        is_constant: whether no gradients flow through it.
-        plain: for an operation with `out=`, the one that returns its result; else None.
-    """
-
-    __slots__ = (
-        "computes_with", "func", "is_constant", "is_dynamic", "is_random", "name", "plain",
-        "shares", "targets",
-    )  # fmt: skip
-
-    def __init__(self, func: Any) -> None:
-        schema = func._schema
-        self.func = func
-        self.name = schema.name + (f".{schema.overload_name}" if schema.overload_name else "")
-        if torch.Tag.data_dependent_output in func.tags:
-            raise RemoteValueNeeded(self.name.removeprefix("aten::"))
-        if torch.Tag.inplace_view in func.tags:
-            raise NotImplementedError(
-                f"{self.name} changes the shape of a tensor in place, which a remote tensor cannot "
-                "do; use the function that returns a new one."
-            )
-        self.computes_with = [str(each.type) in _NUMBERS for each in schema.arguments]
-        aliases = [each.alias_info for each in schema.returns]
-        written = {
-            name: index
-            for index, each in enumerate(schema.arguments)
-            if each.alias_info is not None and each.alias_info.is_write
-            for name in each.alias_info.before_set
-        }
-        self.targets = [
-            None if alias is None else written.get(next(iter(alias.before_set), ""))
-            for alias in aliases
-        ]
-        self.shares = self.name != "aten::detach" and any(
-            alias is not None and not alias.is_write for alias in aliases
-        )
-        self.is_random = torch.Tag.nondeterministic_seeded in func.tags
-        base = schema.name.removeprefix("aten::")
-        self.is_dynamic = torch.Tag.dynamic_output_shape in func.tags or base in _UNTAGGED
-        self.is_constant = base in _CONSTANTS or base.startswith("new_") or base.endswith("_like")
-        plain = without_out(self.name) if any(each.is_out for each in schema.arguments) else None
-        self.plain = None if plain is None else _overload(plain)
-
-
-def _overload(name: str) -> Any:
-    """Return torch's operation with this name, for example "aten::add.Tensor"."""
-    base, _, overload = name.removeprefix("aten::").partition(".")
-    return getattr(getattr(torch.ops.aten, base), overload or "default")
-
-
-_UNTAGGED = frozenset({"_pack_padded_sequence"})
-"""Operations whose results' shapes depend on values, though torch does not say so."""
-_CONSTANTS = frozenset({"detach"})
-"""Operations whose floating point results require no gradients, beside `new_...` and `..._like`."""
-_NUMBERS = frozenset({"number", "float", "Optional[number]", "Optional[float]", "Tensor"})
-_operations: dict[Any, _Operation] = {}
-
-
 class _Call:
     """One operation on its way to the wire.
 
@@ -603,7 +519,7 @@ class _Call:
 
     __slots__ = ("key", "leaves", "location", "operation", "stream")
 
-    def __init__(self, operation: _Operation) -> None:
+    def __init__(self, operation: Operation) -> None:
         self.operation = operation
         self.key: list[Any] = [operation]
         self.leaves = _NONE
@@ -679,11 +595,9 @@ _MEMORY_FORMATS = {
 }
 
 
-def _apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False) -> Any:
+def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False) -> Any:
     """Post an operation; return pointers to its results."""
-    operation = _operations.get(func)
-    if operation is None:
-        operation = _operations[func] = _Operation(func)
+    operation = operation_of(func)
     if operation.plain is not None and "out" in kwargs:
         return _apply_into(operation, args, dict(kwargs))
     is_dynamic = operation.is_dynamic
@@ -737,18 +651,18 @@ def _apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False
     return made[0] if not several else made if len(targets) < 2 else tuple(made)
 
 
-def _apply_into(operation: _Operation, args: Any, kwargs: dict[str, Any]) -> Any:
+def _apply_into(operation: Operation, args: Any, kwargs: dict[str, Any]) -> Any:
     """Post an operation that writes its result into `out=`; return that tensor."""
     out = kwargs.pop("out")
     tensors = [each for each in args if isinstance(each, torch.Tensor)]
     _check_together(operation.name, [out, *tensors])
-    result = _apply(operation.plain, args, kwargs)
+    result = apply(operation.plain, args, kwargs)
     if result.shape != out.shape:
         raise RuntimeError(
             f"{operation.name}: the result has shape {tuple(result.shape)}, and out "
             f"{tuple(out.shape)}; a remote tensor cannot be resized. Leave `out` away."
         )
-    return _apply(torch.ops.aten.copy_.default, (out, result), {})
+    return apply(torch.ops.aten.copy_.default, (out, result), {})
 
 
 _UNKNOWN = object()
@@ -804,84 +718,3 @@ def _check_target(call: _Call, target: Any, grads: frozenset[_Leaf]) -> None:
             f"{call.operation.name}: a leaf that requires gradients is changed in place. Do it "
             "within torch.no_grad()."
         )
-
-
-# Functions that are sent whole
-
-
-def _recurrent(operation: Any) -> Callable[..., Any]:
-    """Return what stands for torch.lstm and its like: one operation rather than hundreds.
-
-    A state that was not given is made of zeros in this process, which would be apart from the
-    input: zeros are made at the worker.
-    """
-
-    def call(*args: Any) -> Any:
-        packed = isinstance(args[3], (list, tuple))  # (data, batch_sizes, hx, params, ...)
-        place = 2 if packed else 1
-        state = args[place]
-        if isinstance(state, (list, tuple)):
-            state = [_zeros_like(each, args[0]) for each in state]
-        else:
-            state = _zeros_like(state, args[0])
-        dropout, training = args[place + 4], args[place + 5]
-        func = operation.data if packed else operation.input
-        arguments = (*args[:place], state, *args[place + 1 :])
-        with torch._C.DisableTorchFunctionSubclass():
-            return _apply(func, arguments, {}, is_random=bool(dropout and training))
-
-    return call
-
-
-def _cell(operation: Any) -> Callable[..., Any]:
-    """Return what stands for torch.lstm_cell and its like: one operation, zeros as above."""
-
-    def call(value: Any, state: Any, *weights: Any) -> Any:
-        if isinstance(state, (list, tuple)):
-            state = [_zeros_like(each, value) for each in state]
-        else:
-            state = _zeros_like(state, value)
-        with torch._C.DisableTorchFunctionSubclass():
-            return _apply(operation, (value, state, *weights), {})
-
-    return call
-
-
-def _zeros_like(state: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    is_here = not isinstance(state, PointerTensor) and isinstance(like, PointerTensor)
-    return like.new_zeros(state.shape) if is_here and not state.any() else state
-
-
-def _backward_all(
-    tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False,
-    grad_variables: Any = None, inputs: Any = None,
-) -> None:  # fmt: skip
-    """Stand for torch.autograd.backward()."""
-    roots = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-    given = [grad_tensors] if isinstance(grad_tensors, torch.Tensor) else grad_tensors
-    gradients = [None] * len(roots) if given is None else list(given)
-    # The roots may share parts of the graph, which only the last one may free.
-    for number, (root, gradient) in enumerate(zip(roots, gradients, strict=True), 1):
-        keep = retain_graph or number < len(roots)
-        root.backward(gradient, retain_graph=keep, create_graph=create_graph, inputs=inputs)
-
-
-def _no_gradients(*args: Any, **kwargs: Any) -> NoReturn:
-    raise NotImplementedError(
-        "torch.autograd.grad() takes no remote tensors: call backward(), and read .grad of the "
-        "leaves."
-    )
-
-
-_SPECIAL: dict[Any, Callable[..., Any]] = {
-    torch.lstm: _recurrent(torch.ops.aten.lstm),
-    torch.gru: _recurrent(torch.ops.aten.gru),
-    torch.rnn_tanh: _recurrent(torch.ops.aten.rnn_tanh),
-    torch.rnn_relu: _recurrent(torch.ops.aten.rnn_relu),
-    torch.lstm_cell: _cell(torch.ops.aten.lstm_cell.default),
-    torch.gru_cell: _cell(torch.ops.aten.gru_cell.default),
-    torch.rnn_tanh_cell: _cell(torch.ops.aten.rnn_tanh_cell.default),
-    torch.rnn_relu_cell: _cell(torch.ops.aten.rnn_relu_cell.default),
-    torch.autograd.backward: _backward_all,
-    torch.autograd.grad: _no_gradients,
-}

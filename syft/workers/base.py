@@ -24,8 +24,9 @@ from syft.objects import (
     registry,
     unpack_object,
 )
+from syft.remote.sending import pointer_to_sent, pointer_to_stored
 from syft.remote.stream import Stream
-from syft.remote.tensor import PointerTensor, pointer_to_sent, pointer_to_stored
+from syft.remote.tensor import PointerTensor
 from syft.wire.failures import malformed_reply
 
 logger = logging.getLogger(__name__)

@@ -286,11 +286,12 @@ class WebsocketClientWorker(BaseWorker):
             link.io.run(link.connection())
         if link.greeting is not None and not link.greeting.remote_operations:
             return PlainStream(str(self.id), self._store, self.request_obj, self._forget)
-        if self._operations[0] is not link:
+        former, stream = self._operations
+        if stream is None or former is not link:
             encode = lambda arguments: self._prepare("operate", arguments)[1::2]  # noqa: E731
             stream = SocketStream(str(self.id), draw_seed, link, encode, self._wait_for)
             self._operations = link, stream
-        return self._operations[1]
+        return stream
 
     def _store(self, obj_id: ObjectId, tensor: torch.Tensor) -> None:
         self._exchange("set", objects=[{"id": obj_id, **pack_object(tensor)}])

@@ -10,7 +10,7 @@ import torch
 from syft.frameworks.torch.fl.dataset import dataset_federate
 from syft.objects import ID_PROVIDER, ObjectId, registry
 from syft.remote import modules
-from syft.remote.tensor import PointerTensor
+from syft.remote.tensor import PointerTensor, become
 
 
 class TorchHook:
@@ -98,7 +98,7 @@ def _send(
 
 def _send_(self: torch.Tensor, *location: Any) -> PointerTensor:
     """Send this tensor to a worker; it becomes the pointer to it itself, and is returned."""
-    modules.become(self, _send(self, *location))
+    become(self, _send(self, *location))
     return self  # type: ignore[return-value]
 
 
@@ -109,7 +109,7 @@ def _get_(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             "get_() of a tensor that is in this process; expected a pointer, as .send(worker) "
             "makes one. Nothing is left to do."
         )
-    modules.become(self, self.get())
+    become(self, self.get())
     return self
 
 
