@@ -41,13 +41,15 @@ class _Leaf:
     """The gradient of a leaf.
 
     Attributes:
+        reference: the leaf's, as it is packed.
         has_grad: whether it exists, at the worker.
         fetched: whether the leaf has left the worker, so that it never will.
     """
 
-    __slots__ = ("fetched", "has_grad")
+    __slots__ = ("fetched", "has_grad", "reference")
 
-    def __init__(self) -> None:
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
         self.has_grad = self.fetched = False
 
 
@@ -370,7 +372,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             )
         reference = None if gradient is None else gradient._reference
         keep = bool(retain_graph)
-        self._post("backward", [], [self._reference, reference, keep])
+        leaves = [leaf.reference for leaf in self._cell.leaves]
+        self._post("backward", [], [self._reference, reference, keep, leaves])
         for leaf in self._cell.leaves:
             leaf.has_grad = True
 
@@ -389,7 +392,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         )
 
     def _become_leaf(self) -> None:
-        self._leaf = _Leaf()
+        self._leaf = _Leaf(self._reference)
         self._cell = _Cell(frozenset((self._leaf,)))
 
     def _post(self, name: str, results: list[ObjectId], arguments: list[Any]) -> None:
