@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import torch
 import websockets.exceptions
 
 import syft as sy

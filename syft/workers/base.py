@@ -245,8 +245,8 @@ class BaseWorker(ObjectStorage, ABC):
         found = self._exchange("search", query=[*terms, *more])
         try:
             return [self._pointer_to(**each) for each in found]
-        except (TypeError, ValueError, RuntimeError) as reason:
-            raise malformed_reply(self.id, f"no result of a search: {reason}") from None
+        except (TypeError, ValueError, KeyError) as reason:
+            raise malformed_reply(self.id, f"no result of a search: {reason!r}") from None
 
     def request_search(
         self, query: ObjectId | Iterable[ObjectId], location: BaseWorker | ObjectId
