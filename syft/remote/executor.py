@@ -137,6 +137,8 @@ class Executor:
         self._homes: dict[ObjectId, int] = {}
         self._results: set[ObjectId] = set()  # those of the tensors at home that were made here
         self._borrowed: dict[ObjectId, torch.Tensor] = {}
+        # What torch's linear algebra checks in an operation of its own: info -> all results.
+        self._checked_later: dict[ObjectId, list[ObjectId]] = {}
         self._count = 0
         self._graph = GraphMemory(worker, limits.graph_bytes)
         self._commands: dict[str, Callable[..., Any]] = {
@@ -230,6 +232,7 @@ class Executor:
             for errors in (self._failed, self._unchanged, self._no_gradient):
                 errors.pop(obj_id, None)
             self._borrowed.pop(obj_id, None)
+            self._checked_later.pop(obj_id, None)
             self._objects.rm_obj(obj_id)
             key = self._homes.pop(obj_id, None)
             if key is not None:
@@ -308,6 +311,8 @@ class Executor:
         if with_gradients:
             watch(*(each for each in outputs if isinstance(each, torch.Tensor)))
         self._keep(results, outputs, used)
+        if name.endswith("_ex") and results:
+            self._checked_later[results[-1]] = results
         for target in targets:
             self._inherit(self._storages[storage_key(target)], target, used)
 
@@ -427,6 +432,9 @@ class Executor:
         self, name: str, results: list[Any], arguments: list[Any], error: RemoteOperationFailed
     ) -> None:
         """Leave an error where the operation would have left its results."""
+        if name == "aten::_linalg_check_errors":
+            infos = [each.id for each in _references(arguments[:1])]
+            results = [obj_id for info in infos for obj_id in self._checked_later.get(info, infos)]
         for obj_id in results:
             if obj_id is not None:
                 self.delete(obj_id)

@@ -30,6 +30,7 @@ from syft.federated.seeding import draw_seed
 from syft.objects import ObjectId, pack_object
 from syft.remote.stream import PlainStream, Stream
 from syft.wire.failures import describe_request, unwrap
+from syft.workers import websocket_settings as settings
 from syft.workers.base import BaseWorker, _fit_arguments, _threshold_argument
 from syft.workers.io_thread import IOThread, in_event_loop
 from syft.workers.websocket_access import FilePath, client_tls, resolve_token, warn_of_open_token
@@ -192,12 +193,16 @@ class WebsocketClientWorker(BaseWorker):
             await asyncio.wrap_future(link.io.submit(link.answer()))
 
     def close(self) -> None:
-        """Close the connection.
+        """Close the connection, once what was sent is carried out.
 
         The worker keeps this proxy's objects for a while; the next call connects again.
         """
         link = self._link
         if link is not None and link.io.alive:
+            # Whoever closes does not care for a worker that cannot be reached any more.
+            with contextlib.suppress(SyftError):
+                if link.open and (operations := self._operations_to_settle()) is not None:
+                    self._wait_for(operations, "operate()", settings.CLOSE_TIMEOUT)
             link.io.run(link.close())
 
     def fit(self, dataset_key: str, **kwargs: Any) -> torch.Tensor | None:
@@ -296,13 +301,15 @@ class WebsocketClientWorker(BaseWorker):
     def _store(self, obj_id: ObjectId, tensor: torch.Tensor) -> None:
         self._exchange("set", objects=[{"id": obj_id, **pack_object(tensor)}])
 
-    def _wait_for(self, reply: Future[bytes], call: str) -> bytes:
+    def _wait_for(self, reply: Future[bytes], call: str, timeout: float | None = None) -> bytes:
         async def replied() -> bytes:
             return await asyncio.wrap_future(reply)
 
         link = self._usable_link()
-        with self._waiting(link, call, self.timeout):
-            return link.io.run(replied(), self.timeout)
+        seconds = self.timeout if timeout is None else timeout
+        with self._waiting(link, call, seconds):
+            frame: bytes = link.io.run(replied(), seconds)
+        return frame
 
     @contextlib.contextmanager
     def _waiting(self, link: Link, call: str, seconds: float | None) -> Iterator[None]:
