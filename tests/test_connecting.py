@@ -19,6 +19,7 @@ from tests.network import (
     exchange,
     false_worker,
     free_port,
+    greeting,
     listener,
     proxy_at,
     proxy_of,
@@ -175,11 +176,12 @@ def answer_with(frame):
         b"hello",
         wire.encode(wire.Reply(0, {"id": "alice"})),
         wire.encode(wire.Reply(0, None)),
-        wire.encode(wire.Reply(0, {"max_message_bytes": "many"})),
+        wire.encode(wire.Reply(0, {"max_message_bytes": 1000})),
+        greeting("many"),
         wire.encode(wire.Reply(0, None))[:-1],
         wire.encode(wire.Request(0, "hello", {"session": "x"})),
     ],
-    ids=["text", "bytes", "no-limit", "no-map", "text-limit", "cut", "request"],
+    ids=["text", "bytes", "no-limit", "no-map", "no-torch", "text-limit", "cut", "request"],
 )
 def test_a_websocket_server_that_is_no_worker(answer):
     with (
