@@ -16,7 +16,6 @@ A `backward` can so tell which gradients there will be, without asking the worke
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable
@@ -174,7 +173,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
 
     async def async_get(self) -> torch.Tensor:
         """Fetch the tensor as `get` does, while other coroutines go on."""
-        return await asyncio.to_thread(self.get)
+        tensor: torch.Tensor = await self.location._in_thread(self.get)
+        return tensor
 
     def copy(self) -> PointerTensor:
         """Return a pointer to a copy of the tensor, at the same worker."""

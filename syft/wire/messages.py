@@ -69,6 +69,7 @@ from syft.exceptions import (
 )
 from syft.graph import Receiver, convert, unpacking
 from syft.graph.script import ScriptFunction, to_script
+from syft.objects import ObjectPointer
 from syft.wire import tensors
 
 # What the receiving side promises, whoever sends:
@@ -430,6 +431,9 @@ class _Packer:
 
         The same tensor is sent once.
         """
+        if isinstance(tensor, ObjectPointer):
+            reason = "its tensor is at a worker; call .get() first, and send what that returns"
+            raise NotSerializable(repr(tensor), reason)
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise NotSerializable(
                 f"a tensor of layout {tensor.layout}", "only dense tensors with data can travel"
