@@ -144,6 +144,15 @@ def test_torchscript_is_taken_only_where_it_is_asked_for():
     )._dispatcher.receiver.allow_torchscript
 
 
+def test_operations_on_remote_tensors_are_carried_out_only_where_the_owner_asks_for_it():
+    arguments = ["--id", "alice", "--port", "1"]
+    for more, allowed in (([], False), (["--remote_operations"], True)):
+        options = run_websocket_server.define_and_get_arguments([*arguments, *more]).options
+        worker = sy.WebsocketServerWorker(None, "localhost", 0, **pick(options))
+        worker.add_dataset(sy.BaseDataset([[1.0]], [1]), key="mine")
+        assert worker.allows_remote_operations == allowed
+
+
 def pick(options):
     """Leave out the options that are not of the class but of the function that makes a worker."""
     return {name: value for name, value in options.items() if name not in ("policy", "limits")}
