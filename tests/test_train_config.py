@@ -69,10 +69,19 @@ def test_a_seed_that_is_no_integer_is_refused(seed):
     assert sy.TrainConfig(None, None, seed=torch.tensor(3)).seed == 3
 
 
-@pytest.mark.parametrize(("name", "number", "least"), [("batch_size", 0, 1), ("epochs", -1, 0)])
-def test_numbers_that_are_too_small_are_refused(name, number, least):
+@pytest.mark.parametrize(
+    ("name", "number", "expected"),
+    [
+        ("batch_size", 0, "an integer of at least 1"),
+        ("batch_size", 2.5, "an integer of at least 1"),
+        ("batch_size", "32", "an integer of at least 1"),
+        ("epochs", -1, "an integer of at least 0"),
+        ("max_nr_batches", None, "an integer"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(name, number, expected):
     with pytest.raises(
-        ValueError, match=f"^TrainConfig: {name} is {number}; expected .* of at least {least}"
+        ValueError, match=f"^TrainConfig: {name} is {number!r}; expected {expected}\\.$"
     ):
         sy.TrainConfig(None, None, **{name: number})
 

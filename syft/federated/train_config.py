@@ -49,7 +49,8 @@ class TrainConfig:
         loss_fn_ptr: pointer to the loss function on the worker, once sent.
 
     Raises:
-        ValueError: `batch_size` is below 1, `epochs` below 0, or `seed` is no integer.
+        ValueError: `batch_size` is no integer above 0, `epochs` is negative, or one of these,
+            `max_nr_batches` or `seed` is no integer.
     """
 
     def __init__(
@@ -68,23 +69,18 @@ class TrainConfig:
         model_id: ObjectId | None = None,
         seed: int | None = None,
     ) -> None:
-        for name, number, least in (("batch_size", batch_size, 1), ("epochs", epochs, 0)):
-            if number < least:
-                raise ValueError(
-                    f"TrainConfig: {name} is {number}; expected an integer of at least {least}."
-                )
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
         self.location: Location | None = None
         self.model = model
         self.loss_fn = loss_fn
-        self.batch_size = batch_size
-        self.epochs = epochs
+        self.batch_size = _integer("batch_size", batch_size, 1)
+        self.epochs = _integer("epochs", epochs, 0)
         self.optimizer = optimizer
         self.optimizer_args = None if optimizer_args is None else dict(optimizer_args)
-        self.max_nr_batches = max_nr_batches
+        self.max_nr_batches = _integer("max_nr_batches", max_nr_batches)
         self.shuffle = shuffle
-        self.seed = draw_seed() if seed is None else _integer(seed)
+        self.seed = draw_seed() if seed is None else _integer("seed", seed)
         self.model_ptr: Any = None
         self.loss_fn_ptr: Any = None
         self._model_id = model_id
@@ -160,8 +156,12 @@ class TrainConfig:
         )
 
 
-def _integer(seed: Any) -> int:
+def _integer(name: str, number: Any, least: int | None = None) -> int:
     try:
-        return int(operator.index(seed))
+        integer = int(operator.index(number))
     except TypeError:
-        raise ValueError(f"TrainConfig: seed is {seed!r:.60}; expected an integer.") from None
+        integer = None
+    if integer is None or (least is not None and integer < least):
+        expected = "an integer" if least is None else f"an integer of at least {least}"
+        raise ValueError(f"TrainConfig: {name} is {number!r:.60}; expected {expected}.")
+    return integer

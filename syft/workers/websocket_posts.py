@@ -43,10 +43,10 @@ class Posts:
 
     async def settle(self, timeout: float | None = None) -> None:
         """Wait until all have their reply, or for `timeout` seconds."""
-        if self._futures:
-            await asyncio.wait(
-                [asyncio.wrap_future(future) for future in self._futures], timeout=timeout
-            )
+        # A copy in one step, since other threads add to the set and take away.
+        futures = list(self._futures)
+        if futures:
+            await asyncio.wait(map(asyncio.wrap_future, futures), timeout=timeout)
 
     def take_error(self) -> SyftError | None:
         """Return the first error, once."""
