@@ -49,8 +49,8 @@ class TrainConfig:
         loss_fn_ptr: pointer to the loss function on the worker, once sent.
 
     Raises:
-        ValueError: `batch_size` is no integer above 0, `epochs` is negative, or one of these,
-            `max_nr_batches` or `seed` is no integer.
+        ValueError: `batch_size` is no integer above 0, `epochs` no integer of at least 0, or `seed`
+            no integer.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TrainConfig:
         self.epochs = _integer("epochs", epochs, 0)
         self.optimizer = optimizer
         self.optimizer_args = None if optimizer_args is None else dict(optimizer_args)
-        self.max_nr_batches = _integer("max_nr_batches", max_nr_batches)
+        self.max_nr_batches = max_nr_batches
         self.shuffle = shuffle
         self.seed = draw_seed() if seed is None else _integer("seed", seed)
         self.model_ptr: Any = None
