@@ -120,6 +120,11 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "where every coordinator is trusted"
     )
     add("--allow_torchscript", action="store_true", help=help_text)
+    help_text = (
+        "let coordinators operate on tensors here (pointer + pointer, model.send(worker)), and so "
+        "read every tensor that they may operate on; datasets stay out of reach"
+    )
+    add("--remote_operations", action="store_true", help=help_text)
     help_text = "fits in all, until the worker is started again (default: any number)"
     add("--max_fits", type=at_least(1), metavar="N", help=help_text)
     add(
@@ -185,8 +190,9 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     token = {"token": ""} if args.insecure and not os.environ.get(TOKEN_VARIABLE) else {}
     origins = {"allow_origins": args.allow_origins} if args.allow_origins else {}
     archives = {"allow_torchscript": True} if args.allow_torchscript else {}
+    operations = {"remote_operations": True} if args.remote_operations else {}
     audit = {"audit_path": os.path.abspath(args.audit_log)} if args.audit_log else {}
-    return {**_given(parser, files), **rules, **token, **origins, **archives, **audit}
+    return {**_given(parser, files), **rules, **token, **origins, **archives, **operations, **audit}
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from syft.graph.kinds import DTYPE_OF
 from syft.objects import ID_PROVIDER, ObjectId
-from syft.remote.shapes import Geometry, geometry
+from syft.remote.shapes import Geometry, geometry, told_geometry
 from syft.remote.tensor import PointerTensor
 
 
@@ -41,14 +40,18 @@ def pointer_to_stored(
     description: str | None,
     shape: Any,
     stride: Any,
-    dtype: int,
+    dtype: Any,
     requires_grad: bool,
 ) -> PointerTensor:
-    """Return a pointer to a tensor that a search has found; the tensor stays when it goes."""
-    about = geometry(tuple(map(int, shape)), tuple(map(int, stride)), DTYPE_OF[dtype])
+    """Return a pointer to a tensor that a search has found; the tensor stays when it goes.
+
+    Raises:
+        TypeError, ValueError: what the worker tells of it is no geometry.
+    """
+    about = told_geometry(shape, stride, dtype)
     return PointerTensor(
         location, id, None, None, False, tags, description, geometry=about,
-        requires_grad=requires_grad is True,
+        requires_grad=requires_grad is True and about.has_grads,
     )  # fmt: skip
 
 

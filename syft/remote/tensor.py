@@ -16,7 +16,6 @@ A `backward` can so tell which gradients there will be, without asking the worke
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable
@@ -49,13 +48,15 @@ class _Leaf:
     """The gradient of a leaf.
 
     Attributes:
+        reference: the leaf's, as it is packed.
         has_grad: whether it exists, at the worker.
         fetched: whether the leaf has left the worker, so that it never will.
     """
 
-    __slots__ = ("fetched", "has_grad")
+    __slots__ = ("fetched", "has_grad", "reference")
 
-    def __init__(self) -> None:
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
         self.has_grad = self.fetched = False
 
 
@@ -196,7 +197,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
 
     async def async_get(self) -> torch.Tensor:
         """Fetch the tensor as `get` does, while other coroutines go on."""
-        return await asyncio.to_thread(self.get)
+        tensor: torch.Tensor = await self.location._in_thread(self.get)
+        return tensor
 
     def copy(self) -> PointerTensor:
         """Return a pointer to a copy of the tensor, at the same worker."""
@@ -470,7 +472,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             )
         reference = None if gradient is None else gradient._reference
         keep = bool(retain_graph)
-        self._post("backward", [], [self._reference, reference, keep])
+        leaves = [leaf.reference for leaf in self._cell.leaves]
+        self._post("backward", [], [self._reference, reference, keep, leaves])
         for leaf in self._cell.leaves:
             leaf.has_grad = True
 
@@ -489,7 +492,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         )
 
     def _become_leaf(self) -> None:
-        self._leaf = _Leaf()
+        self._leaf = _Leaf(self._reference)
         self._cell = _Cell(frozenset((self._leaf,)))
 
     def _post(self, name: str, results: list[ObjectId], arguments: list[Any]) -> None:
@@ -667,7 +670,7 @@ class _Call:
             if value.requires_grad or (value.dim() and not (takes_local and is_exact)):
                 raise self.apart(str(registry.local_worker.id))
             self.key.append(geometry_of(value))
-            return value
+            return value.clone()  # it is sent later, and the program may change it
         if isinstance(value, torch.dtype):
             self.key.append(value)
             return NUMBERS[value]
