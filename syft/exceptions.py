@@ -387,7 +387,7 @@ class RemoteOperationFailed(SyftError, RuntimeError):
     site: int = 0
     line: str = ""
 
-    leaves = frozenset[Any]()  # ids of leaves whose gradients it would have led to
+    is_private = False  # at the worker: whether it tells of values that must not leave it
 
     def __str__(self) -> str:
         posted = f", posted at {self.line}," if self.line else ""

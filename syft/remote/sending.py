@@ -56,14 +56,17 @@ def pointer_to_stored(
 
 
 def _id_to_send(tensor: torch.Tensor) -> ObjectId:
-    """Return the id that a tensor gets at a worker: its own, but only once.
+    """Return the id that a tensor gets at a worker: its own.
 
-    Sent again, while a pointer to what was sent before is there, it is another object.
+    Sent again, while a pointer to what was sent before may be there, it is another object: it gets
+    a new id, there and here.
     """
-    if tensor.__dict__.get("_was_sent"):
-        return ID_PROVIDER.pop()
-    tensor._was_sent = True  # type: ignore[attr-defined]
-    return tensor.__dict__.get("id") or ID_PROVIDER.pop()
+    known = tensor.__dict__
+    if known.get("_was_sent") or known.get("id") is None:
+        known["id"] = ID_PROVIDER.pop()
+    known["_was_sent"] = True
+    obj_id: ObjectId = known["id"]
+    return obj_id
 
 
 def _contiguous(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:
