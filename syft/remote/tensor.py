@@ -599,7 +599,7 @@ class _Call:
             if value.requires_grad or (value.dim() and not (takes_local and is_exact)):
                 raise self.apart(registry.local_worker.id)
             self.key.append(geometry_of(value))
-            return value
+            return value.clone()  # it is sent later, and the program may change it
         if isinstance(value, torch.dtype):
             self.key.append(value)
             return NUMBERS[value]
