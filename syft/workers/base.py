@@ -103,14 +103,14 @@ class BaseWorker(ObjectStorage, ABC):
     def _stream(self) -> Stream:
         """Return the way of operations on remote tensors to the worker."""
 
+    async def _in_thread(self, wait: Callable[[], Any]) -> Any:
+        """Call a function that waits for the worker, while other coroutines go on."""
+        return await asyncio.to_thread(wait)
+
     @property
     def _shown(self) -> ObjectStorage | None:
         """Where pointers that the worker holds can be seen; None: nowhere."""
         return None
-
-    async def _in_thread(self, wait: Callable[[], Any]) -> Any:
-        """Call a function that waits for the worker, while other coroutines go on."""
-        return await asyncio.to_thread(wait)
 
     async def async_connect(self) -> None:
         """Return when the worker answers. A worker in this process always does."""
