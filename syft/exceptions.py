@@ -24,6 +24,7 @@ SyftError
 ├── ObjectNotFoundError         (also KeyError)
 ├── GetNotPermittedError        an object that its owner marked as private
 ├── TensorsNotCollocatedException  (also ValueError)  an operation on tensors of different places
+├── InvalidTensorForRemoteGet   (also ValueError)  a worker cannot fetch what it has itself
 ├── RemoteValueNeeded           (also RuntimeError)  the value of a tensor that is at a worker
 ├── RemoteOperationFailed       (also RuntimeError)  an operation on remote tensors failed
 ├── RemoteOperationsOff         (also PermissionError)  a worker that runs no such operations
@@ -354,6 +355,18 @@ class TensorsNotCollocatedException(SyftError, ValueError):
     _text = (
         "{operation} needs tensors that are together; these are on {places}. Call .get() to have "
         "them here, .move(worker) or .send(worker) to have them there."
+    )
+
+
+@dataclass(eq=False)
+class InvalidTensorForRemoteGet(SyftError, ValueError):
+    """A worker was asked to fetch a tensor from another worker, but holds the tensor itself."""
+
+    worker: str
+    pointer: str
+    _text = (
+        "remote_get() of {pointer}: worker {worker!r} holds the tensor itself; expected a pointer "
+        "to a pointer, as .send(bob).send(alice) makes one. Call .get() to have the tensor here."
     )
 
 

@@ -177,7 +177,7 @@ class Operations(TorchDispatchMode):
         self.names = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if hasattr(args[0], "location"):
+        if getattr(args[0], "location", None) is not None:
             self.names.append(func.name())
         return func(*args, **(kwargs or {}))
 

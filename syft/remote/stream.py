@@ -101,10 +101,17 @@ class Stream(ABC):
 
     Args:
         worker: the worker's id, for errors.
+
+    Attributes:
+        beyond: the workers behind that one, if it only holds pointers to theirs.
+        ways_through: worker that holds pointers to that one's tensors -> the way through it.
     """
+
+    beyond: tuple[Any, ...] = ()
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
+        self.ways_through: dict[Any, Any] = {}
 
     def new_id(self) -> int:
         """Return an id for a result."""

@@ -27,13 +27,19 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_leaves
 
 from syft import wire
-from syft.exceptions import InvalidReply, RemoteValueNeeded, TensorsNotCollocatedException
+from syft.exceptions import (
+    InvalidReply,
+    InvalidTensorForRemoteGet,
+    RemoteValueNeeded,
+    TensorsNotCollocatedException,
+)
 from syft.graph.kinds import NUMBERS
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, registry
 from syft.remote import shapes
 from syft.remote.schemas import INDICES, Operation, operation_of
 from syft.remote.shapes import Geometry, geometry_of
 from syft.remote.stream import Stream
+from syft.remote.through import ThroughStream
 
 CPU = torch.device("cpu")
 
@@ -169,6 +175,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
     ) -> torch.Tensor:  # fmt: skip
         """Fetch the tensor, with its gradient if it has one; the worker keeps no copy.
 
+        A pointer to a pointer gives the pointer: `x.send(bob).send(alice).get().get()`.
+
         Args:
             user: accepted for PySyft 0.2 programs and ignored.
             reason: as `user`.
@@ -184,7 +192,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             GetNotPermittedError: its owner has marked it, or what it was made of, as private.
             ConnectionFailed: the worker is not reached any more.
         """
-        return fetch([self.copy() if get_copy else self])[0]
+        pointer = self.copy() if get_copy else self
+        return pointer.taken_back() if self._stream.beyond else fetch([pointer])[0]
 
     async def async_get(self) -> torch.Tensor:
         """Fetch the tensor as `get` does, while other coroutines go on."""
@@ -210,6 +219,60 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             tensor.requires_grad_(requires_grad)
         become(self, registry.local_worker.send(tensor, location))
         return self
+
+    def sent_on(
+        self, location: Any, owner: Any = None, id: ObjectId | None = None, collect: bool = True
+    ) -> PointerTensor:
+        """Return a pointer to this one, which another worker then holds (syft/remote/through.py).
+
+        The tensor goes when the new pointer goes, no longer when this one does.
+        """
+        stream = ThroughStream.of(location, self.location, self._stream)
+        pointer = self._elsewhere(location, stream, self.id)
+        pointer._reference, pointer._owner, pointer._id = self._reference, owner, id
+        stream.hold(self.id, self.id_at_location)
+        self.garbage_collect_data, pointer.garbage_collect_data = False, collect
+        return pointer
+
+    def taken_back(self) -> PointerTensor:
+        """Return the pointer that this one points to; the worker holds it no longer."""
+        stream = self._stream
+        assert isinstance(stream, ThroughStream)
+        id_at_target = stream.release(self.id_at_location)
+        pointer = self._elsewhere(stream.target, stream.inner, id_at_target)
+        pointer._id = self.id_at_location
+        self.garbage_collect_data = False
+        return pointer
+
+    def _elsewhere(self, location: Any, stream: Stream, obj_id: ObjectId) -> PointerTensor:
+        """Return another pointer to what this one stands for."""
+        pointer = _new(location, stream, obj_id, self._geometry, self._cell)
+        pointer._leaf, pointer.garbage_collect_data = self._leaf, self.garbage_collect_data
+        pointer.tags, pointer.description = set(self.tags), self.description
+        return pointer
+
+    def remote_get(self) -> PointerTensor:
+        """Have the worker hold the tensor instead of a pointer to it; return this pointer.
+
+        The tensor travels through this process.
+
+        Raises:
+            InvalidTensorForRemoteGet: the worker holds the tensor itself.
+        """
+        if not self._stream.beyond:
+            raise InvalidTensorForRemoteGet(str(self.location.id), str(self))
+        location = self.location
+        tensor = self.taken_back().get()
+        become(self, registry.local_worker.send(tensor, location))
+        return self
+
+    def remote_send(self, location: Any) -> PointerTensor:
+        """Have another worker hold the tensor, and this one a pointer to it; return one to that.
+
+        The tensor travels through this process.
+        """
+        here = self.location
+        return self.move(location).sent_on(here)
 
     @property
     def child(self) -> PointerTensor:
@@ -443,9 +506,17 @@ def _check_together(operation: str, tensors: list[Any]) -> None:
         TensorsNotCollocatedException: they are not.
     """
     here = registry.local_worker
-    places = [each.location if isinstance(each, PointerTensor) else here for each in tensors]
-    if any(place is here or place is not places[0] for place in places):
-        raise TensorsNotCollocatedException(operation, sorted({str(each.id) for each in places}))
+    places = [_place(each) if isinstance(each, PointerTensor) else (here,) for each in tensors]
+    if any(place[0] is here or place != places[0] for place in places):
+        raise TensorsNotCollocatedException(operation, sorted(set(map(_named, places))))
+
+
+def _place(pointer: PointerTensor) -> tuple[Any, ...]:
+    return pointer.location, *pointer._stream.beyond
+
+
+def _named(place: tuple[Any, ...]) -> str:
+    return " -> ".join(str(worker.id) for worker in place)
 
 
 def _value_needed(name: str) -> Callable[..., NoReturn]:
@@ -572,9 +643,9 @@ class _Call:
         """Return an argument as it travels."""
         kind = type(value)
         if kind is PointerTensor:
-            if self.location is not value.location:
-                if self.location is not None:
-                    raise self.apart(value.location.id)
+            if self.stream is not value._stream:
+                if self.stream is not None and not self._is_at_place_of(value):
+                    raise self.apart()
                 self.location, self.stream = value.location, value._stream
             leaves = value._cell.leaves
             if leaves is not self.leaves and leaves:
@@ -597,7 +668,7 @@ class _Call:
         if isinstance(value, torch.Tensor):
             is_exact = not (value.is_floating_point() or value.is_complex())
             if value.requires_grad or (value.dim() and not (takes_local and is_exact)):
-                raise self.apart(registry.local_worker.id)
+                raise self.apart(str(registry.local_worker.id))
             self.key.append(geometry_of(value))
             return value.clone()  # it is sent later, and the program may change it
         if isinstance(value, torch.dtype):
@@ -622,12 +693,15 @@ class _Call:
             f"{name}: an argument is a {type(value).__name__}; expected tensors and plain values."
         )
 
-    def apart(self, *workers: ObjectId) -> TensorsNotCollocatedException:
+    def _is_at_place_of(self, value: PointerTensor) -> bool:
+        beyond = self.stream.beyond == value._stream.beyond
+        return beyond and self.location is value.location
+
+    def apart(self, *here: str) -> TensorsNotCollocatedException:
         """Return the error for tensors of this process or of two workers."""
         leaves = tree_leaves(self.arguments)
-        there = [each.location.id for each in leaves if isinstance(each, PointerTensor)]
-        places = sorted({str(each) for each in (*there, *workers)})
-        return TensorsNotCollocatedException(self.operation.name, places)
+        there = {_named(_place(each)) for each in leaves if isinstance(each, PointerTensor)}
+        return TensorsNotCollocatedException(self.operation.name, sorted(there | set(here)))
 
 
 _MEMORY_FORMATS = {
@@ -776,7 +850,7 @@ def _with_places_of_masks(args: Any) -> list[Any]:
 def _check_target(call: _Call, target: Any, grads: frozenset[_Leaf]) -> None:
     """Check what an operation changes in place."""
     if type(target) is not PointerTensor:
-        raise call.apart(registry.local_worker.id)
+        raise call.apart(str(registry.local_worker.id))
     if target._leaf is not None and torch.is_grad_enabled():
         raise RuntimeError(
             f"{call.operation.name}: a leaf that requires gradients is changed in place. Do it "

@@ -107,6 +107,11 @@ class BaseWorker(ObjectStorage, ABC):
         """Call a function that waits for the worker, while other coroutines go on."""
         return await asyncio.to_thread(wait)
 
+    @property
+    def _shown(self) -> ObjectStorage | None:
+        """Where pointers that the worker holds can be seen; None: nowhere."""
+        return None
+
     async def async_connect(self) -> None:
         """Return when the worker answers. A worker in this process always does."""
 
@@ -169,10 +174,7 @@ class BaseWorker(ObjectStorage, ABC):
     ) -> ObjectPointer:
         """Store an object on this worker; return a pointer that `owner` holds."""
         if isinstance(obj, PointerTensor):
-            raise TypeError(
-                f"cannot send {obj!r} to worker {self.id!r}: it is a pointer already. Call "
-                ".move(worker) to have its tensor there, or .get() to have it here."
-            )
+            return obj.sent_on(self, owner, ptr_id, collect)
         if isinstance(obj, torch.Tensor):
             return pointer_to_sent(obj, self, owner, ptr_id, collect)
         if not isinstance(obj, ObjectWrapper):
