@@ -48,8 +48,9 @@ The reply has the values and geometries that were asked for. An operation is a l
 
     command        arguments                                 what it does
     -------------  ----------------------------------------  ------------------------------------
-    backward       tensor, its gradient or None, bool        computes the gradients of the leaves;
-                                                             keeps the graph, if the bool is true
+    backward       tensor, its gradient or None, bool,       computes the gradients of the leaves,
+                   list of leaves                            which miss them if it fails; keeps the
+                                                             graph, if the bool is true
     delete         ids                                       removes the objects
     grad           tensor                                    its gradient becomes the result
     requires_grad  tensor, bool                              makes it a leaf with gradients, or not

@@ -218,12 +218,16 @@ class Dispatcher:
             result = job.run()
             if job.is_silent:
                 return b"", "done"
-            frame = wire.encode(wire.Reply(job.request_id, result))
             limit = min(self.max_message_bytes, job.session.max_message_bytes)
-            if len(frame) > limit:
-                raise MessageTooLarge(
-                    str(self.worker.id), f"the reply to {job.call} of", len(frame), limit
-                )
+            reply = wire.Reply(job.request_id, result)
+            try:
+                frame = wire.encode(reply, max_bytes=limit)
+                size = len(frame)
+            except wire.TensorsTooLarge as error:
+                size = error.size
+            if size > limit:
+                what = f"the reply to {job.call} of"
+                raise MessageTooLarge(str(self.worker.id), what, size, limit)
             return frame, "done"
         # SystemExit: a method of the owner's that calls sys.exit() has failed; the worker goes on.
         except (Exception, SystemExit) as error:
@@ -415,13 +419,17 @@ class Dispatcher:
 
     def _get(self, session: Session, id: ObjectId) -> Any:
         obj = self.worker.get_obj(id)
-        executor = session.executor
-        if is_private(obj) or (executor is not None and executor.is_private(obj)):
+        if self._is_private(session, obj):
             raise GetNotPermittedError(str(self.worker.id), id)
         # Of a model only tensors travel; the coordinator puts them into the model that it sent.
         packed = pack_object(obj)
         state = _state(packed["obj"])
         return packed | {"state": state} | ({} if state is None else {"obj": None})
+
+    @staticmethod
+    def _is_private(session: Session, obj: Any) -> bool:
+        executor = session.executor
+        return is_private(obj) or (executor is not None and executor.is_private(obj))
 
     def _delete(self, session: Session, ids: list[ObjectId]) -> None:
         for obj_id in ids:
@@ -449,7 +457,7 @@ class Dispatcher:
                 "id": obj.id,
                 "tags": sorted(getattr(obj, "tags", None) or ()),
                 "description": getattr(obj, "description", None),
-                **_geometry(obj),
+                **_geometry(None if self._is_private(session, obj) else obj),
             }
             for obj in self.worker.search_objects(query)
         ]

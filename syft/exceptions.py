@@ -24,6 +24,7 @@ SyftError
 ├── ObjectNotFoundError         (also KeyError)
 ├── GetNotPermittedError        an object that its owner marked as private
 ├── TensorsNotCollocatedException  (also ValueError)  an operation on tensors of different places
+├── InvalidTensorForRemoteGet   (also ValueError)  a worker cannot fetch what it has itself
 ├── RemoteValueNeeded           (also RuntimeError)  the value of a tensor that is at a worker
 ├── RemoteOperationFailed       (also RuntimeError)  an operation on remote tensors failed
 ├── RemoteOperationsOff         (also PermissionError)  a worker that runs no such operations
@@ -358,6 +359,18 @@ class TensorsNotCollocatedException(SyftError, ValueError):
 
 
 @dataclass(eq=False)
+class InvalidTensorForRemoteGet(SyftError, ValueError):
+    """A worker was asked to fetch a tensor from another worker, but holds the tensor itself."""
+
+    worker: str
+    pointer: str
+    _text = (
+        "remote_get() of {pointer}: worker {worker!r} holds the tensor itself; expected a pointer "
+        "to a pointer, as .send(bob).send(alice) makes one. Call .get() to have the tensor here."
+    )
+
+
+@dataclass(eq=False)
 class RemoteValueNeeded(SyftError, RuntimeError):
     """Something asked for the value of a tensor that is at a worker."""
 
@@ -387,7 +400,7 @@ class RemoteOperationFailed(SyftError, RuntimeError):
     site: int = 0
     line: str = ""
 
-    leaves = frozenset[Any]()  # ids of leaves whose gradients it would have led to
+    is_private = False  # at the worker: whether it tells of values that must not leave it
 
     def __str__(self) -> str:
         posted = f", posted at {self.line}," if self.line else ""

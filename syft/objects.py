@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -301,12 +301,21 @@ class Location(Protocol):
         """Fetch an object as `request_obj` does, while other coroutines go on."""
 
     def _send_config(
-        self, fields: dict[str, Any], objects: list[ObjectWrapper], owner: Any
+        self, fields: dict[str, Any], objects: Mapping[ObjectId, ObjectWrapper], owner: Any
     ) -> list[ObjectPointer]:
-        """Send a TrainConfig's settings and objects; return pointers to the objects."""
+        """Send a TrainConfig's settings and objects; return pointers to the objects.
+
+        Args:
+            fields: the settings.
+            objects: the pointers' ids -> the objects.
+            owner: the worker that holds the pointers.
+        """
 
     def _forget(self, obj_id: ObjectId) -> None:
         """Have an object deleted, some time soon."""
+
+    async def _in_thread(self, wait: Callable[[], Any]) -> Any:
+        """Call a function that waits for the worker, while other coroutines go on."""
 
 
 class ObjectPointer:

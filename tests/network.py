@@ -141,6 +141,12 @@ def call(name: str, request_id: int = 1, **kwargs: Any) -> wire.Request:
     return wire.Request(request_id, "call", {"name": name, "args": [], "kwargs": kwargs})
 
 
+def greeting(max_message_bytes: Any = 2**20, **about: Any) -> bytes:
+    """What a worker says first of itself."""
+    told = {"torch": torch.__version__, "remote_operations": False, **about}
+    return wire.encode(wire.Reply(0, {"max_message_bytes": max_message_bytes, **told}))
+
+
 @contextlib.contextmanager
 def false_worker(handler: Callable[[ServerConnection], None]) -> Iterator[int]:
     """A WebSocket server that is no worker: `handler` gets each connection. Yields its port."""

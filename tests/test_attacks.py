@@ -43,8 +43,8 @@ def worker():
 
 
 def store(dispatcher, session, obj_id, obj):
-    about = {"wrapped": True, "tags": [], "description": None}
-    ask(dispatcher, session, "set", id=obj_id, obj=obj, **about)
+    about = {"id": obj_id, "wrapped": True, "tags": [], "description": None}
+    ask(dispatcher, session, "set", objects=[{"obj": obj, **about}])
 
 
 def frame_of(result, blobs_, tensors=b""):

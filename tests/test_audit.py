@@ -66,7 +66,7 @@ def test_a_round_is_written_down_call_by_call(served):
     config.model_ptr.get()
     written = lines()
     calls = [line["call"].partition("(")[0] for line in written]
-    assert calls == ["set", "set", "train_config", "fit", "fit", "evaluate", "evaluate", "get"]
+    assert calls == ["train_config", "fit", "fit", "evaluate", "evaluate", "get"]
     begun, fit = (line for line in written if line["call"].startswith("fit"))
     assert (begun["outcome"], begun["samples"], begun["model"]) == ("started", None, fit["model"])
     assert set(fit) == {"time", "worker", "who", "call", "model", "samples", "outcome", "seconds"}

@@ -9,13 +9,13 @@ import torch
 
 import syft as sy
 from syft import commands, wire
-from syft.commands import COMMANDS, TRAIN_CONFIG, check_arguments
+from syft.commands import COMMANDS, MAX_MANY, OBJECT, TRAIN_CONFIG, check_arguments
 from syft.dispatch import Dispatcher
 from syft.exceptions import MalformedMessage, UnknownCommand
 from syft.wire.failures import unwrap
 from tests.models import make_config
 
-OBJECT = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": ["#x"], "description": None}
+STORED = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": ["#x"], "description": None}
 FIELDS = make_config().to_fields()
 FLAT = torch.ones(1).reshape([1] * 65)
 
@@ -24,19 +24,8 @@ for _ in range(101):
     DEEP = [DEEP]
 
 REFUSED = [
-    *(("set", "obj", value) for value in (DEEP, (DEEP,), {"a": DEEP})),
     ("call", "args", [DEEP]),
-    *(
-        ("set", "id", value)
-        for value in (torch.ones(1), [1], (1,), None, True, 1.5, b"x", 2**64, "x" * 257)
-    ),
-    *(
-        ("set", "tags", value)
-        for value in (5, "#x", None, {}, ["x"] * 65, ["x" * 257], [5], [None], [["#x"]])
-    ),
-    *(("set", "description", value) for value in (5, b"x", ["x"], "x" * 4097)),
-    *(("set", "obj", value) for value in (FLAT, [FLAT], {"a": (1, [FLAT])})),
-    *(("set", "wrapped", value) for value in (1, None)),
+    *(("set", "objects", value) for value in (STORED, None, 5, [5], [None], [STORED] * 4097)),
     *(("get", "id", value) for value in ({}, [], None)),
     *(("delete", "ids", value) for value in (1, None, [[1]], [None], {"a": 1})),
     *(
@@ -48,6 +37,31 @@ REFUSED = [
     *(("call", "args", value) for value in (3, None, {"a": 1}, "fit", [FLAT])),
     *(("call", "kwargs", value) for value in ([], None, {1: 1}, {"x" * 257: 1}, {"a": FLAT})),
     *(("train_config", "fields", value) for value in (None, [], {1: 1})),
+    *(("train_config", "fits", value) for value in (-1, 2**63, 1.0, True, None)),
+    *(("train_config", "objects", value) for value in (STORED, None, [5], [STORED] * 4097)),
+    *(("operate", "stream", value) for value in (None, "1", 1.0, True, 2**64)),
+    *(("operate", "number", value) for value in (-1, 2**63, 1.0, True, None)),
+    *(("operate", "operations", value) for value in (None, {"a": 1}, [[]] * 4097)),
+    *(
+        ("operate", argument, value)
+        for argument in ("values", "geometries")
+        for value in (1, None, {"a": 1}, [None], [[1]], [1] * 4097)
+    ),
+    *(("operate", "answer", value) for value in (1, None)),
+]
+WRONG_OBJECTS = [
+    *(("obj", value) for value in (DEEP, (DEEP,), {"a": DEEP})),
+    *(
+        ("id", value)
+        for value in (torch.ones(1), [1], (1,), None, True, 1.5, b"x", 2**64, "x" * 257)
+    ),
+    *(
+        ("tags", value)
+        for value in (5, "#x", None, {}, ["x"] * 65, ["x" * 257], [5], [None], [["#x"]])
+    ),
+    *(("description", value) for value in (5, b"x", ["x"], "x" * 4097)),
+    *(("obj", value) for value in (FLAT, [FLAT], {"a": (1, [FLAT])})),
+    *(("wrapped", value) for value in (1, None)),
 ]
 WRONG_FIELDS = [
     *(("batch_size", value) for value in (1.5, "8", None, torch.ones(1), [8], True)),
@@ -77,7 +91,7 @@ def pair():
     """A dispatcher with two coordinators, of which the second has stored a tagged tensor."""
     dispatcher = Dispatcher(sy.VirtualWorker(id="alice"))
     pair = [dispatcher.open_session(name) for name in ("hostile", "honest")]
-    ask(dispatcher, pair[1], "set", **{**OBJECT, "id": "theirs"})
+    ask(dispatcher, pair[1], "set", objects=[{**STORED, "id": "theirs"}])
     return dispatcher, *pair
 
 
@@ -92,12 +106,20 @@ def call(dispatcher, session, name):
 
 
 VALID = {
-    "set": OBJECT,
+    "set": {"objects": [STORED]},
     "get": {"id": 1},
     "delete": {"ids": [1]},
     "search": {"query": ["#x"]},
     "cancel": {"request_id": 1},
     "call": {"name": "fit", "args": [], "kwargs": {}},
+    "operate": {
+        "stream": 1,
+        "number": 0,
+        "operations": [["delete", [], [1], {}, 0, False, None]],
+        "values": [1],
+        "geometries": [1],
+        "answer": True,
+    },
     "train_config": {"fields": FIELDS},
 }
 
@@ -125,9 +147,29 @@ def test_a_field_of_a_config_of_another_kind_is_named():
         assert f"command 'train_config': argument '{field}' is " in text
 
 
+def test_a_field_of_an_object_of_another_kind_is_named():
+    for field, value in WRONG_OBJECTS:
+        wrong = {"objects": [STORED, {**STORED, field: value}]}
+        for command, arguments in (("set", wrong), ("train_config", {"fields": FIELDS, **wrong})):
+            text = refusal(command, arguments)
+            assert text.startswith(f"malformed message: command {command!r}: argument {field!r} is")
+            assert f" ({type(value).__name__}); expected {OBJECT[field].text}." in text
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"id": 1}, {**STORED, "more": 1}, {1: 2}, {"x" * 10**6: 1}], ids=len
+)
+def test_an_object_with_other_fields_is_refused(fields):
+    text = refusal("set", {"objects": [fields]})
+    assert text.startswith("malformed message: command 'set' has an object with the fields ")
+    assert text.endswith(f"; expected {sorted(OBJECT)}.") and len(text) < 450
+
+
 def test_what_coordinators_send_is_taken():
     for command in COMMANDS:
         check_arguments(command, VALID[command])
+    check_arguments("train_config", {"fields": FIELDS, "fits": 1, "objects": [STORED]})
+    check_arguments("set", {"objects": [STORED] * MAX_MANY})
 
 
 @pytest.mark.parametrize(
@@ -145,7 +187,7 @@ def test_what_coordinators_send_is_taken():
     ids=str,
 )
 def test_bounds_are_inclusive(arguments):
-    check_arguments("set", {**OBJECT, **arguments})
+    check_arguments("set", {"objects": [{**STORED, **arguments}]})
 
 
 @pytest.mark.parametrize(
@@ -176,7 +218,7 @@ def test_nobody_else_notices_an_attack(arguments, pair):
     dispatcher, hostile, honest = pair
     named = f"argument '{next(iter(arguments))}'|a shape is no list of at most 64 sizes"
     with pytest.raises(MalformedMessage, match=named):
-        ask(dispatcher, hostile, "set", **{**OBJECT, **arguments})
+        ask(dispatcher, hostile, "set", objects=[{**STORED, **arguments}])
     with pytest.raises(MalformedMessage, match="argument 'query'"):
         ask(dispatcher, hostile, "search", query={"#x": 1})
     assert [found["id"] for found in ask(dispatcher, honest, "search", query=["#x"])] == ["theirs"]

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import torch
 import websockets.exceptions
 
 import syft as sy
@@ -18,6 +19,7 @@ from tests.network import (
     exchange,
     false_worker,
     free_port,
+    greeting,
     listener,
     proxy_at,
     proxy_of,
@@ -174,11 +176,12 @@ def answer_with(frame):
         b"hello",
         wire.encode(wire.Reply(0, {"id": "alice"})),
         wire.encode(wire.Reply(0, None)),
-        wire.encode(wire.Reply(0, {"max_message_bytes": "many"})),
+        wire.encode(wire.Reply(0, {"max_message_bytes": 1000})),
+        greeting("many"),
         wire.encode(wire.Reply(0, None))[:-1],
         wire.encode(wire.Request(0, "hello", {"session": "x"})),
     ],
-    ids=["text", "bytes", "no-limit", "no-map", "text-limit", "cut", "request"],
+    ids=["text", "bytes", "no-limit", "no-map", "no-torch", "text-limit", "cut", "request"],
 )
 def test_a_websocket_server_that_is_no_worker(answer):
     with (
@@ -242,13 +245,20 @@ def test_a_coordinator_of_another_version_is_told_and_sent_away():
             connection.recv(timeout=DEADLINE)
 
 
-def test_the_greeting_tells_the_workers_id_and_limit():
+@pytest.mark.parametrize("chosen", [None, False, True])
+def test_the_greeting_tells_the_workers_id_limit_torch_and_whether_it_operates(chosen):
+    options = {"max_message_bytes": 54321, "remote_operations": chosen}
     with (
-        serving(Server(id="bob", max_message_bytes=54321)) as server,
+        serving(Server(id="bob", **options)) as server,
         raw(server, session=None) as connection,
     ):
         reply = exchange(connection, wire.Request(0, "hello", {"session": "x"}))
-    assert reply.result == {"id": "bob", "max_message_bytes": 54321}
+    assert reply.result == {
+        "id": "bob",
+        "max_message_bytes": 54321,
+        "torch": torch.__version__,
+        "remote_operations": chosen is True,  # it has a dataset
+    }
 
 
 async def test_a_listener_that_hangs_up_until_the_deadline_is_there_but_no_worker(monkeypatch):

@@ -139,7 +139,8 @@ class Coordinator:
         return self.ask("call", name=name, args=list(args), kwargs=kwargs)
 
     def set(self, obj_id, obj, wrapped=True, tags=()):
-        self.ask("set", id=obj_id, obj=obj, wrapped=wrapped, tags=list(tags), description=None)
+        about = {"id": obj_id, "wrapped": wrapped, "tags": list(tags), "description": None}
+        self.ask("set", objects=[{"obj": obj, **about}])
 
     def ids(self):
         """Return the ids of what this coordinator sees."""
@@ -213,6 +214,7 @@ def test_unknown_commands_are_refused_with_the_known_ones(pair, command):
         "cancel",
         "delete",
         "get",
+        "operate",
         "search",
         "set",
         "train_config",
@@ -225,6 +227,7 @@ def test_unknown_commands_are_refused_with_the_known_ones(pair, command):
         ("get", {}),
         ("get", {"id": 1, "more": 2}),
         ("get", {1: 2}),
+        ("set", {"objects": [{"id": 1}]}),
         ("set", {"id": 1}),
         ("call", {}),
         ("call", {"name": "fit", "args": 3, "kwargs": {}}),
@@ -413,11 +416,15 @@ def test_the_end_of_a_session_takes_its_objects(pair, worker):
 
 
 def test_search_tells_ids_tags_and_shapes_but_no_data(pair):
-    pair[0].ask(
-        "set", id=1, obj=torch.ones(2, 3), wrapped=False, tags=["#b", "#a"], description="d"
-    )
+    tensor = torch.ones(3, 2, dtype=torch.float64).t().requires_grad_()
+    about = {"id": 1, "wrapped": False, "tags": ["#b", "#a"], "description": "d"}
+    pair[0].ask("set", objects=[{"obj": tensor, **about}])
+    pair[0].set(2, nll, tags=["#a", "#b"])
+    of_both = {"tags": ["#a", "#b"], "description": None}
+    of_a_tensor = {"shape": (2, 3), "stride": (3, 1), "dtype": 7, "requires_grad": True}
     assert pair[0].ask("search", query=["#a"]) == [
-        {"id": 1, "tags": ["#a", "#b"], "description": "d", "shape": (2, 3)}
+        {"id": 1, **of_both, "description": "d", **of_a_tensor},
+        {"id": 2, **of_both, "shape": None},
     ]
 
 

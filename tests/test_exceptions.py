@@ -38,6 +38,13 @@ EXAMPLES = [
     exceptions.WorkerNotFoundException("dave", ["alice", "me"]),
     exceptions.ObjectNotFoundError("alice", 17),
     exceptions.GetNotPermittedError("alice", 17),
+    exceptions.TensorsNotCollocatedException("aten::add.Tensor", ["alice", "bob"]),
+    exceptions.RemoteValueNeeded("item()"),
+    exceptions.RemoteOperationFailed(
+        "bob", "aten::mm", "RuntimeError", "shapes cannot be multiplied", 7, "train.py:42"
+    ),
+    exceptions.RemoteOperationsOff("bob"),
+    exceptions.OperationsLost("bob"),
     exceptions.DatasetNotFound("alice", "mnist_testing", ["mnist"]),
     exceptions.DatasetExists("alice", "mnist"),
     exceptions.DatasetEmpty("alice", "mnist"),
@@ -77,6 +84,27 @@ TEXTS = {
     ),
     "DatasetNotFound": (
         "worker 'alice' has no dataset 'mnist_testing' (unknown dataset); it has: 'mnist'."
+    ),
+    "TensorsNotCollocatedException": (
+        "aten::add.Tensor needs tensors that are together; these are on 'alice', 'bob'. Call "
+        ".get() to have them here, .move(worker) or .send(worker) to have them there."
+    ),
+    "RemoteValueNeeded": (
+        "item() needs the values of a tensor that is at a worker: call .get() first "
+        "(pointer.copy().get() leaves it there)."
+    ),
+    "RemoteOperationFailed": (
+        "operation aten::mm, posted at train.py:42, failed on worker 'bob': RuntimeError: shapes "
+        "cannot be multiplied"
+    ),
+    "RemoteOperationsOff": (
+        "worker 'bob' runs no operations on remote tensors: it has datasets, and its owner has not "
+        "allowed it (remote_operations=True, --remote_operations). Train with a TrainConfig "
+        "instead."
+    ),
+    "OperationsLost": (
+        "worker 'bob' was restarted, or has forgotten this program while it was away: its remote "
+        "tensors are gone. Send models and tensors again."
     ),
     "MessageTooLarge": (
         "message too large: message from 'charlie' is 71303168 bytes; the limit is 67108864 bytes. "
@@ -158,6 +186,8 @@ def test_a_text_names_every_fact():
         facts = to_fields(error)
         if isinstance(error, exceptions.VersionMismatch):
             del facts["cause"]  # that is the two versions
+        if isinstance(error, exceptions.RemoteOperationFailed):
+            del facts["site"]  # that is the line
         for part in itertools.chain(*map(parts_of, facts.values())):
             text = f"{part:g}" if isinstance(part, float) else str(part).strip()
             assert text in str(error).replace("\n  ", "\n")

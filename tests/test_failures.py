@@ -263,6 +263,12 @@ def test_what_is_no_object_is_an_invalid_reply(answer, monkeypatch):
         worker.request_obj(1)
 
 
+FOUND = {
+    "id": 1, "tags": [], "description": None,
+    "shape": [2], "stride": [1], "dtype": 6, "requires_grad": False,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -272,8 +278,14 @@ def test_what_is_no_object_is_an_invalid_reply(answer, monkeypatch):
         [{}],
         [{"id": 1, "tags": 5, "description": None, "shape": None}],
         [{"id": 1, "tags": [], "description": None, "shape": "x"}],
+        *([FOUND | {"shape": shape}] for shape in ([2**63], [-1], ["2"], [2.0], [[2]], [2, 2], 5)),
+        *([FOUND | {"stride": stride}] for stride in ([2**63], [-1], [], None)),
+        *([FOUND | {"dtype": dtype}] for dtype in (99, "x", [6])),
+        [FOUND | {"shape": [2**32] * 2, "stride": [2**32, 1]}],
+        [FOUND | {"shape": [1] * 65, "stride": [1] * 65}],
+        [FOUND | {"more": 1}],
     ],
-    ids=str,
+    ids=lambda answer: str(answer)[:120],
 )
 def test_what_is_no_result_of_a_search_is_a_malformed_message(answer, monkeypatch):
     worker = sy.VirtualWorker(id="alice")

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import syft as sy
+from syft.exceptions import RemoteOperationsOff
 from syft.frameworks.torch.fl.utils import extract_batches_per_worker, federated_avg
 from tests.models import Classifier, blobs
+from tests.network import Server, proxy_of, serving
 
 
 def worker(name: str) -> sy.VirtualWorker:
@@ -175,7 +177,7 @@ class Operations(TorchDispatchMode):
         self.names = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if hasattr(args[0], "location"):
+        if getattr(args[0], "location", None) is not None:
             self.names.append(func.name())
         return func(*args, **(kwargs or {}))
 
@@ -297,10 +299,18 @@ def test_rounds_of_training_on_workers_are_local_training_bit_for_bit():
         assert torch.equal(remote.state_dict()[name], tensor)
 
 
-def test_batches_come_from_a_worker_behind_a_socket(proxy):
-    dataset = blobs()
-    loader = sy.FederatedDataLoader(blobs().federate([proxy]), batch_size=8)
-    batches = list(loader)
-    assert all(data.location is proxy for data, _ in batches)
-    assert torch.equal(torch.cat([data.get() for data, _ in batches]), dataset.data)
-    assert torch.equal(torch.cat([target.get() for _, target in batches]), dataset.targets)
+def test_batches_come_from_a_worker_behind_a_socket():
+    with serving(Server(remote_operations=True)) as server, proxy_of(server) as proxy:
+        dataset = blobs()
+        loader = sy.FederatedDataLoader(blobs().federate([proxy]), batch_size=8)
+        batches = list(loader)
+        assert all(data.location is proxy for data, _ in batches)
+        assert torch.equal(torch.cat([data.get() for data, _ in batches]), dataset.data)
+        assert torch.equal(torch.cat([target.get() for _, target in batches]), dataset.targets)
+
+
+def test_no_batches_come_from_a_worker_that_operates_on_no_remote_tensors(proxy):
+    dataset = blobs().federate([proxy])
+    with pytest.raises(RemoteOperationsOff, match="worker 'alice' runs no operations"):
+        next(iter(sy.FederatedDataLoader(dataset, batch_size=8)))
+    assert torch.equal(dataset.get_dataset("alice").data, blobs().data)

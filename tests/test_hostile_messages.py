@@ -57,6 +57,9 @@ def test_message_without_a_header_ends_the_connection(server, proxy, message):
 
 
 SET = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": [], "description": None}
+OPERATE = {
+    "stream": 1, "number": 0, "operations": [], "values": [], "geometries": [], "answer": False,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -69,8 +72,11 @@ SET = {"id": 1, "obj": torch.ones(1), "wrapped": False, "tags": [], "description
         (wire.Request(5, "call", {"name": ["fit"], "args": [], "kwargs": {}}), None),
         (wire.Request(5, "call", {"name": "hold", "args": 1, "kwargs": {}}), None),
         (wire.Request(5, "call", {"name": "hold", "args": [], "kwargs": {1: 1}}), None),
-        (wire.Request(5, "set", {**SET, "obj": None}), None),
-        (wire.Request(5, "set", {**SET, "id": [1]}), None),
+        (wire.Request(5, "set", {"objects": [{**SET, "obj": None}]}), None),
+        (wire.Request(5, "set", {"objects": [{**SET, "id": [1]}]}), "MalformedMessage"),
+        (wire.Request(5, "set", SET), "MalformedMessage"),
+        (wire.Request(5, "operate", OPERATE), "RemoteOperationsOff"),
+        (wire.Request(5, "operate", {**OPERATE, "operations": 1}), "MalformedMessage"),
         (wire.Request(5, "delete", {"ids": [[1]]}), None),
         (wire.Request(5, "search", {"query": None}), None),
         (wire.Request(5, "train_config", {"fields": {"model": 1}}), None),
@@ -88,7 +94,7 @@ def test_a_request_of_no_use_gets_a_failure(server, proxy, message, kind):
 
 
 def test_frame_that_is_cut_gets_a_failure(server):
-    frame = wire.encode(wire.Request(5, "set", SET))
+    frame = wire.encode(wire.Request(5, "set", {"objects": [SET]}))
     with raw(server) as connection:
         connection.send(frame[:-1])
         failure = wire.decode(connection.recv(timeout=DEADLINE))

@@ -497,7 +497,7 @@ def test_no_request_returns_a_dataset_or_an_object_without_tags(serve, connect):
 
 def test_a_worker_knows_these_commands_and_calls_and_no_others(serve):
     server = serve()
-    commands = ["cancel", "delete", "get", "search", "set", "train_config"]
+    commands = ["cancel", "delete", "get", "operate", "search", "set", "train_config"]
     assert sorted(server._dispatcher._commands) == commands
     assert server._dispatcher.callable_methods() == [
         *(

@@ -19,6 +19,7 @@ from tests.network import (
     Server,
     assert_usable,
     false_worker,
+    greeting,
     proxy_at,
     serving,
     wait_until_held,
@@ -56,7 +57,7 @@ def test_requests_keep_their_order_behind_one_that_is_sent_in_pieces(monkeypatch
 
     def answer(connection):
         connection.recv()
-        connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 2**20})))
+        connection.send(greeting())
         for frame in connection:
             came.append(wire.peek_id(frame))
             connection.send(wire.encode(wire.Reply(came[-1], None)))
@@ -144,7 +145,7 @@ def test_a_connection_that_is_lost_during_a_call_ends_the_call(server, proxy):
 def test_a_connection_that_breaks_at_each_call_fails_each_call():
     def break_off(connection) -> None:
         connection.recv(timeout=DEADLINE)
-        connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 1000})))
+        connection.send(greeting())
         connection.recv(timeout=DEADLINE)
         # close() alone says nothing while another thread reads.
         connection.socket.shutdown(socket.SHUT_RDWR)

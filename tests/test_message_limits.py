@@ -15,6 +15,7 @@ from tests.network import (
     call,
     exchange,
     false_worker,
+    greeting,
     in_time,
     proxy_at,
     proxy_of,
@@ -129,7 +130,7 @@ def test_messages_up_to_the_limit_pass():
 def test_a_proxy_cuts_off_a_worker_that_ignores_its_limit():
     def boast(connection) -> None:
         connection.recv(timeout=DEADLINE)
-        connection.send(wire.encode(wire.Reply(0, {"max_message_bytes": 10 * LIMIT})))
+        connection.send(greeting(10 * LIMIT))
         request = wire.decode(connection.recv(timeout=DEADLINE))
         connection.send(wire.encode(wire.Reply(request.id, LARGE)))
 

@@ -90,8 +90,9 @@ def test_clearing_spares_other_coordinators_that_are_connected(server, proxy):
 
 
 def send_tensor(connection, obj_id: str) -> None:
-    arguments = {"obj": torch.ones(1), "wrapped": False, "tags": [], "description": None}
-    exchange(connection, wire.Request(1, "set", {"id": obj_id, **arguments}))
+    about = {"id": obj_id, "wrapped": False, "tags": [], "description": None}
+    objects = [{"obj": torch.ones(1), **about}]
+    assert exchange(connection, wire.Request(1, "set", {"objects": objects})).result is None
 
 
 def test_objects_go_when_their_coordinator_does_not_come_back(server, proxy, monkeypatch):

@@ -20,6 +20,11 @@ class Bob(sy.VirtualWorker):
         return sy.local_worker.send(tensor, self)
 
 
+@pytest.fixture(autouse=True)
+def hook():
+    return sy.TorchHook(torch)
+
+
 @pytest.fixture
 def bob():
     return Bob(id="bob")
@@ -79,6 +84,10 @@ def test_a_backward_takes_a_gradient_that_is_at_the_worker(bob, leaf):
     assert torch.equal(leaf.get().grad, torch.tensor([2.0, 4.0, 6.0]))
 
 
+@pytest.mark.skipif(
+    torch.autograd.backward not in torch.overrides.get_testing_overrides(),
+    reason="torch asks no tensor subclass how to go back (2.4)",
+)
 def test_autograd_backward_goes_back_through_several_roots(leaf):
     middle = leaf * 2
     torch.autograd.backward([middle.sum(), (middle * 3).sum()])
@@ -133,3 +142,62 @@ def test_a_cell_without_a_state_starts_from_zeros_at_the_worker(bob, cell):
     assert torch.equal(result.copy().get(), expected)
     F.mse_loss(result, torch.zeros_like(result)).backward()
     assert remote.weight_ih.get().grad is not None
+
+
+def test_whole_numbers_of_this_process_are_told_apart_too(bob):
+    remote, local = bob.send(torch.arange(3)), torch.arange(3)
+    for add in (lambda: remote + local, lambda: local + remote):
+        with pytest.raises(TensorsNotCollocatedException, match="'bob', 'me'"):
+            add()
+
+
+def test_indices_and_masks_of_this_process_travel_along(bob):
+    values = torch.tensor([1.0, 2.0, 3.0])
+    remote, places, mask = bob.send(values), torch.tensor([2, 0]), torch.tensor([True, False, True])
+    for choose in (
+        lambda x: x[places],
+        lambda x: x[mask],
+        lambda x: x.index_select(0, places),
+        lambda x: x.gather(0, places),
+        lambda x: x.masked_fill(mask, 0),
+        lambda x: torch.where(mask, x, -x),
+        lambda x: x.repeat_interleave(torch.tensor([2, 0, 1])),
+    ):
+        assert torch.equal(choose(remote).get(), choose(values))
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda x: x.squeeze_(),
+        lambda x: x.squeeze_(0),
+        lambda x: x.unsqueeze_(1),
+        lambda x: x[0].t_(),
+        lambda x: x.transpose_(0, 2),
+        lambda x: x.swapaxes_(1, 2),
+    ],
+)
+def test_a_shape_can_be_changed_in_place(bob, turn):
+    local = torch.arange(6.0).reshape(1, 2, 3).requires_grad_()
+    remote = bob.send(local)
+    expected, turned = turn(local * 2), turn(remote * 2)
+    assert turned.shape == turned.size() == expected.shape
+    assert turned.stride() == expected.stride()
+    weights = torch.arange(6.0).reshape(expected.shape)
+    (expected * weights).sum().backward()
+    (turned * bob.send(weights)).sum().backward()
+    assert torch.equal(turned.get(), expected)
+    assert torch.equal(remote.get().grad, local.grad)
+    del turned  # it keeps the tensor that it is a view of
+    assert not bob._objects
+
+
+def test_the_shape_of_a_leaf_is_not_changed_in_place(leaf):
+    with pytest.raises(RuntimeError, match="a leaf that requires gradients is changed in place"):
+        leaf.unsqueeze_(0)
+
+
+def test_a_layer_takes_one_sample(bob):
+    layer = nn.Linear(2, 3)
+    expected = layer(torch.ones(2))
+    assert torch.equal(layer.send(bob)(bob.send(torch.ones(2))).get(), expected)

@@ -249,6 +249,13 @@ def test_a_program_may_change_its_tensor_once_it_is_sent(bob):
     assert [pointer.get().sum() for pointer in pointers] == [0, 0]
 
 
+def test_a_program_may_change_its_indices_once_they_are_used(bob):
+    x, index = torch.arange(4).send(bob), torch.tensor([0, 1])
+    chosen = x[index]
+    index += 2
+    assert chosen.get().tolist() == [0, 1]
+
+
 def test_a_tensor_that_is_too_large_is_refused_and_no_other_is_lost(server):
     sy.TorchHook(torch)
     with proxy_of(server, max_message_bytes=2 * stream.LARGE) as bob:

@@ -206,9 +206,9 @@ def bounded(worker, monkeypatch):
     ids=["tags", "description"],
 )
 def test_tags_and_descriptions_count(bounded, tags, description):
-    arguments = {"obj": torch.ones(1), "wrapped": False, "tags": tags, "description": description}
+    about = {"id": 1, "wrapped": False, "tags": tags, "description": description}
     with pytest.raises(LimitExceeded, match="object_bytes"):
-        bounded.ask("set", id=1, **arguments)
+        bounded.ask("set", objects=[{"obj": torch.ones(1), **about}])
     assert bounded.ids() == {"offered"}
 
 

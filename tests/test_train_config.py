@@ -76,7 +76,6 @@ def test_a_seed_that_is_no_integer_is_refused(seed):
         ("batch_size", 2.5, "an integer of at least 1"),
         ("batch_size", "32", "an integer of at least 1"),
         ("epochs", -1, "an integer of at least 0"),
-        ("max_nr_batches", None, "an integer"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(name, number, expected):

@@ -141,7 +141,7 @@ def test_failed_send_surfaces_at_the_next_call():
 
     with serving(Full()) as server, proxy_of(server) as proxy:
         make_config().send(proxy)
-        with pytest.raises(RemoteError, match=r"set\(.*OSError: no room"):
+        with pytest.raises(RemoteError, match=r"train_config\(.*OSError: no room"):
             proxy.objects_count_remote()
         server.full = False
         assert_usable(proxy)

@@ -43,7 +43,7 @@ def trip(value):
 
 
 def frame(
-    *parts: bytes, magic=b"SYFT", version=2, kind=2, reserved=0, count=None, lengths=None
+    *parts: bytes, magic=b"SYFT", version=3, kind=2, reserved=0, count=None, lengths=None
 ) -> bytes:
     """Return a frame built by hand, from the table at the top of messages.py."""
     lengths = [len(part) for part in parts] if lengths is None else lengths
@@ -120,7 +120,7 @@ def test_every_kind_of_message_arrives_with_its_id(message):
     encoded = wire.encode(message)
     assert wire.decode(encoded) == message
     assert wire.peek_id(encoded) == message.id
-    assert wire.peek_version(encoded) == wire.VERSION == 2
+    assert wire.peek_version(encoded) == wire.VERSION == 3
 
 
 def test_the_layout_is_the_one_in_the_docstring():
@@ -341,7 +341,7 @@ def linear(payload: Any) -> bytes:
 
 MALFORMED = {
     "magic": (frame(envelope(1), magic=b"HTTP"), "begins with b'HTTP'"),
-    "version": (frame(envelope(1), version=1), "protocol version 1; this side speaks version 2"),
+    "version": (frame(envelope(1), version=1), "protocol version 1; this side speaks version 3"),
     "kind": (frame(envelope(1), kind=9), r"kind 9; expected one of \[1, 2, 3\]"),
     "reserved": (frame(envelope(1), reserved=5), "reserved field is 5; expected 0"),
     "no attachments": (frame(), "0 attachments; expected 1 to"),
@@ -396,6 +396,10 @@ MALFORMED = {
     ),
     "device": (frame(envelope(ext(5, "abacus"))), "device 'abacus'"),
     "device number": (frame(envelope(ext(5, 1))), "extension type 5"),
+    **{
+        f"reference to {value!r}": (frame(envelope(ext(8, value))), "extension type 8")
+        for value in (None, True, 1.5, b"x", [1], {"id": 1})
+    },
     "blob index": (linear([1, [0, 1], [], True]), "blob 1; there are 1"),
     "negative blob": (linear([-1, [0, 1], [], True]), "blob -1; there are 1"),
     "structure without tensors": (linear([0]), "extension type 4"),
@@ -435,6 +439,14 @@ SMALL = wire.encode(
 )
 
 
+@pytest.mark.parametrize("obj_id", [0, -(2**63), 2**64 - 1, "x", ""])
+def test_a_reference_arrives_as_the_id_that_it_stands_for(obj_id):
+    arguments = {"operations": [wire.reference(obj_id), [wire.reference("other")]]}
+    arrived = wire.decode(wire.encode(wire.Request(1, "operate", arguments))).arguments
+    assert arrived == {"operations": [wire.Reference(obj_id), [wire.Reference("other")]]}
+    assert type(arrived["operations"][0]) is wire.Reference  # and no tuple
+
+
 def test_a_frame_cut_short_anywhere_is_refused():
     for length in range(len(SMALL)):
         with pytest.raises(MalformedMessage):
@@ -458,6 +470,7 @@ MESSAGES = [
     wire.Request(
         4, "set", {"obj": torch.arange(3.0), "array": np.arange(2), "device": torch.device("cpu")}
     ),
+    wire.Request(8, "operate", {"operations": [["aten::neg", [2], [wire.reference(1)], {}]]}),
     wire.Reply(5, [True, -1, 2**63, "text", b"bytes", {"a": [1, (2, (3,))]}]),
     wire.Failure(6, "ValueError", "reason", {"worker": "bob"}, "fit()", "Traceback"),
     wire.Request(7, "call", {"args": [classifier(), nll]}),

@@ -121,8 +121,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--allow_torchscript", action="store_true", help=help_text)
     help_text = (
-        "let coordinators operate on remote tensors here: send tensors and models, compute with "
-        "them, and read every tensor that they may operate on"
+        "let coordinators operate on tensors here (pointer + pointer, model.send(worker)), and so "
+        "read every tensor that they may operate on; datasets stay out of reach"
     )
     add("--remote_operations", action="store_true", help=help_text)
     help_text = "fits in all, until the worker is started again (default: any number)"

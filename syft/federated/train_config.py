@@ -49,8 +49,8 @@ class TrainConfig:
         loss_fn_ptr: pointer to the loss function on the worker, once sent.
 
     Raises:
-        ValueError: `batch_size` is no integer above 0, `epochs` is negative, or one of these,
-            `max_nr_batches` or `seed` is no integer.
+        ValueError: `batch_size` is no integer above 0, `epochs` no integer of at least 0, or `seed`
+            no integer.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TrainConfig:
         self.epochs = _integer("epochs", epochs, 0)
         self.optimizer = optimizer
         self.optimizer_args = None if optimizer_args is None else dict(optimizer_args)
-        self.max_nr_batches = _integer("max_nr_batches", max_nr_batches)
+        self.max_nr_batches = max_nr_batches
         self.shuffle = shuffle
         self.seed = draw_seed() if seed is None else _integer("seed", seed)
         self.model_ptr: Any = None
@@ -107,16 +107,17 @@ class TrainConfig:
             ConnectionFailed: the worker cannot be reached. Where an event loop runs, the next call
                 raises this.
         """
-        objects = {}
-        if self.model is not None or self._model_id is None:
-            objects["model"] = ObjectWrapper(self.model, id=ID_PROVIDER.pop())
-        if self.loss_fn is not None or self._loss_fn_id is None:
-            objects["loss_fn"] = ObjectWrapper(self.loss_fn, id=ID_PROVIDER.pop())
-        ids = {f"{name}_id": each.id for name, each in objects.items()}
-        pointers = location._send_config(
-            self.to_fields() | ids, list(objects.values()), owner=self.owner
-        )
-        for name, pointer in zip(objects, pointers, strict=True):
+        fields, names, objects = self.to_fields(), [], {}
+        for name in ("model", "loss_fn"):
+            obj = getattr(self, name)
+            if obj is not None or fields[f"{name}_id"] is None:
+                # PySyft 0.2 takes ids in this order: the object's, then its pointer's.
+                wrapper = ObjectWrapper(obj, id=ID_PROVIDER.pop())
+                names.append(name)
+                objects[ID_PROVIDER.pop()] = wrapper
+                fields[f"{name}_id"] = wrapper.id
+        pointers = location._send_config(fields, objects, owner=self.owner)
+        for name, pointer in zip(names, pointers, strict=True):
             setattr(self, f"{name}_ptr", pointer)
             setattr(self, f"_{name}_id", pointer.id_at_location)
         return self

@@ -25,14 +25,15 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from syft.access.limits import Budget, Limits
-from syft.commands import check_object
+from syft.commands import ID, check_object
 from syft.exceptions import (
     GetNotPermittedError,
     LimitExceeded,
@@ -50,7 +51,8 @@ from syft.remote.memory import GraphMemory, storage_key
 from syft.remote.operators import resolve
 from syft.wire import Reference
 
-_CHECKED_EVERY = 4096
+_CHECKED_EVERY = 256
+"""Operations after which graphs are measured again."""
 _ALSO_WRITES = {
     "aten::native_batch_norm": (3, 4),
     "aten::embedding_renorm_": (0,),
@@ -99,6 +101,13 @@ class _Storage:
         self.until = 0
 
 
+class _Used(NamedTuple):
+    """An argument of an operation, and what is known of its memory."""
+
+    tensor: torch.Tensor
+    storage: _Storage
+
+
 class Executor:
     """Runs the operations of one coordinator.
 
@@ -136,10 +145,12 @@ class Executor:
         self._storages: dict[int, _Storage] = {}
         self._homes: dict[ObjectId, int] = {}
         self._results: set[ObjectId] = set()  # those of the tensors at home that were made here
-        self._borrowed: dict[ObjectId, torch.Tensor] = {}
+        self._borrowed: dict[ObjectId, tuple[torch.Tensor, torch.Tensor]] = {}
         # What torch's linear algebra checks in an operation of its own: info -> all results.
         self._checked_later: dict[ObjectId, list[ObjectId]] = {}
-        self._count = 0
+        self._leaving: deque[ObjectId] = deque()
+        self._is_ended = False
+        self._count = self._check_at = self._graph_size = 0
         self._graph = GraphMemory(worker, limits.graph_bytes)
         self._commands: dict[str, Callable[..., Any]] = {
             "set": self._set,
@@ -147,7 +158,7 @@ class Executor:
             "grad": self._gradient,
             "set_grad": self._set_gradient,
             "requires_grad": self._requires_grad,
-            "delete": self.delete,
+            "delete": self._remove,
         }
 
     def run(
@@ -181,10 +192,10 @@ class Executor:
             GetNotPermittedError: one is private.
         """
         with self._lock:
-            self._carry_out(stream, number, operations, budget)
-            if self._told is not None and self._told[0] == number:  # the reply may have got lost
-                raise _again(self._told[1])
             try:
+                self._carry_out(stream, number, operations, budget)
+                if self._told is not None and self._told[0] == number:  # the reply may be lost
+                    raise _again(self._told[1])
                 return {
                     "values": [self._value(obj_id) for obj_id in values],
                     "geometries": [self._geometry(obj_id) for obj_id in geometries],
@@ -192,6 +203,8 @@ class Executor:
             except RemoteOperationFailed as error:
                 self._told = number, _again(error)
                 raise
+            finally:
+                self._sweep()
 
     def _carry_out(
         self, stream: int, number: int, operations: Sequence[Any], budget: Budget
@@ -214,6 +227,8 @@ class Executor:
         # Told once: what was to be changed has its former value.
         error = self._unchanged.pop(obj_id, None) or self._no_gradient.pop(obj_id, None)
         if error is not None:
+            if error.is_private:
+                raise GetNotPermittedError(self._worker, obj_id)
             raise _again(error)
         tensor = self._shown(obj_id)
         gradient = tensor.grad if tensor.is_leaf else None  # torch warns of asking others
@@ -227,7 +242,37 @@ class Executor:
         return [list(tensor.shape), list(tensor.stride()), NUMBERS[tensor.dtype]]
 
     def delete(self, *ids: ObjectId) -> None:
-        """Remove objects, as far as they are there."""
+        """Remove objects, as far as they are there; at the end of a message that is under way."""
+        self._leaving.extend(ids)
+        self._sweep_if_idle()
+
+    def clear(self) -> None:
+        """Forget all that was computed, at the end of a message that is under way.
+
+        Other objects are removed by whoever holds them.
+        """
+        self._is_ended = True
+        self._sweep_if_idle()
+
+    def _sweep_if_idle(self) -> None:
+        # Whoever asks does not wait for a message of operations, which may take long.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sweep()
+            finally:
+                self._lock.release()
+
+    def _sweep(self) -> None:
+        while self._leaving:
+            self._remove(self._leaving.popleft())
+        if self._is_ended:
+            self._is_ended = False
+            for obj_id in list(self._homes):
+                self._remove(obj_id)
+            for errors in (self._failed, self._unchanged, self._no_gradient):
+                errors.clear()
+
+    def _remove(self, *ids: ObjectId) -> None:
         for obj_id in ids:
             for errors in (self._failed, self._unchanged, self._no_gradient):
                 errors.pop(obj_id, None)
@@ -238,13 +283,6 @@ class Executor:
             if key is not None:
                 self._leave(key, is_result=obj_id in self._results)
             self._results.discard(obj_id)
-
-    def clear(self) -> None:
-        """Forget all that was computed; the objects are removed by whoever holds them."""
-        for obj_id in list(self._homes):
-            self.delete(obj_id)
-        for errors in (self._failed, self._unchanged, self._no_gradient):
-            errors.clear()
 
     def is_private(self, tensor: Any) -> bool:
         """Return whether a tensor's values must not leave the worker."""
@@ -263,12 +301,10 @@ class Executor:
     ) -> None:  # fmt: skip
         self._count += 1
         if name == "delete":
-            self.delete(*arguments)
+            self._remove(*arguments)
             return
         try:
             budget.check(0)
-            if self._count % _CHECKED_EVERY == 0:
-                self._check_spans()
             command = self._commands.get(name)
             if command is None:
                 self._operate(name, results, arguments, keywords, with_gradients, seed, budget)
@@ -279,8 +315,7 @@ class Executor:
                 self._keep(results, [made], [])
         except Exception as error:
             failed = _failed(self._worker, name, error, site)
-            if not isinstance(error, RemoteOperationFailed):
-                failed.leaves = self._leaf_ids(arguments)
+            failed.is_private |= any(map(self._refers_to_private, _references(arguments)))
             self._poison(name, results, arguments, failed)
 
     def _operate(
@@ -294,7 +329,9 @@ class Executor:
             )
         if not keywords.keys() <= set(operator.keywords):
             raise MalformedMessage(f"{name[:100]} takes by name {list(operator.keywords)} only")
-        used: list[torch.Tensor] = []
+        if with_gradients:
+            self._check_graphs()
+        used: list[_Used] = []
         values = [self._resolved(each, used) for each in arguments]
         named = {key: self._resolved(each, used) for key, each in keywords.items()}
         written = _ALSO_WRITES.get(name) or (() if operator.writes is None else (operator.writes,))
@@ -316,19 +353,18 @@ class Executor:
         for target in targets:
             self._inherit(self._storages[storage_key(target)], target, used)
 
-    def _keep(self, results: list[Any], outputs: list[Any], used: list[torch.Tensor]) -> None:
+    def _keep(self, results: list[Any], outputs: list[Any], used: list[_Used]) -> None:
         if len(results) > len(outputs):
             raise MalformedMessage(f"{len(results)} ids for {len(outputs)} results")
         for obj_id, output in zip(results, outputs, strict=False):
             if obj_id is not None:
                 self._keep_one(obj_id, output, used)
 
-    def _keep_one(self, obj_id: ObjectId, output: Any, used: list[torch.Tensor]) -> None:
+    def _keep_one(self, obj_id: ObjectId, output: Any, used: list[_Used]) -> None:
         if not isinstance(output, torch.Tensor):
             raise MalformedMessage(f"a result is a {type(output).__name__}; expected a tensor")
-        if self._objects.own_obj(obj_id) is not None or obj_id in self._homes:
-            self.delete(obj_id)
-        if any(output is each for each in used):  # one tensor, two ids
+        self._remove(obj_id)
+        if any(output is each.tensor for each in used):  # one tensor, two ids
             output = torch.ops.aten.alias(output)
         storage = self._enter(obj_id, output, is_result=True)
         self._results.add(obj_id)
@@ -349,7 +385,21 @@ class Executor:
         self._storages[key] = storage
         self._homes[obj_id] = key
         storage.handles += 1
+        if storage.private or is_private(tensor):
+            self._make_private(storage, key, tensor)
         return storage
+
+    def _make_private(self, storage: _Storage, key: int, tensor: torch.Tensor) -> None:
+        """Note that the values in the memory of a tensor must not leave the worker.
+
+        The tensors themselves are marked, too, for whoever shows them without asking here.
+        """
+        storage.private = True
+        tensor.private = True  # type: ignore[attr-defined]
+        for obj_id, home in self._homes.items():
+            obj = self._objects.own_obj(obj_id) if home == key else None
+            if obj is not None:
+                obj.private = True
 
     def _leave(self, key: int, is_result: bool) -> None:
         storage = self._storages[key]
@@ -359,28 +409,27 @@ class Executor:
             del self._storages[key]
         self._hold(-1 if is_result else 0, -gone)
 
-    def _inherit(self, storage: _Storage, tensor: torch.Tensor, used: list[torch.Tensor]) -> None:
+    def _inherit(self, storage: _Storage, tensor: torch.Tensor, used: list[_Used]) -> None:
         """Hand on to a result what is known of the arguments."""
-        homes = [self._storages[storage_key(each)] for each in used]
-        storage.private = storage.private or any(home.private for home in homes)
+        if any(each.storage.private for each in used):
+            self._make_private(storage, storage_key(tensor), tensor)
         if tensor.requires_grad and not tensor.is_leaf:
             since = [
-                home.since
-                for each, home in zip(used, homes, strict=True)
-                if home.since is not None and each.requires_grad
+                each.storage.since
+                for each in used
+                if each.storage.since is not None and each.tensor.requires_grad
             ]
             if storage.since is not None:
                 since.append(storage.since)
             storage.since = min(since, default=self._count)
             storage.until = self._count
 
-    def _resolved(self, value: Any, used: list[torch.Tensor] | None = None) -> Any:
+    def _resolved(self, value: Any, used: list[_Used]) -> Any:
         """Return an argument with tensors for its references."""
         kind = type(value)
         if kind is Reference:
             tensor = self._tensor(value.id)
-            if used is not None:
-                used.append(tensor)
+            used.append(_Used(tensor, self._storages[storage_key(tensor)]))
             return tensor
         if kind is list:
             return [self._resolved(each, used) for each in value]
@@ -392,15 +441,12 @@ class Executor:
             raise _again(error)
         found = self._objects.own_obj(obj_id)
         if found is None:
-            found = self._borrowed.get(obj_id)
-        if found is None:
             found = self._borrow(obj_id)
         if not isinstance(found, torch.Tensor):
             raise ObjectNotFoundError(self._worker, obj_id)
         # It was sent here, or the owner has put it in the place of another.
         if self._homes.get(obj_id) != storage_key(found):
-            storage = self._enter(obj_id, found)
-            storage.private = storage.private or is_private(found)
+            self._enter(obj_id, found)
         return found
 
     def _borrow(self, obj_id: ObjectId) -> torch.Tensor | None:
@@ -408,15 +454,25 @@ class Executor:
 
         It shares the values, which nobody may change, and not its gradient.
         """
+        # Asked for each time: the owner may have taken it back, or offer another one.
         found = self._objects.offered_obj(obj_id)
         if not isinstance(found, torch.Tensor):
             return None
-        tensor = self._borrowed[obj_id] = found.detach()
-        self._enter(obj_id, tensor).protected = True
+        former, tensor = self._borrowed.get(obj_id, (None, None))
+        if found is not former or tensor is None:
+            tensor = found.detach()
+            self._borrowed[obj_id] = found, tensor
+            self._enter(obj_id, tensor).protected = True
         return tensor
 
     def _shown(self, obj_id: ObjectId) -> torch.Tensor:
-        tensor = self._tensor(obj_id)
+        try:
+            tensor = self._tensor(obj_id)
+        except RemoteOperationFailed as error:
+            # Whether an operation on private values failed, and why, tells of them.
+            if error.is_private:
+                raise GetNotPermittedError(self._worker, obj_id) from None
+            raise
         if self.is_private(tensor):
             raise GetNotPermittedError(self._worker, obj_id)
         return tensor
@@ -437,10 +493,11 @@ class Executor:
             results = [obj_id for info in infos for obj_id in self._checked_later.get(info, infos)]
         for obj_id in results:
             if obj_id is not None:
-                self.delete(obj_id)
+                self._remove(obj_id)
                 self._failed[obj_id] = error
         if name == "backward":
-            self._no_gradient.update(dict.fromkeys(error.leaves, error))
+            leaves = arguments[3] if len(arguments) > 3 and isinstance(arguments[3], list) else []
+            self._no_gradient.update((each.id, error) for each in _references(leaves))
         elif not any(obj_id is not None for obj_id in results):
             # One tensor, or a list of them (aten::_foreach_add_).
             self._unchanged.update({each.id: error for each in _references(arguments[:1])})
@@ -452,11 +509,16 @@ class Executor:
 
     def _set(self, packed: Mapping[str, Any]) -> None:
         check_object("operate", packed)
-        self.delete(packed["id"])
+        self._remove(packed["id"])
         self._store(packed)
 
     def _backward(
-        self, root_id: Reference, gradient_id: Reference | None, keep: bool, budget: Budget
+        self,
+        root_id: Reference,
+        gradient_id: Reference | None,
+        keep: bool,
+        leaves_if_it_fails: list[Reference],
+        budget: Budget,
     ) -> None:
         root = self._tensor(root_id.id)
         gradient = None if gradient_id is None else self._tensor(gradient_id.id)
@@ -478,18 +540,8 @@ class Executor:
         for leaf in leaves:
             leaf.private_gradient = True  # type: ignore[attr-defined]
 
-    def _leaf_ids(self, arguments: list[Any]) -> frozenset[ObjectId]:
-        """Return the ids of the leaves that a failed operation would have led to."""
-        leaves: set[int] = set()
-        errors: set[ObjectId] = set()
-        for reference in _references(arguments):
-            tensor = self._objects.own_obj(reference.id)
-            if isinstance(tensor, torch.Tensor):
-                leaves.update(map(id, _leaves_of(tensor)))
-        for obj_id, obj in self._objects.own_objects().items():
-            if id(obj) in leaves:
-                errors.add(obj_id)
-        return frozenset(errors)
+    def _refers_to_private(self, reference: Reference) -> bool:
+        return self.is_private(self._objects.own_obj(reference.id))
 
     def _gradient(self, leaf: Reference) -> torch.Tensor:
         if leaf.id in self._no_gradient:
@@ -511,20 +563,25 @@ class Executor:
     def _requires_grad(self, leaf: Reference, requires_grad: bool) -> None:
         self._tensor(leaf.id).requires_grad_(requires_grad)
 
-    def _check_spans(self) -> None:
-        """Check how many operations there may be in the graphs that are alive."""
-        spans = sorted(
-            (each.since, each.until) for each in self._storages.values() if each.since is not None
-        )
-        total, end = 0, -1
-        for since, until in spans:
-            total += max(0, until - max(since - 1, end))
-            end = max(end, until)
-        if total > self._limits.graph_operations:
+    def _check_graphs(self) -> None:
+        """Check, now and then, how many operations there may be in the graphs that are alive."""
+        if self._count >= self._check_at:
+            spans = sorted(
+                (each.since, each.until)
+                for each in list(self._storages.values())
+                if each.since is not None
+            )
+            total, end = 0, -1
+            for since, until in spans:
+                total += max(0, until - max(since - 1, end))
+                end = max(end, until)
+            self._graph_size = total
+            self._check_at = self._count + _CHECKED_EVERY
+        if self._graph_size > self._limits.graph_operations:
             raise LimitExceeded(
                 self._worker,
                 "the operations in one coordinator's graphs",
-                total,
+                self._graph_size,
                 self._limits.graph_operations,
                 "graph_operations",
             )
@@ -581,7 +638,7 @@ def _failed(worker: str, name: str, error: Exception, site: int) -> RemoteOperat
 def _again(error: RemoteOperationFailed) -> RemoteOperationFailed:
     """Return an error without the traceback of the former time, which keeps tensors alive."""
     copied = replace(error)
-    copied.leaves = error.leaves
+    copied.is_private = error.is_private
     return copied
 
 
@@ -593,7 +650,7 @@ def _check(operation: Any) -> None:
         isinstance(operation, list)
         and len(operation) == 7
         and all(map(isinstance, operation, _KINDS))
-        and all(each is None or type(each) in (int, str) for each in operation[1])
+        and all(each is None or ID.holds(each) for each in operation[1])
         and (operation[6] is None or type(operation[6]) is int)
     )
     if not fits:

@@ -24,11 +24,15 @@ class Operation:
         is_dynamic: whether the shape of its result depends on values.
         is_constant: whether no gradients flow through it.
         plain: for an operation with `out=`, the one that returns its result; else None.
+        view: for one that changes the shape of a tensor in place, the one that returns a view of
+            that shape; else None.
+        takes_local: for each argument whether it may be a tensor of the coordinator that has more
+            than one element: an index or a mask of whole numbers.
     """
 
     __slots__ = (
         "computes_with", "func", "is_constant", "is_dynamic", "is_random", "name", "plain",
-        "shares", "targets",
+        "shares", "takes_local", "targets", "view",
     )  # fmt: skip
 
     def __init__(self, func: Any) -> None:
@@ -37,12 +41,15 @@ class Operation:
         self.name = schema.name + (f".{schema.overload_name}" if schema.overload_name else "")
         if torch.Tag.data_dependent_output in func.tags:
             raise RemoteValueNeeded(self.name.removeprefix("aten::"))
-        if torch.Tag.inplace_view in func.tags:
+        base = schema.name.removeprefix("aten::")
+        self.view = _VIEWS.get(self.name)
+        if self.view is None and torch.Tag.inplace_view in func.tags:
             raise NotImplementedError(
                 f"{self.name} changes the shape of a tensor in place, which a remote tensor cannot "
                 "do; use the function that returns a new one."
             )
         self.computes_with = [str(each.type) in _NUMBERS for each in schema.arguments]
+        self.takes_local = [each.name in INDICES for each in schema.arguments]
         aliases = [each.alias_info for each in schema.returns]
         written = {
             name: index
@@ -58,7 +65,6 @@ class Operation:
             alias is not None and not alias.is_write for alias in aliases
         )
         self.is_random = torch.Tag.nondeterministic_seeded in func.tags
-        base = schema.name.removeprefix("aten::")
         self.is_dynamic = torch.Tag.dynamic_output_shape in func.tags or base in _UNTAGGED
         self.is_constant = base in _CONSTANTS or base.startswith("new_") or base.endswith("_like")
         plain = without_out(self.name) if any(each.is_out for each in schema.arguments) else None
@@ -71,6 +77,22 @@ def _overload(name: str) -> Any:
     return getattr(getattr(torch.ops.aten, base), overload or "default")
 
 
+_VIEWS = {
+    "aten::squeeze_": torch.ops.aten.squeeze.default,
+    "aten::squeeze_.dim": torch.ops.aten.squeeze.dim,
+    "aten::squeeze_.dims": torch.ops.aten.squeeze.dims,
+    "aten::t_": torch.ops.aten.t.default,
+    "aten::transpose_": torch.ops.aten.transpose.int,
+    "aten::unsqueeze_": torch.ops.aten.unsqueeze.default,
+}
+"""Operations that change the shape of a tensor in place, and those that give a view instead."""
+INDICES = frozenset(
+    {
+        "batch_sizes", "condition", "index", "indices", "input_lengths", "lengths", "mask",
+        "offsets", "repeats", "target_lengths",
+    }
+)  # fmt: skip
+"""Names of arguments that say where, not what."""
 _UNTAGGED = frozenset({"_pack_padded_sequence"})
 """Operations whose results' shapes depend on values, though torch does not say so."""
 _CONSTANTS = frozenset({"detach"})

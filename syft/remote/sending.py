@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from syft.graph.kinds import DTYPE_OF
 from syft.objects import ID_PROVIDER, ObjectId
-from syft.remote.shapes import Geometry, geometry
+from syft.remote.shapes import Geometry, geometry, told_geometry
 from syft.remote.tensor import PointerTensor
 
 
@@ -41,26 +40,33 @@ def pointer_to_stored(
     description: str | None,
     shape: Any,
     stride: Any,
-    dtype: int,
+    dtype: Any,
     requires_grad: bool,
 ) -> PointerTensor:
-    """Return a pointer to a tensor that a search has found; the tensor stays when it goes."""
-    about = geometry(tuple(map(int, shape)), tuple(map(int, stride)), DTYPE_OF[dtype])
+    """Return a pointer to a tensor that a search has found; the tensor stays when it goes.
+
+    Raises:
+        TypeError, ValueError: what the worker tells of it is no geometry.
+    """
+    about = told_geometry(shape, stride, dtype)
     return PointerTensor(
         location, id, None, None, False, tags, description, geometry=about,
-        requires_grad=requires_grad is True,
+        requires_grad=requires_grad is True and about.has_grads,
     )  # fmt: skip
 
 
 def _id_to_send(tensor: torch.Tensor) -> ObjectId:
-    """Return the id that a tensor gets at a worker: its own, but only once.
+    """Return the id that a tensor gets at a worker: its own.
 
-    Sent again, while a pointer to what was sent before is there, it is another object.
+    Sent again, while a pointer to what was sent before may be there, it is another object: it gets
+    a new id, there and here.
     """
-    if tensor.__dict__.get("_was_sent"):
-        return ID_PROVIDER.pop()
-    tensor._was_sent = True  # type: ignore[attr-defined]
-    return tensor.__dict__.get("id") or ID_PROVIDER.pop()
+    known = tensor.__dict__
+    if known.get("_was_sent") or known.get("id") is None:
+        known["id"] = ID_PROVIDER.pop()
+    known["_was_sent"] = True
+    obj_id: ObjectId = known["id"]
+    return obj_id
 
 
 def _contiguous(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:

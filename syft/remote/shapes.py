@@ -12,11 +12,15 @@ Otherwise a number that changes with every step would miss for ever.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any
 
 import torch
+
+from syft.commands import MAX_DIMENSIONS
+from syft.graph.kinds import DTYPE_OF
 
 MAX_REMEMBERED = 4096
 """Calls whose result's geometry is remembered, and geometries."""
@@ -46,6 +50,25 @@ class Geometry:
 def geometry(shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> Geometry:
     """Return the geometry with this shape, these strides and this dtype."""
     return Geometry(shape, stride, dtype)
+
+
+def told_geometry(shape: Any, stride: Any, dtype: Any) -> Geometry:
+    """Return the geometry that a worker tells of a tensor.
+
+    Args:
+        shape: its sizes.
+        stride: its strides, in elements.
+        dtype: the number of its dtype.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    sizes, strides = tuple(shape), tuple(stride)
+    are_numbers = all(type(each) is int and 0 <= each < 2**63 for each in (*sizes, *strides))
+    are_few = len(sizes) == len(strides) <= MAX_DIMENSIONS
+    if not (are_numbers and are_few and math.prod(sizes) < 2**63 and dtype in DTYPE_OF):
+        raise ValueError(f"no geometry: {sizes!r:.99}, {strides!r:.99}, {dtype!r:.99}")
+    return geometry(sizes, strides, DTYPE_OF[dtype])
 
 
 def geometry_of(tensor: torch.Tensor) -> Geometry:

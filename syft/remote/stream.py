@@ -33,9 +33,9 @@ import torch
 
 from syft import wire
 from syft.exceptions import InvalidReply, RemoteOperationFailed, RemoteOperationsOff
-from syft.graph.kinds import DTYPE_OF, NUMBERS
+from syft.graph.kinds import NUMBERS
 from syft.objects import ObjectId, pack_object
-from syft.remote.shapes import Geometry, geometry
+from syft.remote.shapes import Geometry, told_geometry
 
 BATCH = 32
 """Operations of a message, unless somebody waits."""
@@ -101,10 +101,17 @@ class Stream(ABC):
 
     Args:
         worker: the worker's id, for errors.
+
+    Attributes:
+        beyond: the workers behind that one, if it only holds pointers to theirs.
+        ways_through: worker that holds pointers to that one's tensors -> the way through it.
     """
+
+    beyond: tuple[Any, ...] = ()
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
+        self.ways_through: dict[Any, Any] = {}
 
     def new_id(self) -> int:
         """Return an id for a result."""
@@ -217,10 +224,10 @@ class BufferedStream(Stream):
         found = self._ask(geometries=list(ids))["geometries"]
         try:
             return [
-                geometry(tuple(shape), tuple(stride), DTYPE_OF[dtype])
+                told_geometry(shape, stride, dtype)
                 for shape, stride, dtype in self._as_many(found, ids)
             ]
-        except (TypeError, ValueError, KeyError, RuntimeError) as reason:
+        except (TypeError, ValueError) as reason:
             raise self.invalid(repr(reason)) from None
 
     @abstractmethod

@@ -16,7 +16,6 @@ A `backward` can so tell which gradients there will be, without asking the worke
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable
@@ -24,15 +23,23 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.utils._mode_utils import no_dispatch
+from torch.utils._pytree import tree_leaves
 
 from syft import wire
-from syft.exceptions import InvalidReply, RemoteValueNeeded, TensorsNotCollocatedException
+from syft.exceptions import (
+    InvalidReply,
+    InvalidTensorForRemoteGet,
+    RemoteValueNeeded,
+    TensorsNotCollocatedException,
+)
 from syft.graph.kinds import NUMBERS
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, registry
 from syft.remote import shapes
-from syft.remote.schemas import Operation, operation_of
+from syft.remote.schemas import INDICES, Operation, operation_of
 from syft.remote.shapes import Geometry, geometry_of
 from syft.remote.stream import Stream
+from syft.remote.through import ThroughStream
 
 CPU = torch.device("cpu")
 
@@ -41,13 +48,15 @@ class _Leaf:
     """The gradient of a leaf.
 
     Attributes:
+        reference: the leaf's, as it is packed.
         has_grad: whether it exists, at the worker.
         fetched: whether the leaf has left the worker, so that it never will.
     """
 
-    __slots__ = ("fetched", "has_grad")
+    __slots__ = ("fetched", "has_grad", "reference")
 
-    def __init__(self) -> None:
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
         self.has_grad = self.fetched = False
 
 
@@ -81,7 +90,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         garbage_collect_data: delete the tensor when this pointer goes.
         tags: the tensor's tags.
         description: the tensor's description.
-        geometry: its shape, strides and dtype.
+        geometry: its shape, strides and dtype; None: the worker is asked, which is a round trip.
         requires_grad: whether it is a leaf that requires gradients.
 
     Attributes:
@@ -100,11 +109,17 @@ class PointerTensor(ObjectPointer, torch.Tensor):
 
     @staticmethod
     def __new__(  # noqa: D102 - the class says it
-        cls, location: Any, id_at_location: ObjectId, owner: Any = None, id: ObjectId | None = None,
-        garbage_collect_data: bool = True, tags: Iterable[str] | None = None,
-        description: str | None = None, *, geometry: Geometry, requires_grad: bool = False,
+        cls, location: Any, id_at_location: ObjectId | None = None, owner: Any = None,
+        id: ObjectId | None = None, garbage_collect_data: bool = True,
+        tags: Iterable[str] | None = None, description: str | None = None, *,
+        geometry: Geometry | None = None, requires_grad: bool = False,
     ) -> PointerTensor:  # fmt: skip
-        pointer = _new(location, location._stream(), id_at_location, geometry, _Cell(_NONE))
+        stream = location._stream()
+        if id_at_location is None:  # it points to nothing, as PySyft's may
+            id_at_location, geometry = stream.new_id(), shapes.geometry((0,), (1,), torch.float)
+        elif geometry is None:
+            geometry = stream.geometries([id_at_location])[0]
+        pointer = _new(location, stream, id_at_location, geometry, _Cell(_NONE))
         pointer._owner, pointer._id = owner, id
         pointer.garbage_collect_data = garbage_collect_data
         pointer.tags, pointer.description = set(tags or ()), description
@@ -154,10 +169,19 @@ class PointerTensor(ObjectPointer, torch.Tensor):
     def owner(self, value: Any) -> None:
         self._owner = value
 
-    def get(self, user: Any = None, reason: str = "", deregister_ptr: bool = True) -> torch.Tensor:
+    def get(
+        self, user: Any = None, reason: str = "", deregister_ptr: bool = True,
+        get_copy: bool = False,
+    ) -> torch.Tensor:  # fmt: skip
         """Fetch the tensor, with its gradient if it has one; the worker keeps no copy.
 
-        The arguments of PySyft 0.2 are accepted and ignored.
+        A pointer to a pointer gives the pointer: `x.send(bob).send(alice).get().get()`.
+
+        Args:
+            user: accepted for PySyft 0.2 programs and ignored.
+            reason: as `user`.
+            deregister_ptr: as `user`.
+            get_copy: fetch a copy, and leave the tensor with its gradient at the worker.
 
         Returns:
             The tensor. It requires gradients as it did there, but has no history.
@@ -168,11 +192,13 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             GetNotPermittedError: its owner has marked it, or what it was made of, as private.
             ConnectionFailed: the worker is not reached any more.
         """
-        return fetch([self])[0]
+        pointer = self.copy() if get_copy else self
+        return pointer.taken_back() if self._stream.beyond else fetch([pointer])[0]
 
     async def async_get(self) -> torch.Tensor:
         """Fetch the tensor as `get` does, while other coroutines go on."""
-        return await asyncio.to_thread(self.get)
+        tensor: torch.Tensor = await self.location._in_thread(self.get)
+        return tensor
 
     def copy(self) -> PointerTensor:
         """Return a pointer to a copy of the tensor, at the same worker."""
@@ -192,6 +218,82 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         if requires_grad is not None:
             tensor.requires_grad_(requires_grad)
         become(self, registry.local_worker.send(tensor, location))
+        return self
+
+    def sent_on(
+        self, location: Any, owner: Any = None, id: ObjectId | None = None, collect: bool = True
+    ) -> PointerTensor:
+        """Return a pointer to this one, which another worker then holds (syft/remote/through.py).
+
+        The tensor goes when the new pointer goes, no longer when this one does.
+        """
+        stream = ThroughStream.of(location, self.location, self._stream)
+        pointer = self._elsewhere(location, stream, self.id)
+        pointer._reference, pointer._owner, pointer._id = self._reference, owner, id
+        stream.hold(self.id, self.id_at_location)
+        self.garbage_collect_data, pointer.garbage_collect_data = False, collect
+        return pointer
+
+    def taken_back(self) -> PointerTensor:
+        """Return the pointer that this one points to; the worker holds it no longer."""
+        stream = self._stream
+        assert isinstance(stream, ThroughStream)
+        id_at_target = stream.release(self.id_at_location)
+        pointer = self._elsewhere(stream.target, stream.inner, id_at_target)
+        pointer._id = self.id_at_location
+        self.garbage_collect_data = False
+        return pointer
+
+    def _elsewhere(self, location: Any, stream: Stream, obj_id: ObjectId) -> PointerTensor:
+        """Return another pointer to what this one stands for."""
+        pointer = _new(location, stream, obj_id, self._geometry, self._cell)
+        pointer._leaf, pointer.garbage_collect_data = self._leaf, self.garbage_collect_data
+        pointer.tags, pointer.description = set(self.tags), self.description
+        return pointer
+
+    def remote_get(self) -> PointerTensor:
+        """Have the worker hold the tensor instead of a pointer to it; return this pointer.
+
+        The tensor travels through this process.
+
+        Raises:
+            InvalidTensorForRemoteGet: the worker holds the tensor itself.
+        """
+        if not self._stream.beyond:
+            raise InvalidTensorForRemoteGet(str(self.location.id), str(self))
+        location = self.location
+        tensor = self.taken_back().get()
+        become(self, registry.local_worker.send(tensor, location))
+        return self
+
+    def remote_send(self, location: Any) -> PointerTensor:
+        """Have another worker hold the tensor, and this one a pointer to it; return one to that.
+
+        The tensor travels through this process.
+        """
+        here = self.location
+        return self.move(location).sent_on(here)
+
+    @property
+    def child(self) -> PointerTensor:
+        """This pointer: in PySyft 0.2 it was what a wrapper held."""
+        return self
+
+    @property
+    def garbage_collection(self) -> bool:
+        """Whether the worker's tensor goes when this pointer goes."""
+        return self.garbage_collect_data
+
+    @garbage_collection.setter
+    def garbage_collection(self, value: bool) -> None:
+        self.garbage_collect_data = value
+
+    gc = garbage_collection
+
+    @property
+    def disable_gc(self) -> PointerTensor:
+        """This pointer, after it was told to leave the worker's tensor there when it goes."""
+        self.garbage_collect_data = False
         return self
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -370,7 +472,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             )
         reference = None if gradient is None else gradient._reference
         keep = bool(retain_graph)
-        self._post("backward", [], [self._reference, reference, keep])
+        leaves = [leaf.reference for leaf in self._cell.leaves]
+        self._post("backward", [], [self._reference, reference, keep, leaves])
         for leaf in self._cell.leaves:
             leaf.has_grad = True
 
@@ -389,7 +492,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         )
 
     def _become_leaf(self) -> None:
-        self._leaf = _Leaf()
+        self._leaf = _Leaf(self._reference)
         self._cell = _Cell(frozenset((self._leaf,)))
 
     def _post(self, name: str, results: list[ObjectId], arguments: list[Any]) -> None:
@@ -403,9 +506,17 @@ def _check_together(operation: str, tensors: list[Any]) -> None:
         TensorsNotCollocatedException: they are not.
     """
     here = registry.local_worker
-    places = [each.location if isinstance(each, PointerTensor) else here for each in tensors]
-    if any(place is here or place is not places[0] for place in places):
-        raise TensorsNotCollocatedException(operation, sorted({str(each.id) for each in places}))
+    places = [_place(each) if isinstance(each, PointerTensor) else (here,) for each in tensors]
+    if any(place[0] is here or place != places[0] for place in places):
+        raise TensorsNotCollocatedException(operation, sorted(set(map(_named, places))))
+
+
+def _place(pointer: PointerTensor) -> tuple[Any, ...]:
+    return pointer.location, *pointer._stream.beyond
+
+
+def _named(place: tuple[Any, ...]) -> str:
+    return " -> ".join(str(worker.id) for worker in place)
 
 
 def _value_needed(name: str) -> Callable[..., NoReturn]:
@@ -511,28 +622,30 @@ class _Call:
     """One operation on its way to the wire.
 
     Attributes:
+        arguments: the operation's arguments.
         key: what the geometry of its results depends on.
         leaves: the leaves that its arguments depend on.
         location: the worker.
         stream: the way there.
     """
 
-    __slots__ = ("key", "leaves", "location", "operation", "stream")
+    __slots__ = ("arguments", "key", "leaves", "location", "operation", "stream")
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: Operation, arguments: Any) -> None:
         self.operation = operation
+        self.arguments = arguments
         self.key: list[Any] = [operation]
         self.leaves = _NONE
         self.location: Any = None
         self.stream: Any = None
 
-    def encoded(self, value: Any, computes_with: bool = False) -> Any:
+    def encoded(self, value: Any, computes_with: bool = False, takes_local: bool = False) -> Any:
         """Return an argument as it travels."""
         kind = type(value)
         if kind is PointerTensor:
-            if self.location is not value.location:
-                if self.location is not None:
-                    raise self.apart(value.location.id)
+            if self.stream is not value._stream:
+                if self.stream is not None and not self._is_at_place_of(value):
+                    raise self.apart()
                 self.location, self.stream = value.location, value._stream
             leaves = value._cell.leaves
             if leaves is not self.leaves and leaves:
@@ -547,17 +660,17 @@ class _Call:
             return value
         if isinstance(value, (list, tuple)):
             self.key.append(len(value))
-            return [self.encoded(each) for each in value]
-        return self._encoded_other(value)
+            return [self.encoded(each, takes_local=takes_local) for each in value]
+        return self._encoded_other(value, takes_local)
 
-    def _encoded_other(self, value: Any) -> Any:
+    def _encoded_other(self, value: Any, takes_local: bool) -> Any:
         name = self.operation.name
         if isinstance(value, torch.Tensor):
-            has_many = value.dim() and (value.is_floating_point() or value.is_complex())
-            if has_many or value.requires_grad:
-                raise self.apart(registry.local_worker.id)
+            is_exact = not (value.is_floating_point() or value.is_complex())
+            if value.requires_grad or (value.dim() and not (takes_local and is_exact)):
+                raise self.apart(str(registry.local_worker.id))
             self.key.append(geometry_of(value))
-            return value
+            return value.clone()  # it is sent later, and the program may change it
         if isinstance(value, torch.dtype):
             self.key.append(value)
             return NUMBERS[value]
@@ -580,11 +693,15 @@ class _Call:
             f"{name}: an argument is a {type(value).__name__}; expected tensors and plain values."
         )
 
-    def apart(self, *workers: ObjectId) -> TensorsNotCollocatedException:
+    def _is_at_place_of(self, value: PointerTensor) -> bool:
+        beyond = self.stream.beyond == value._stream.beyond
+        return beyond and self.location is value.location
+
+    def apart(self, *here: str) -> TensorsNotCollocatedException:
         """Return the error for tensors of this process or of two workers."""
-        there = [] if self.location is None else [self.location.id]
-        places = sorted({str(each) for each in (*there, *workers)})
-        return TensorsNotCollocatedException(self.operation.name, places)
+        leaves = tree_leaves(self.arguments)
+        there = {_named(_place(each)) for each in leaves if isinstance(each, PointerTensor)}
+        return TensorsNotCollocatedException(self.operation.name, sorted(there | set(here)))
 
 
 _MEMORY_FORMATS = {
@@ -598,18 +715,20 @@ _MEMORY_FORMATS = {
 def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False) -> Any:
     """Post an operation; return pointers to its results."""
     operation = operation_of(func)
+    if operation.view is not None:
+        return _turn(operation, args, kwargs)
     if operation.plain is not None and "out" in kwargs:
         return _apply_into(operation, args, dict(kwargs))
     is_dynamic = operation.is_dynamic
     if operation.name in _INDEXING:
         args = _with_places_of_masks(args)
         is_dynamic = operation.name == "aten::index.Tensor" and any(map(_is_mask, args[1]))
-    call = _Call(operation)
-    arguments = list(map(call.encoded, args, operation.computes_with))
+    call = _Call(operation, args)
+    arguments = list(map(call.encoded, args, operation.computes_with, operation.takes_local))
     keywords = {}
     for name, value in kwargs.items():
         call.key.append(name)
-        encoded = call.encoded(value)
+        encoded = call.encoded(value, takes_local=name in INDICES)
         if encoded is not None:
             keywords[name] = encoded
     stream = call.stream
@@ -649,6 +768,25 @@ def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False)
         if target is not None and grads:
             target._cell.leaves |= grads
     return made[0] if not several else made if len(targets) < 2 else tuple(made)
+
+
+def _turn(operation: Operation, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Change the shape of a pointer in place; return it.
+
+    The worker makes a view, and the pointer then points to that.
+    """
+    pointer = args[0]
+    if pointer._leaf is not None:
+        raise RuntimeError(f"{operation.name}: a leaf that requires gradients is changed in place.")
+    view = apply(operation.view, args, kwargs)
+    with no_dispatch():  # what C++ knows of the shape
+        operation.func(*args, **kwargs)
+    for name in ("id_at_location", "_reference", "_geometry"):
+        there, here = getattr(view, name), getattr(pointer, name)
+        setattr(pointer, name, there)
+        setattr(view, name, here)
+    view.garbage_collect_data, pointer.garbage_collect_data = pointer.garbage_collect_data, True
+    return pointer
 
 
 def _apply_into(operation: Operation, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -712,7 +850,7 @@ def _with_places_of_masks(args: Any) -> list[Any]:
 def _check_target(call: _Call, target: Any, grads: frozenset[_Leaf]) -> None:
     """Check what an operation changes in place."""
     if type(target) is not PointerTensor:
-        raise call.apart(registry.local_worker.id)
+        raise call.apart(str(registry.local_worker.id))
     if target._leaf is not None and torch.is_grad_enabled():
         raise RuntimeError(
             f"{call.operation.name}: a leaf that requires gradients is changed in place. Do it "

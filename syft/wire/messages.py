@@ -69,6 +69,7 @@ from syft.exceptions import (
 )
 from syft.graph import Receiver, convert, unpacking
 from syft.graph.script import ScriptFunction, to_script
+from syft.objects import ObjectPointer
 from syft.wire import tensors
 
 # What the receiving side promises, whoever sends:
@@ -158,18 +159,35 @@ _FIELDS: dict[int, dict[str, type]] = {
 }
 
 
-def encode(message: Message, allow_torchscript: bool = False) -> bytes:
+class TensorsTooLarge(Exception):
+    """The tensors of a message have more bytes than it may have.
+
+    Attributes:
+        size: the bytes of those that were counted.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+def encode(
+    message: Message, allow_torchscript: bool = False, max_bytes: int | None = None
+) -> bytes:
     """Return a message as bytes.
 
     Args:
         message: the message.
         allow_torchscript: send models that a plain graph cannot carry as TorchScript archives.
+        max_bytes: the most bytes that its tensors may have; None: any number. They are counted
+            before memory is taken: a view that repeats elements is larger here than it was there.
 
     Raises:
         NotSerializable: it holds a value that cannot travel; the error names the value's type.
+        TensorsTooLarge: its tensors have more bytes than `max_bytes`.
     """
     kind = next(code for code, cls in _KINDS.items() if cls is type(message))
-    packer = _Packer(carries_models=kind == 1, allow_torchscript=allow_torchscript)
+    packer = _Packer(kind == 1, allow_torchscript, max_bytes)
     attachments = packer.pack({name: getattr(message, name) for name in _FIELDS[kind]})
     # Joined once, here: until now the parts are views of the tensors' own memory.
     lengths = (_LENGTH.pack(sum(map(len, parts))) for parts in attachments)
@@ -281,9 +299,13 @@ def _split(frame: bytes) -> tuple[int, int, list[memoryview]]:
 class _Packer:
     """Packs one envelope and gathers the tensors and blobs that its values refer to."""
 
-    def __init__(self, carries_models: bool, allow_torchscript: bool) -> None:
+    def __init__(
+        self, carries_models: bool, allow_torchscript: bool, max_bytes: int | None
+    ) -> None:
         self._carries_models = carries_models
         self._allow_torchscript = allow_torchscript
+        self._max_bytes = max_bytes
+        self._bytes = 0
         # The list keeps the tensors alive, so an address in the index cannot be another tensor's.
         self._tensors: list[torch.Tensor] = []
         self._index: dict[tuple[Any, ...], int] = {}
@@ -310,7 +332,7 @@ class _Packer:
             return msgpack.packb(
                 self._without_long(value), default=self._extension, strict_types=True
             )
-        except NotSerializable:
+        except (NotSerializable, TensorsTooLarge):
             raise
         except (OverflowError, RecursionError, TypeError, ValueError) as reason:
             raise NotSerializable(
@@ -409,6 +431,9 @@ class _Packer:
 
         The same tensor is sent once.
         """
+        if isinstance(tensor, ObjectPointer):
+            reason = "its tensor is at a worker; call .get() first, and send what that returns"
+            raise NotSerializable(repr(tensor), reason)
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise NotSerializable(
                 f"a tensor of layout {tensor.layout}", "only dense tensors with data can travel"
@@ -428,6 +453,9 @@ class _Packer:
         if key not in self._index or tensor.numel() == 0:
             self._index[key] = len(self._tensors)
             self._tensors.append(tensor)
+            self._bytes += tensor.nbytes
+            if self._max_bytes is not None and self._bytes > self._max_bytes:
+                raise TensorsTooLarge(self._bytes)
         return self._index[key]
 
     def _pack_tensors(self) -> list[bytes | memoryview]:

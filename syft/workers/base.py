@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -102,6 +103,15 @@ class BaseWorker(ObjectStorage, ABC):
     def _stream(self) -> Stream:
         """Return the way of operations on remote tensors to the worker."""
 
+    async def _in_thread(self, wait: Callable[[], Any]) -> Any:
+        """Call a function that waits for the worker, while other coroutines go on."""
+        return await asyncio.to_thread(wait)
+
+    @property
+    def _shown(self) -> ObjectStorage | None:
+        """Where pointers that the worker holds can be seen; None: nowhere."""
+        return None
+
     async def async_connect(self) -> None:
         """Return when the worker answers. A worker in this process always does."""
 
@@ -164,10 +174,7 @@ class BaseWorker(ObjectStorage, ABC):
     ) -> ObjectPointer:
         """Store an object on this worker; return a pointer that `owner` holds."""
         if isinstance(obj, PointerTensor):
-            raise TypeError(
-                f"cannot send {obj!r} to worker {self.id!r}: it is a pointer already. Call "
-                ".move(worker) to have its tensor there, or .get() to have it here."
-            )
+            return obj.sent_on(self, owner, ptr_id, collect)
         if isinstance(obj, torch.Tensor):
             return pointer_to_sent(obj, self, owner, ptr_id, collect)
         if not isinstance(obj, ObjectWrapper):
@@ -178,11 +185,12 @@ class BaseWorker(ObjectStorage, ABC):
         return self._pointer_to_sent(obj, owner, ptr_id, collect)
 
     def _send_config(
-        self, fields: dict[str, Any], objects: list[ObjectWrapper], owner: Any
+        self, fields: dict[str, Any], objects: Mapping[ObjectId, ObjectWrapper], owner: Any
     ) -> list[ObjectPointer]:
         """Send a TrainConfig's settings and objects in one message, without waiting."""
-        self._post("train_config", fields=fields, objects=[self._packed(each) for each in objects])
-        return [self._pointer_to_sent(each, owner) for each in objects]
+        packed = [self._packed(each) for each in objects.values()]
+        self._post("train_config", fields=fields, objects=packed)
+        return [self._pointer_to_sent(each, owner, id) for id, each in objects.items()]
 
     def _packed(self, wrapper: ObjectWrapper) -> dict[str, Any]:
         if not isinstance(wrapper.obj, torch.Tensor):
@@ -245,8 +253,8 @@ class BaseWorker(ObjectStorage, ABC):
         found = self._exchange("search", query=[*terms, *more])
         try:
             return [self._pointer_to(**each) for each in found]
-        except (TypeError, ValueError, RuntimeError) as reason:
-            raise malformed_reply(self.id, f"no result of a search: {reason}") from None
+        except (TypeError, ValueError, KeyError) as reason:
+            raise malformed_reply(self.id, f"no result of a search: {reason!r}") from None
 
     def request_search(
         self, query: ObjectId | Iterable[ObjectId], location: BaseWorker | ObjectId

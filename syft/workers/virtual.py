@@ -18,7 +18,7 @@ from syft.dispatch import Dispatcher
 from syft.exceptions import CallTimeout
 from syft.federated.federated_client import FederatedClient
 from syft.federated.seeding import draw_seed
-from syft.objects import ObjectId
+from syft.objects import ObjectId, ObjectStorage
 from syft.remote.stream import LocalStream, Stream
 from syft.session import Job
 from syft.wire.failures import describe_request, unwrap
@@ -140,6 +140,10 @@ class VirtualWorker(FederatedClient, BaseWorker):
 
     def _stream(self) -> Stream:
         return self._operations
+
+    @property
+    def _shown(self) -> ObjectStorage:
+        return self
 
     def _operate(self, arguments: dict[str, Any]) -> Any:
         job = self._dispatcher.accept(self._request("operate", arguments), self._session)

@@ -177,7 +177,8 @@ class SocketStream(BufferedStream):
 
     async def _flush_late(self) -> None:
         with self._lock:
-            if len(self._messages) < stream.WINDOW:
+            # What is to be deleted is not worth a new connection.
+            if (self._buffer or self._link.open) and len(self._messages) < stream.WINDOW:
                 try:
                     self._enqueue()
                 except SyftError as error:

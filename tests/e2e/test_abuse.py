@@ -74,6 +74,12 @@ class Saves(torch.nn.Module):
 def corpus():
     """Return valid requests of all kinds."""
     stored = {"wrapped": True, "tags": ["a"], "description": None}
+    objects = [
+        {"id": 1, "obj": classifier(), **stored},
+        {"id": 2, "obj": nll, **stored},
+        {"id": 3, "obj": torch.ones(4, 3), **stored, "wrapped": False},
+        {"id": 4, "obj": {"a": (1, 2.5, b"x", torch.device("cpu"))}, **stored},
+    ]
     fields = make_config(max_nr_batches=2).to_fields() | {"model_id": 1, "loss_fn_id": 2}
     calls = [
         ("fit", [], {"dataset_key": "blobs"}),
@@ -82,11 +88,25 @@ def corpus():
         ("objects_count", (), {"a": 1.5}),
     ]
     requests = [
-        ("set", {"id": 1, "obj": classifier(), **stored}),
-        ("set", {"id": 2, "obj": nll, **stored}),
-        ("set", {"id": 3, "obj": torch.ones(4, 3), **stored, "wrapped": False}),
-        ("set", {"id": 4, "obj": {"a": (1, 2.5, b"x", torch.device("cpu"))}, **stored}),
+        *(("set", {"objects": [each]}) for each in objects),
+        ("set", {"objects": objects[2:]}),
         ("train_config", {"fields": fields, "fits": 3}),
+        ("train_config", {"fields": fields, "fits": 3, "objects": objects[:2]}),
+        (
+            "operate",
+            {
+                "stream": 1,
+                "number": 0,
+                "operations": [
+                    ["set", [3], [objects[2]], {}, 1, True, None],
+                    ["aten::add.Tensor", [5], [wire.reference(3), 1.5], {}, 1, True, None],
+                    ["delete", [], [5], {}, 0, False, None],
+                ],
+                "values": [3],
+                "geometries": [3],
+                "answer": True,
+            },
+        ),
         *(("call", {"name": name, "args": args, "kwargs": kwargs}) for name, args, kwargs in calls),
         ("get", {"id": 3}),
         ("search", {"query": ["a"]}),
@@ -295,7 +315,8 @@ def extension(code, value):
 
 def set_request(value, id=1):
     stored = {"wrapped": True, "tags": [], "description": None}
-    return msgpack.packb({"command": "set", "arguments": {"id": id, "obj": value, **stored}})
+    objects = [{"id": id, "obj": value, **stored}]
+    return msgpack.packb({"command": "set", "arguments": {"objects": objects}})
 
 
 def packed_tensors(tensors):
@@ -466,19 +487,19 @@ def greeted(worker):
         yield raw
 
 
+def config_request():
+    """Return the request that sends a loss function, and the config of model 1."""
+    loss = {"id": 2, "obj": nll, "wrapped": True, "tags": [], "description": None}
+    fields = make_config().to_fields() | {"model_id": 1, "loss_fn_id": 2}
+    return wire.Request(8, "train_config", {"fields": fields, "fits": 0, "objects": [loss]})
+
+
 def run_on(raw, packed, name="evaluate", constants=()):
     """Have the worker run a model of this structure; return what becomes of it."""
     raw.send(model_frame(packed, constants=constants))
     answer = wire.decode(raw.recv(DEADLINE))
     assert isinstance(answer, wire.Reply), answer
-    stored = {"wrapped": True, "tags": [], "description": None}
-    assert isinstance(
-        asked(raw, wire.Request(8, "set", {"id": 2, "obj": nll, **stored})), wire.Reply
-    )
-    fields = make_config().to_fields() | {"model_id": 1, "loss_fn_id": 2}
-    assert isinstance(
-        asked(raw, wire.Request(8, "train_config", {"fields": fields, "fits": 0})), wire.Reply
-    )
+    assert isinstance(asked(raw, config_request()), wire.Reply)
     return asked(
         raw, wire.Request(9, "call", {"name": name, "args": [], "kwargs": {"dataset_key": "blobs"}})
     )
@@ -566,10 +587,7 @@ def test_a_loop_without_end_is_cancelled(worker, proxy):
     with greeted(worker) as raw:
         raw.send(model_frame(endless()))
         raw.recv(DEADLINE)
-        stored = {"wrapped": True, "tags": [], "description": None}
-        asked(raw, wire.Request(8, "set", {"id": 2, "obj": nll, **stored}))
-        fields = make_config().to_fields() | {"model_id": 1, "loss_fn_id": 2}
-        asked(raw, wire.Request(8, "train_config", {"fields": fields, "fits": 0}))
+        assert isinstance(asked(raw, config_request()), wire.Reply)
         raw.send(
             wire.encode(
                 wire.Request(

@@ -22,6 +22,7 @@ from torch import nn
 import syft as sy
 from syft import wire
 from syft.access.limits import Budget
+from syft.commands import COMMANDS
 from syft.dispatch import Session
 from syft.exceptions import InvalidReply, MalformedMessage, OperatorNotAllowed
 from syft.graph import GraphModule, convert, for_inference, read_structure
@@ -367,7 +368,12 @@ def test_replies_that_nobody_wrote_end_in_a_model_or_an_error_that_names_the_wor
 
 def requests():
     """Return valid requests, as plain values."""
-    stored = {"wrapped": True, "tags": ["a"], "description": None, "collect": True}
+    stored = {"wrapped": True, "tags": ["a"], "description": None}
+    objects = [
+        {"id": 1, "obj": classifier(), **stored},
+        {"id": 2, "obj": nll, **stored},
+        {"id": 3, "obj": torch.ones(4, 3), **stored, "wrapped": False},
+    ]
     fields = make_config(max_nr_batches=2).to_fields() | {"model_id": 1, "loss_fn_id": 2}
     calls = [
         ("fit", {"dataset_key": "blobs"}),
@@ -375,10 +381,24 @@ def requests():
         ("list_objects", {}),
     ]
     return [
-        ("set", {"id": 1, "obj": classifier(), **stored}),
-        ("set", {"id": 2, "obj": nll, **stored}),
-        ("set", {"id": 3, "obj": torch.ones(4, 3), **stored, "wrapped": False}),
+        *(("set", {"objects": [each]}) for each in objects),
         ("train_config", {"fields": fields, "fits": 3}),
+        ("train_config", {"fields": fields, "fits": 3, "objects": objects[:2]}),
+        (
+            "operate",
+            {
+                "stream": 1,
+                "number": 0,
+                "operations": [
+                    ["set", [3], [objects[2]], {}, 1, True, None],
+                    ["aten::add.Tensor", [5], [wire.reference(3), 1.5], {}, 1, True, None],
+                    ["delete", [], [5], {}, 0, False, None],
+                ],
+                "values": [3],
+                "geometries": [3],
+                "answer": True,
+            },
+        ),
         *(("call", {"name": name, "args": [], "kwargs": kwargs}) for name, kwargs in calls),
         ("get", {"id": 3}),
         ("search", {"query": ["a"]}),
@@ -388,8 +408,10 @@ def requests():
 
 
 def changed_arguments(value, rng):
-    """Return a copy of a request's arguments with one thing changed; models and tensors stay
-    whole."""
+    """Return a copy of a request's arguments with one thing changed.
+
+    Models, tensors and references stay whole.
+    """
     if isinstance(value, dict) and value and rng.random() < 0.95:
         key, others = rng.choice(list(value)), dict(value)
         if rng.random() < 0.1:
@@ -398,7 +420,8 @@ def changed_arguments(value, rng):
             others[key] = changed_arguments(value[key], rng)
         return others
     if isinstance(value, list) and value and rng.random() < 0.7:
-        return [changed_arguments(value[0], rng), *value[1:]]
+        place = rng.randrange(len(value))
+        return [*value[:place], changed_arguments(value[place], rng), *value[place + 1 :]]
     return rng.choice(
         (*INTEGERS, *FLOATS, *TEXTS, None, True, [], {}, torch.ones(2), "blobs", "Adam", "LBFGS")
     )
@@ -412,16 +435,20 @@ def test_requests_that_nobody_wrote_get_a_reply_or_a_failure():
     dispatcher, session = worker._dispatcher, Session("fuzz")
     for _ in range(CASES // 4):
         command, arguments = rng.choice(known)
+        if command == "operate":  # each message of a stream is carried out once
+            arguments = {**arguments, "stream": rng.getrandbits(60)}
         if rng.random() < 0.8:
             arguments = changed_arguments(arguments, rng)
         if not isinstance(arguments, dict) or is_long(arguments):
             continue
-        answer = wire.decode(
-            dispatcher.handle(wire.encode(wire.Request(7, command, arguments)), session)
-        )
-        kinds.append(type(answer).__name__)
+        reply = dispatcher.handle(wire.encode(wire.Request(7, command, arguments)), session)
+        if not reply:  # of operations, if no answer was asked for
+            assert (command, arguments["answer"]) == ("operate", False)
+            continue
+        answer = wire.decode(reply)
+        kinds.append((command, type(answer).__name__))
         assert answer.id == 7
-    assert set(kinds) == {"Reply", "Failure"}
+    assert {(command, kind) for command in COMMANDS for kind in ("Reply", "Failure")} == set(kinds)
 
 
 def is_long(arguments):

@@ -29,11 +29,11 @@ def differing():
     pairs = list(zip(map(vars, spaces), before))
     return [name for now, old in pairs for name in old if now.get(name) is not old[name]]
 def added():
-    pairs = zip(map(vars, spaces), before)
-    return sorted({name for now, old in pairs for name in now.keys() - old.keys()})
+    pairs = [(each.__name__, vars(each).keys() - old.keys()) for each, old in zip(spaces, before)]
+    return sorted(f"{space}.{name}" for space, names in pairs for name in names)
 import syft
 facts = {"import changes": differing()}
-facts |= {"import adds natives": [n for n in added() if n.startswith("native_")]}
+facts |= {"import adds natives": [n for n in added() if ".native_" in n]}
 facts |= {"hook": syft.hook, "local worker": syft.local_worker.id}
 facts |= {"threads": threading.active_count()}
 facts |= {"handlers": [type(handler).__name__ for handler in logging.getLogger("syft").handlers]}
@@ -69,9 +69,14 @@ def test_import_patches_nothing_and_starts_nothing(new_process):
 
 def test_the_hook_adds_names_and_changes_none(new_process):
     assert new_process["hook changes"] == new_process["second hook adds"] == []
-    others = [name for name in new_process["hook adds"] if not name.startswith("native_")]
-    assert others == ["describe", "federate", "send", "tag"]
-    assert "native_masked_select" in new_process["hook adds"]
+    others = [name for name in new_process["hook adds"] if ".native_" not in name]
+    assert others == [
+        "Dataset.federate",
+        *(f"Module.{name}" for name in ("copy", "get", "location", "move", "send")),
+        *(f"Tensor.{name}" for name in ("copy", "describe", "get_", "id", "owner")),
+        *(f"Tensor.{name}" for name in ("send", "send_", "tag")),
+    ]
+    assert "torch.native_masked_select" in new_process["hook adds"]
 
 
 def trained_digest(pipe: Any) -> None:

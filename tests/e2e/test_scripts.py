@@ -11,6 +11,7 @@ import pytest
 import run_websocket_server
 import syft as sy
 from tests.e2e.programs import free_ports, is_free, run, running, write_namesakes
+from tests.models import blobs
 
 SERVER, CLIENT = "run_websocket_server.py", "run_websocket_client.py"
 TRAINING_IMAGES = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -144,13 +145,14 @@ def test_torchscript_is_taken_only_where_it_is_asked_for():
     )._dispatcher.receiver.allow_torchscript
 
 
-def test_operations_on_remote_tensors_are_carried_out_only_where_the_owner_asks_for_it():
+def test_coordinators_operate_on_tensors_only_where_it_is_asked_for():
     arguments = ["--id", "alice", "--port", "1"]
-    for more, allowed in (([], False), (["--remote_operations"], True)):
+    for more, allowed in ([], None), (["--remote_operations"], True):
         options = run_websocket_server.define_and_get_arguments([*arguments, *more]).options
         worker = sy.WebsocketServerWorker(None, "localhost", 0, **pick(options))
-        worker.add_dataset(sy.BaseDataset([[1.0]], [1]), key="mine")
-        assert worker.allows_remote_operations == allowed
+        assert worker.remote_operations is allowed
+        worker.add_dataset(blobs(), "blobs")
+        assert worker.allows_remote_operations is (allowed is True)
 
 
 def pick(options):

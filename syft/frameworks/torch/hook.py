@@ -10,6 +10,7 @@ import torch
 from syft.frameworks.torch.fl.dataset import dataset_federate
 from syft.objects import ID_PROVIDER, ObjectId, registry
 from syft.remote import modules
+from syft.remote.shapes import geometry_of
 from syft.remote.tensor import PointerTensor, become
 
 
@@ -18,9 +19,9 @@ class TorchHook:
 
     Added are `torch.native_<name>` for the functions of torch, torch.nn.functional and torch.Tensor
     (the same functions; PySyft kept torch's originals under these names); on tensors `send`,
-    `send_`, `get_`, `copy`, `tag`, `describe`, `id` and `owner`; on torch.nn.Module `send`, `get`,
-    `move`, `copy` and `location`; and on torch.utils.data.Dataset `federate`. Making a second hook
-    does no harm.
+    `send_`, `get_`, `copy`, `create_pointer`, `tag`, `describe`, `id`, `owner` and `location`; on
+    torch.nn.Module `send`, `get`, `move`, `copy` and `location`; on torch.utils.data.Dataset
+    `federate`; and `torch.hook`, the last hook made. Making a second hook does no harm.
 
     Source: PySyft 0.2.4, `syft.TorchHook`.
 
@@ -51,7 +52,7 @@ class TorchHook:
         elif registry.hook is None:
             registry.local_worker.is_client_worker = is_client
         self.local_worker = registry.local_worker
-        registry.hook = self
+        registry.hook = torch.hook = self  # type: ignore[attr-defined]
         if not hasattr(torch, "native_masked_select"):
             _add_native_names()
         _add_tensor_methods()
@@ -76,10 +77,11 @@ def _masked_select(input: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> to
 
 
 def _add_tensor_methods() -> None:
-    for method in (_send, _send_, _get_, _copy, _tag, _describe):
+    for method in (_send, _send_, _get_, _copy, _create_pointer, _tag, _describe):
         setattr(torch.Tensor, method.__name__.removeprefix("_"), method)
     torch.Tensor.id = property(_id, _set_id)  # type: ignore[attr-defined]
     torch.Tensor.owner = property(_owner)  # type: ignore[attr-defined]
+    torch.Tensor.location = None  # type: ignore[attr-defined]
 
 
 def _send(
@@ -116,6 +118,33 @@ def _get_(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
 def _copy(self: torch.Tensor) -> torch.Tensor:
     """Return a copy of this tensor."""
     return self.clone()
+
+
+def _create_pointer(
+    self: torch.Tensor, location: Any = None, id_at_location: ObjectId | None = None,
+    register: bool = False, owner: Any = None, ptr_id: ObjectId | None = None,
+    garbage_collect_data: bool | None = None, **kwargs: Any,
+) -> PointerTensor:  # fmt: skip
+    """Return a pointer to a tensor of this one's shape and dtype that a worker holds already.
+
+    Args:
+        self: the tensor.
+        location: the worker; None: the local one.
+        id_at_location: the tensor's id there; None: this one's.
+        register: accepted for PySyft 0.2 programs and ignored.
+        owner: the worker that holds the pointer; None: the local one.
+        ptr_id: the pointer's own id; None: a new one.
+        garbage_collect_data: delete the tensor when the pointer goes. None: yes.
+        **kwargs: as `register`.
+    """
+    return PointerTensor(
+        registry.local_worker if location is None else registry.local_worker.get_worker(location),
+        _id(self) if id_at_location is None else id_at_location,
+        owner,
+        ptr_id,
+        garbage_collect_data is not False,
+        geometry=geometry_of(self),
+    )
 
 
 def _id(self: torch.Tensor) -> ObjectId:
