@@ -12,7 +12,7 @@ STAMP := $(ENV)/.installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook certificates test test-fast test-all coverage fuzz check bench
+.PHONY: help install demo notebook dataloader certificates test test-fast test-all coverage fuzz check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ demo: $(STAMP) ## start the four workers and train with them
 
 notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
 	$(BIN)/python start_websocket_servers.py -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_training.ipynb
+
+dataloader: $(STAMP) ## the same with the tutorial on remote tensors, which the workers then allow
+	$(BIN)/python start_websocket_servers.py --remote_operations -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_dataloader.ipynb
 
 certificates: $(STAMP) ## make TLS certificates for tests in certificates/: make certificates NAMES="localhost 192.0.2.11"
 	@mkdir -p certificates && chmod 700 certificates

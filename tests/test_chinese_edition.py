@@ -1,4 +1,4 @@
-"""The Chinese edition of the README and the notebook.
+"""The Chinese edition of the README and the notebooks.
 
 The rule: a translation keeps the code, the links and the numbers of each part, in its place.
 """
@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).parent.parent
 EDITIONS = [
     ("README.md", "README.zh-CN.md"),
     ("federated_training.ipynb", "federated_training.zh-CN.ipynb"),
+    ("federated_dataloader.ipynb", "federated_dataloader.zh-CN.ipynb"),
 ]
 TO_AN_EDITION = {name for pair in EDITIONS for name in pair}
 

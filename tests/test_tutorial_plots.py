@@ -1,4 +1,4 @@
-"""The helpers of the notebook, on small data: what a figure holds is compared with the numbers it
+"""The helpers of the notebooks, on small data: what a figure holds is compared with the numbers it
 was given."""
 
 import socket
@@ -14,6 +14,7 @@ import syft as sy
 from run_websocket_server import MnistWorker
 from tests.models import classifier, nll
 from tutorial import plots
+from tutorial.traffic import Message
 
 COUNTS = {"alice": [5, 3, 0, 0, 0, 0, 0, 0, 0, 0], "bob": [0, 0, 7, 1, 1, 1, 1, 1, 1, 2]}
 MATRIX = np.diag(np.arange(1, 11)) + np.eye(10, k=1, dtype=int)
@@ -111,6 +112,29 @@ def test_timelines_share_one_axis_of_time():
     ]
     assert apart.get_xlim() == together.get_xlim()
     assert (apart.get_title(), together.get_title()) == ("apart: 4.00 s", "together: 2.50 s")
+
+
+def test_messages_are_bars_up_and_down_with_their_operations_and_times():
+    messages = [
+        Message(0.002, True, 1500, "operate", 33, False),
+        Message(0.02, True, 500, "operate", 0, True),
+        Message(0.3, False, 250, "reply", 0, False),
+    ]
+    (ax,) = plots.plot_messages(messages, "Messages").axes
+    assert heights(ax) == [[1.5], [0.5], [-0.25]]
+    assert texts(ax) == ["33"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "20", "300"]
+    assert len({bar.get_hatch() for bars in ax.containers for bar in bars}) == 3
+
+
+def test_panels_have_a_scale_for_each_quantity():
+    figure = plots.plot_panels(
+        {"waits": {"here": 0, "there": 2}, "kB": {"here": 1.25, "there": 3474.1}}, "Costs"
+    )
+    waits, size = figure.axes
+    assert [bar.get_width() for bars in size.containers for bar in bars] == [1.25, 3474.1]
+    assert (texts(waits), texts(size)) == (["0", "2"], ["1.2", "3,474"])
+    assert waits.get_xlim()[1] < size.get_xlim()[1]
 
 
 def test_training_shows_progress_accuracies_and_losses():

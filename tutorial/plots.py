@@ -1,4 +1,4 @@
-"""What federated_training.ipynb draws and tabulates with.
+"""What the notebooks draw and tabulate with.
 
 Each `plot_` function takes data and returns a new matplotlib Figure; nothing here keeps figures or
 changes its arguments. Figures are readable without colour: every worker has its own hatch, marker
@@ -25,6 +25,7 @@ from torch import nn
 import syft as sy
 from syft import wire
 from syft.exceptions import SyftError
+from tutorial.traffic import Message
 
 DIGITS = np.arange(10)
 START_COMMAND = "python start_websocket_servers.py"
@@ -457,6 +458,55 @@ def plot_curves(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(0, 100)
     figure.legend(loc="outside right upper", title="after the last round")
+    return figure
+
+
+def plot_messages(messages: Sequence[Message], title: str) -> Figure:
+    """Draw messages in their order: those that were sent upwards, those that came downwards.
+
+    The length is the size, the number at the end the operations in it, and the one below the time.
+    """
+    figure, ax = _single(9, 3.4)
+    kinds = ("sent", "sent, and its reply waited for", "received")
+    for index, message in enumerate(messages):
+        kind = 2 if not message.sent else 1 if message.waited_for else 0
+        size = message.bytes / 1000
+        ax.bar(index, size if message.sent else -size, **_fill(kind))
+        if message.operations:
+            text = str(message.operations)
+            ax.annotate(text, (index, size), (0, 3), textcoords="offset points", ha="center")
+    ax.axhline(0, color="black", linewidth=1)
+    _axes(ax, title, "milliseconds since the start, a bar a message", "kB received | kB sent")
+    times = [f"{1000 * message.seconds:.0f}" for message in messages]
+    ax.set_xticks(range(len(messages)), times)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    ax.margins(y=0.15)
+    handles = [Patch(label=kind, **_fill(index)) for index, kind in enumerate(kinds)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds))
+    return figure
+
+
+def plot_panels(panels: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Draw some quantities of the same things, with a panel and a scale for each quantity.
+
+    Args:
+        panels: quantity -> thing -> number.
+        title: title of the figure.
+    """
+    things = list(next(iter(panels.values())))
+    figure, axes = _figure(9, 0.4 * len(things) + 1.3, 1, len(panels), sharey=True)
+    for ax, (quantity, numbers) in zip(axes[0], panels.items(), strict=True):
+        for index, thing in enumerate(things):
+            value = numbers[thing]
+            ax.barh(index, value, **_fill(index))
+            text = f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:,.1f}"
+            ax.annotate(text, (value, index), (4, 0), textcoords="offset points", va="center")
+        _axes(ax, quantity, "", "", grid="x")
+        ax.set_xlim(0, 1.35 * (max(numbers.values()) or 1))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+    axes[0, 0].set_yticks(range(len(things)), things)
+    axes[0, 0].invert_yaxis()
+    figure.suptitle(title)
     return figure
 
 

@@ -46,3 +46,8 @@ def test_the_lowest_versions_are_the_lower_bounds() -> None:
     assert all(re.fullmatch(r"[a-z]+>=[\d.]+", line) for line in bounds), bounds
     assert "sed 's/>=/==/' requirements.txt" in commands("install", "LOWEST=1")
     assert "s/>=/==/" not in commands("install")
+
+
+def test_the_workers_of_the_notebook_on_remote_tensors_allow_them() -> None:
+    for target, allows in (("notebook", False), ("dataloader", True)):
+        assert ("start_websocket_servers.py --remote_operations" in commands(target)) == allows

@@ -1,9 +1,7 @@
 """The notebook, executed from top to bottom by a kernel of its own, against the four workers as
 users start them."""
 
-import base64
 import inspect
-import io
 import re
 import statistics
 from collections.abc import Iterator
@@ -11,17 +9,23 @@ from typing import Any
 
 import nbformat
 import pytest
-from matplotlib.image import imread
-from nbclient import NotebookClient
 
 import run_websocket_client
 import run_websocket_server
-from tests.e2e import programs
-from tests.e2e.programs import REPOSITORY, free_ports, running
+from tests.e2e.notebooks import (
+    cell_with,
+    code_cells,
+    execute,
+    has_figure,
+    pictures,
+    printed,
+    set_parameters,
+    workers,
+)
+from tests.e2e.programs import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "federated_training.ipynb"
 ANSWERS = REPOSITORY / "docs" / "exercise_answers.md"
-CELL_SECONDS, NOTEBOOK_SECONDS = 600, 1800  # on an idle machine they take a tenth of it
 
 # Fewer rounds than in the tutorial, and the accuracy that these reach for certain (87 % in the
 # stored run).
@@ -44,25 +48,10 @@ def stored() -> Any:
 
 
 @pytest.fixture(scope="module")
-def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
-    """A monkeypatch that lasts as long as the workers."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def ports(tmp_path_factory, monkeypatch_module) -> Iterator[dict[str, int]]:
+def ports(tmp_path_factory) -> Iterator[dict[str, int]]:
     """The ports of four workers, which the launcher has started."""
-    ports = free_ports()
-    folder = tmp_path_factory.mktemp("workers")
-    monkeypatch_module.setattr(programs, "DEADLINE", NOTEBOOK_SECONDS)
-    for variable, value in programs.ENVIRONMENT.items():  # for the kernel too
-        monkeypatch_module.setenv(variable, value)
-    with running(
-        "start_websocket_servers.py", "--ports", *map(str, ports), folder=folder
-    ) as launcher:
-        launcher.read_until("Ctrl-C stops the workers")
-        yield dict(zip(("alice", "bob", "charlie", "testing"), ports, strict=True))
+    with workers(tmp_path_factory.mktemp("workers")) as ports:
+        yield ports
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +62,7 @@ def executed(stored: Any, ports: dict[str, int]) -> Any:
     The code of the exercises' answers follows at its end.
     """
     notebook = nbformat.from_dict(stored)
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            cell.source = with_parameters(cell.source, PORTS=ports, **FEWER_ROUNDS)
+    set_parameters(notebook, PORTS=ports, **FEWER_ROUNDS)
     loop = next(
         index
         for index, cell in enumerate(notebook.cells)
@@ -83,21 +70,8 @@ def executed(stored: Any, ports: dict[str, int]) -> Any:
     )
     notebook.cells.insert(loop, interrupted(notebook.cells[loop].source))
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in answers()]
-    resources = {"metadata": {"path": str(REPOSITORY)}}
-    NotebookClient(
-        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources=resources
-    ).execute()
+    execute(notebook)
     return notebook
-
-
-def with_parameters(source: str, **values: Any) -> str:
-    """Return the source of the parameter cell with other values."""
-    for name, value in values.items():
-        source, count = re.subn(
-            rf"^{name} = .*$", f"{name} = {value!r}", source, flags=re.MULTILINE
-        )
-        assert count == 1, f"the parameter cell sets {name} {count} times"
-    return source
 
 
 def interrupted(source: str) -> Any:
@@ -116,30 +90,6 @@ def answers() -> list[str]:
         assert slow in text
         text = text.replace(slow, fast)
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-
-
-def code_cells(notebook: Any) -> list[Any]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def printed(cell: Any) -> str:
-    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
-
-
-def pictures(cell: Any) -> list[Any]:
-    """Return the pixels of a cell's figures."""
-    found = [output.data.get("image/png") for output in cell.outputs if "data" in output]
-    return [imread(io.BytesIO(base64.b64decode(png))) for png in found if png]
-
-
-def has_figure(cell: Any) -> bool:
-    return "tutorial.plot_" in cell.source
-
-
-def cell_with(notebook: Any, text: str) -> Any:
-    """Return the only code cell that contains a text."""
-    (cell,) = [cell for cell in code_cells(notebook) if text in cell.source]
-    return cell
 
 
 # Executed
