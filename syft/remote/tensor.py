@@ -517,7 +517,13 @@ def _place(pointer: PointerTensor) -> tuple[Any, ...]:
 
 
 def _named(place: tuple[Any, ...]) -> str:
-    return " -> ".join(str(worker.id) for worker in place)
+    return " -> ".join(map(_worker_name, place))
+
+
+def _worker_name(worker: Any) -> str:
+    # A notebook's cell that makes a worker may be run twice.
+    is_current = registry.workers.get(worker.id, worker) is worker
+    return str(worker.id) if is_current else f"a former {worker.id}"
 
 
 def _value_needed(name: str) -> Callable[..., NoReturn]:
