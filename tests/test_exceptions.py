@@ -39,6 +39,7 @@ EXAMPLES = [
     exceptions.ObjectNotFoundError("alice", 17),
     exceptions.GetNotPermittedError("alice", 17),
     exceptions.TensorsNotCollocatedException("aten::add.Tensor", ["alice", "bob"]),
+    exceptions.InvalidTensorForRemoteGet("bob", "[PointerTensor | me:1 -> bob:2]"),
     exceptions.RemoteValueNeeded("item()"),
     exceptions.RemoteOperationFailed(
         "bob", "aten::mm", "RuntimeError", "shapes cannot be multiplied", 7, "train.py:42"
@@ -88,6 +89,11 @@ TEXTS = {
     "TensorsNotCollocatedException": (
         "aten::add.Tensor needs tensors that are together; these are on 'alice', 'bob'. Call "
         ".get() to have them here, .move(worker) or .send(worker) to have them there."
+    ),
+    "InvalidTensorForRemoteGet": (
+        "remote_get() of [PointerTensor | me:1 -> bob:2]: worker 'bob' holds the tensor itself; "
+        "expected a pointer to a pointer, as .send(bob).send(alice) makes one. Call .get() to have "
+        "the tensor here."
     ),
     "RemoteValueNeeded": (
         "item() needs the values of a tensor that is at a worker: call .get() first "

@@ -70,7 +70,7 @@ def test_a_model_over_the_limit_is_not_sent_by_half():
 
 def assert_reply_refused(info: pytest.ExceptionInfo[MessageTooLarge]) -> None:
     assert info.value.limit == LIMIT
-    assert 4 * LIMIT < info.value.size < 4 * LIMIT + 1000
+    assert info.value.size == 4 * LIMIT  # of the tensors; no more is made of the reply
 
 
 def test_a_reply_over_the_workers_limit_is_not_sent():
@@ -78,6 +78,17 @@ def test_a_reply_over_the_workers_limit_is_not_sent():
         with pytest.raises(MessageTooLarge, match=r"the reply to zeros\(count=20000\)") as info:
             proxy.call("zeros", count=LIMIT)
         assert_reply_refused(info)
+        assert_usable(proxy)
+
+
+def test_a_reply_over_the_limit_tells_the_bytes_of_all_its_tensors():
+    class Several(Server):
+        def several(self):
+            return [torch.zeros(LIMIT), torch.zeros(1).expand(LIMIT), torch.zeros(LIMIT)]
+
+    with serving(Several(max_message_bytes=LIMIT)) as server, proxy_of(server) as proxy:
+        with pytest.raises(MessageTooLarge, match=rf"is {3 * 4 * LIMIT} bytes; the limit is"):
+            proxy.call("several")
         assert_usable(proxy)
 
 

@@ -77,7 +77,8 @@ METHODS = {
     "BaseDataset": "send get federate location tag describe get_data get_targets",
     "PointerTensor": "get async_get copy move send_ get_ id owner grad data backward",
     # Those that TorchHook adds.
-    "torch.Tensor": "send send_ get_ copy tag describe id owner",
+    "torch": "hook",
+    "torch.Tensor": "send send_ get_ copy create_pointer tag describe id owner location",
     "torch.nn.Module": "send get move copy location",
     "torch.utils.data.Dataset": "federate",
 }

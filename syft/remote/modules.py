@@ -53,17 +53,23 @@ def send(model: Model, location: Any, **kwargs: Any) -> Model:
     return model
 
 
-def get(model: Model) -> Model:
+def get(model: Model, get_copy: bool = False) -> Model:
     """Fetch all parameters and buffers, with their gradients; the worker keeps no copy.
 
+    Args:
+        model: the model.
+        get_copy: fetch a copy, and leave the model where it is.
+
     Returns:
-        This model.
+        This model, or the copy.
 
     Raises:
         ValueError: it is in this process.
         RemoteOperationFailed: an operation that one of them depends on failed at the worker.
         ConnectionFailed: the worker is not reached any more.
     """
+    if get_copy:
+        return get(copied(model))
     pointers = [tensor for tensor in _tensors(model) if isinstance(tensor, PointerTensor)]
     if not pointers:
         raise ValueError(

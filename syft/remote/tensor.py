@@ -717,6 +717,8 @@ def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False)
     operation = operation_of(func)
     if operation.view is not None:
         return _turn(operation, args, kwargs)
+    if operation.name == "aten::bernoulli_.float":
+        return _drawn_here(operation, *args, **kwargs)
     if operation.plain is not None and "out" in kwargs:
         return _apply_into(operation, args, dict(kwargs))
     is_dynamic = operation.is_dynamic
@@ -786,6 +788,24 @@ def _turn(operation: Operation, args: Any, kwargs: dict[str, Any]) -> Any:
         setattr(pointer, name, there)
         setattr(view, name, here)
     view.garbage_collect_data, pointer.garbage_collect_data = pointer.garbage_collect_data, True
+    return pointer
+
+
+def _drawn_here(
+    operation: Operation, pointer: Any, p: float = 0.5, generator: torch.Generator | None = None
+) -> Any:
+    """Fill a pointer with zeros and ones that this process draws; return it.
+
+    So dropout has the mask that it would have here, and the worker cannot choose it. A byte an
+    element travels for that.
+    """
+    call = _Call(operation, [pointer])
+    call.encoded(pointer)
+    _check_target(call, pointer, _NONE)
+    about = pointer._geometry
+    drawn = torch.empty_strided(about.shape, about.stride, dtype=about.dtype)
+    drawn.bernoulli_(p, generator=generator)
+    call.stream.post("aten::copy_", [None], [pointer._reference, drawn.bool()])
     return pointer
 
 

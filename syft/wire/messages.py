@@ -163,7 +163,7 @@ class TensorsTooLarge(Exception):
     """The tensors of a message have more bytes than it may have.
 
     Attributes:
-        size: the bytes of those that were counted.
+        size: the bytes of all of them.
     """
 
     def __init__(self, size: int) -> None:
@@ -305,7 +305,6 @@ class _Packer:
         self._carries_models = carries_models
         self._allow_torchscript = allow_torchscript
         self._max_bytes = max_bytes
-        self._bytes = 0
         # The list keeps the tensors alive, so an address in the index cannot be another tensor's.
         self._tensors: list[torch.Tensor] = []
         self._index: dict[tuple[Any, ...], int] = {}
@@ -322,6 +321,9 @@ class _Packer:
                 "Send tensors or arrays"
             )
             raise NotSerializable("a message", reason)
+        size = sum(tensor.nbytes for tensor in self._tensors)
+        if self._max_bytes is not None and size > self._max_bytes:
+            raise TensorsTooLarge(size)
         if not self._tensors and not self._blobs:
             return [[packed]]
         return [[packed], self._pack_tensors(), *([blob] for blob in self._blobs)]
@@ -332,7 +334,7 @@ class _Packer:
             return msgpack.packb(
                 self._without_long(value), default=self._extension, strict_types=True
             )
-        except (NotSerializable, TensorsTooLarge):
+        except NotSerializable:
             raise
         except (OverflowError, RecursionError, TypeError, ValueError) as reason:
             raise NotSerializable(
@@ -453,9 +455,6 @@ class _Packer:
         if key not in self._index or tensor.numel() == 0:
             self._index[key] = len(self._tensors)
             self._tensors.append(tensor)
-            self._bytes += tensor.nbytes
-            if self._max_bytes is not None and self._bytes > self._max_bytes:
-                raise TensorsTooLarge(self._bytes)
         return self._index[key]
 
     def _pack_tensors(self) -> list[bytes | memoryview]:
