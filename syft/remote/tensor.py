@@ -33,6 +33,7 @@ from syft.exceptions import (
     RemoteValueNeeded,
     TensorsNotCollocatedException,
 )
+from syft.graph.guards import contiguous
 from syft.graph.kinds import NUMBERS
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, registry
 from syft.remote import shapes
@@ -712,8 +713,15 @@ _MEMORY_FORMATS = {
 }
 
 
-def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False) -> Any:
-    """Post an operation; return pointers to its results."""
+def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool | None = None) -> Any:
+    """Post an operation; return pointers to its results.
+
+    Args:
+        func: torch's operation.
+        args: its arguments.
+        kwargs: its arguments by name.
+        is_random: whether it draws random numbers; None: as torch says.
+    """
     operation = operation_of(func)
     if operation.view is not None:
         return _turn(operation, args, kwargs)
@@ -741,11 +749,11 @@ def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False)
         if target is not None:
             _check_target(call, target, grads)
 
-    is_random = is_random or operation.is_random
+    is_random = operation.is_random if is_random is None else is_random
     known: Any = _UNKNOWN
     if not is_dynamic:
         with contextlib.suppress(NotImplementedError):  # torch knows no such way
-            known = shapes.inferred(tuple(call.key), lambda: _on_meta(func, args, kwargs))
+            known = shapes.inferred(tuple(call.key), lambda: _on_meta(operation, args, kwargs))
     several = type(known) is list or len(targets) > 1
     outputs = known if type(known) is list else [known] * max(1, len(targets))
     ids = [
@@ -833,10 +841,15 @@ def _asked(stream: Stream, ids: list[int | None]) -> list[Geometry | None]:
     return [None if obj_id is None else next(answers) for obj_id in ids]
 
 
-def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run an operation on tensors without memory."""
+def _on_meta(operation: Operation, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run an operation on tensors without memory, as the worker runs it."""
     named = {name: _without_memory(value) for name, value in kwargs.items()}
-    return func(*map(_without_memory, args), **named)
+    values = list(map(_without_memory, args))
+    if operation.reads is not None:  # torch reads these values in any case
+        values[operation.reads] = args[operation.reads]
+    if operation.takes_contiguous:
+        values = contiguous(values)
+    return operation.func(*values, **named)
 
 
 def _without_memory(value: Any) -> Any:
