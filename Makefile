@@ -66,5 +66,6 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -m venv $(ENV)
 	@sed '$(if $(LOWEST),s/>=/==/)' requirements.txt > $(ENV)/requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(ENV)/requirements.txt -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 	@echo "Installed."

@@ -116,11 +116,6 @@ def test_the_module_torch_is_there_as_in_pysyft():
     assert syft.torch is torch
 
 
-def test_the_package_tells_type_checkers_that_it_has_types():
-    assert (ROOT / "py.typed").is_file()
-    assert 'syft = ["py.typed"]' in (ROOT.parent / "pyproject.toml").read_text()
-
-
 @pytest.mark.parametrize("name", ["serialize", "deserialize"])
 def test_a_name_that_is_not_here_can_be_imported_but_not_called(name):
     absent = getattr(syft.serde, name)
