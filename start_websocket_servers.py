@@ -27,6 +27,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -43,13 +44,13 @@ from pathlib import Path
 from typing import Any
 
 from tutorial import lifetime
+from tutorial.light import options
 from tutorial.mnist import DamagedArchiveError, unpack_mnist
-from tutorial.options import CONNECT_TIMEOUT_VARIABLE, Parser, add_worker_options, worker_options
 
 Command = subprocess.Popen[bytes]
 
 WORKERS = ("alice", "bob", "charlie", "testing")
-FIRST_PORT = 8777
+DEFAULT_PORTS = [8777, 8778, 8779, 8780]
 START_TIMEOUT = 120.0
 """Seconds in which all workers must be ready."""
 COMMAND_CONNECT_TIMEOUT = 30.0
@@ -135,7 +136,7 @@ def main() -> int:
             wait_until_ready(workers, command)
             if command is not None:
                 return wait_for_command(command, workers)
-            print("\nNow run, in another terminal: python run_websocket_client.py")
+            print(f"\nNow run, in another terminal: {command_to_type(args)}")
             print("or open federated_training.ipynb. Ctrl-C stops the workers.", flush=True)
             wait_for_failure(workers)
         return 0
@@ -154,20 +155,23 @@ def main() -> int:
 
 def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; an error exits with status 2."""
-    parser = Parser(
+    parser = options.Parser(
         "Start the workers alice, bob, charlie and testing, each in a process of its own.",
         epilog="Example: %(prog)s -- python run_websocket_client.py --training_rounds 10",
     )
     add = parser.add_argument_group("workers").add_argument
-    help_text = (
-        f"ports of the four workers, in their order (default: {FIRST_PORT} and the next three)"
+    add(
+        "--ports",
+        type=int,
+        nargs=len(WORKERS),
+        default=DEFAULT_PORTS,
+        metavar="PORT",
+        help="ports of the four workers, in their order (default: 8777 to 8780)",
     )
-    ports = list(range(FIRST_PORT, FIRST_PORT + len(WORKERS)))
-    add("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
     add(
         "--verbose", "-v", action="store_true", help="show the workers' logs, each request included"
     )
-    add_worker_options(parser)
+    options.add_worker_options(parser)
     parser.add_argument(
         "command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it"
     )
@@ -177,8 +181,23 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
             parser.error(f"argument --ports: {port} is no port; expected numbers from 1 to 65535")
     if len(set(arguments.ports)) < len(arguments.ports):
         parser.error(f"argument --ports: {arguments.ports} are not all different")
-    arguments.options = worker_options(parser, arguments)
+    arguments.options = options.worker_options(parser, arguments)
     return arguments
+
+
+def command_to_type(args: argparse.Namespace) -> str:
+    """Return the command that trains on the workers of this launcher."""
+    words = ["python run_websocket_client.py"]
+    if args.token_file:
+        words.append(f"--token_file {shlex.quote(args.token_file)}")
+    if args.cert_file:
+        words.append("--ca_file FILE")
+    if args.client_ca_file:
+        words.append("--cert_file FILE --key_file FILE")
+    if (args.host, args.ports) != ("localhost", DEFAULT_PORTS):
+        pairs = zip(WORKERS, args.ports, strict=True)
+        words += ["--workers", *(f"{name}={args.host}:{port}" for name, port in pairs)]
+    return " ".join(words)
 
 
 def set_environment() -> None:
@@ -260,7 +279,7 @@ def start_command(command: list[str]) -> Command:
     """
     prepare = functools.partial(lifetime.end_with_parent, os.getpid(), signal.SIGTERM)
     before_it_runs = prepare if sys.platform == "linux" else None  # Windows takes no function
-    environment = {CONNECT_TIMEOUT_VARIABLE: f"{COMMAND_CONNECT_TIMEOUT:g}"} | os.environ
+    environment = {options.CONNECT_TIMEOUT_VARIABLE: f"{COMMAND_CONNECT_TIMEOUT:g}"} | os.environ
     try:
         return subprocess.Popen(command, env=environment, preexec_fn=before_it_runs)
     except OSError as error:
@@ -323,7 +342,7 @@ def serve(
     import torch
 
     import run_websocket_server as rws
-    from syft import TorchHook
+    from syft import TorchHook, worker
     from syft.exceptions import AddressInUse, TokenNotKept
 
     logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
@@ -350,7 +369,7 @@ def serve(
         pipe.send({"samples": len(dataset), "digits": sorted(set(dataset.targets.tolist()))})
         pipe.recv()  # nothing is sent: it ends when the launcher does, even if that is killed
     server.stop()
-    rws.leave_if_stuck(server)
+    worker.leave_if_stuck(server)
 
 
 def wait_until_ready(workers: list[Worker], command: Command | None) -> None:

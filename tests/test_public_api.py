@@ -52,6 +52,8 @@ NAMES = {
     "syft.serde": "serialize deserialize",
     "syft.exceptions": "SyftError WorkerNotFoundException",
     "syft.limits": "Limits",
+    "syft.worker": "serve",
+    "syft.options": "Parser add_worker_options worker_options add_client_options client_options",
     "syft.policy": "Policy",
     "syft.audit": "AuditLog",
 }
@@ -71,7 +73,7 @@ METHODS = {
 
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
-    ["syft.version", "syft.facts", "syft.fits"],
+    ["syft.version", "syft.facts", "syft.fits", "syft.options"],
     ["syft.exceptions"],
     ["syft.objects", "syft.graph"],
     ["syft.wire"],
@@ -83,6 +85,7 @@ FLOORS = [
     ["syft.frameworks", "syft.messaging", "syft.serde"],
     ["syft.federated"],
     ["syft.workers"],
+    ["syft.worker"],
     ["syft"],
 ]
 

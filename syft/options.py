@@ -1,6 +1,6 @@
-"""Command-line options that the scripts share: the token, TLS, and where a worker may listen.
+"""Command-line options of the programs that start workers or connect to them.
 
-Imports no torch.
+The token, TLS, where a worker may listen, and what it grants. Nothing here imports torch.
 
 A token is never given on the command line, where every user of the machine could read it.
 """
@@ -44,8 +44,10 @@ class _Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser whose help tells every default, and whose errors are one line each."""
 
-    def __init__(self, description: str, epilog: str | None = None) -> None:
-        super().__init__(description=description, epilog=epilog, formatter_class=_Help)
+    def __init__(
+        self, description: str, epilog: str | None = None, prog: str | None = None
+    ) -> None:
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and exit with status 2."""
