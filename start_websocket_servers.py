@@ -347,7 +347,7 @@ def serve(
 
     logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
     evaluates = worker_id == "testing"
-    torch.set_num_threads(1 if evaluates else _threads(worker_id))
+    threads = {"threads": 1 if evaluates else _threads(worker_id)}
     try:
         server = rws.start_websocket_server_worker(
             id=worker_id,
@@ -358,7 +358,7 @@ def serve(
             keep_labels=rws.KEEP_LABELS_DICT[worker_id],
             training=worker_id != "testing",
             block=False,
-            **options,
+            **threads | options,
         )
     except (AddressInUse, TokenNotKept) as error:
         sys.exit(f"error: {error}")

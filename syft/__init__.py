@@ -5,7 +5,12 @@ workers uses, with the same import paths, names and arguments. It is not OpenMin
 """
 
 import logging
+import os
 from typing import Any
+
+# Read when torch is loaded: its threads would spin while other workers of the machine need the
+# cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch as torch  # programs written for PySyft 0.2 use `sy.torch`
 

@@ -145,6 +145,10 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         help="samples of one batch (default: any number)",
     )
     add("--audit_log", metavar="FILE", help="file to which a line is added for every request")
+    help_text = (
+        "threads that a worker trains with (default: the workers on this machine share its cores)"
+    )
+    add("--threads", type=at_least(1), metavar="N", help=help_text)
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
@@ -188,7 +192,8 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     origins = {"allow_origins": args.allow_origins} if args.allow_origins else {}
     archives = {"allow_torchscript": True} if args.allow_torchscript else {}
     audit = {"audit_path": os.path.abspath(args.audit_log)} if args.audit_log else {}
-    return {**_given(parser, files), **rules, **token, **origins, **archives, **audit}
+    threads = {"threads": args.threads} if args.threads else {}
+    return {**_given(parser, files), **rules, **token, **origins, **archives, **audit, **threads}
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:
