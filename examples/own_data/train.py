@@ -1,14 +1,7 @@
-"""Train one network on the patients of five hospitals; a sixth evaluates it.
-
-python examples/own_data/train.py --start     # starts the six workers here, and stops them after it
-python examples/own_data/train.py             # with workers that run already, see README.md
-"""
+"""Train one network on the patients of five hospitals; a sixth evaluates it. See README.md."""
 
 import argparse
 import asyncio
-import subprocess
-import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,20 +10,20 @@ import syft as sy
 from syft.federated import Checkpoint, History, run_round
 from syft.frameworks.torch.fl import utils
 
-HERE = Path(__file__).parent
-# Where the workers are. On machines of their own: "berlin": ("192.0.2.11", 8801), and so on.
+# Where the workers are. On machines of their own: "athens": ("192.0.2.11", 8801), and so on.
 HOSPITALS = {
-    name: ("localhost", port)
-    for port, name in enumerate(("athens", "berlin", "cairo", "delhi", "essen"), start=8801)
+    "athens": ("localhost", 8801),
+    "berlin": ("localhost", 8802),
+    "cairo": ("localhost", 8803),
+    "delhi": ("localhost", 8804),
+    "essen": ("localhost", 8805),
 }
 EVALUATOR = {"zurich": ("localhost", 8806)}
 SETTINGS = {"batch_size": 32, "lr": 0.005, "seed": 1}
 
 
 def new_model() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1), nn.Flatten(0)
-    )
+    return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 1), nn.Flatten(start_dim=0))
 
 
 def loss_fn(pred, target):
@@ -38,31 +31,25 @@ def loss_fn(pred, target):
 
 
 def config_for(model: nn.Module) -> sy.TrainConfig:
-    return sy.TrainConfig(
-        model=model,
-        loss_fn=loss_fn,
-        batch_size=SETTINGS["batch_size"],
-        optimizer="Adam",
-        optimizer_args={"lr": SETTINGS["lr"]},
-    )
+    size, args = SETTINGS["batch_size"], {"lr": SETTINGS["lr"]}
+    return sy.TrainConfig(model, loss_fn, batch_size=size, optimizer="Adam", optimizer_args=args)
 
 
-async def train(args: argparse.Namespace) -> None:
-    """Run the rounds, each with the hospitals that answer in time."""
+async def train(rounds: int, deadline: float, resume: bool) -> None:
+    """Train for some rounds, each with the hospitals that answer within `deadline` seconds."""
     torch.manual_seed(SETTINGS["seed"])
     model, last_round = new_model(), 0
-    if args.resume:
+    if resume:
         checkpoint = Checkpoint.load("hospitals.ckpt")
         checkpoint.restore(model, SETTINGS)
         last_round = checkpoint.round
 
-    proxies = [
+    *hospitals, evaluator = proxies = [
         sy.WebsocketClientWorker(None, host, port, id=name, connect=False, connect_timeout=60)
         for name, (host, port) in (HOSPITALS | EVALUATOR).items()
     ]
-    # Before the rounds, whose deadline should not count the workers' start.
+    # Not counted by a round's deadline: the workers may still be importing torch.
     await asyncio.gather(*(proxy.async_connect() for proxy in proxies), return_exceptions=True)
-    *hospitals, evaluator = proxies
 
     async def fit(worker):
         config = config_for(model).send(worker)
@@ -70,40 +57,21 @@ async def train(args: argparse.Namespace) -> None:
         return worker.id, (await config.model_ptr.async_get()).obj, loss
 
     with History("hospitals.jsonl", last_round) as history:
-        for number in range(last_round + 1, args.rounds + 1):
-            result = await run_round(hospitals, fit, timeout=args.deadline, min_workers=3)
+        for number in range(last_round + 1, rounds + 1):
+            result = await run_round(hospitals, fit, timeout=deadline, min_workers=3)
             model = utils.federated_avg(result.models)
             config_for(model).send(evaluator)
             found = await evaluator.async_evaluate("patients", threshold=0)
             accuracy = found["nr_correct_predictions"] / found["nr_predictions"]
             history.append(round=number, accuracy=accuracy, **result.to_fields())
             Checkpoint.of(model, number, SETTINGS["lr"], SETTINGS).save("hospitals.ckpt")
-            print(f"round {number}: {result}; accuracy in {evaluator.id} {accuracy:.1%}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--deadline", type=float, default=10, help="seconds of a round")
-    parser.add_argument("--resume", action="store_true", help="go on after hospitals.ckpt")
-    parser.add_argument("--start", action="store_true", help="start the workers on this machine")
-    args = parser.parse_args()
-    command = [sys.executable, "-m", "syft.worker", "--dataset", "hospital:load"]
-    started = [
-        subprocess.Popen(
-            [*command, name, "--key", "patients", "--id", name, "--port", str(port)], cwd=HERE
-        )
-        for name, (_, port) in (HOSPITALS | EVALUATOR).items()
-        if args.start
-    ]
-    try:
-        asyncio.run(train(args))
-    finally:
-        for worker in started:
-            worker.terminate()
-        for worker in started:
-            worker.wait()
+            print(f"round {number}: {result}; accuracy in {evaluator.id}: {accuracy:.1%}")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--deadline", type=float, default=10, help="seconds of a round")
+    parser.add_argument("--resume", action="store_true", help="go on after hospitals.ckpt")
+    args = parser.parse_args()
+    asyncio.run(train(args.rounds, args.deadline, args.resume))
