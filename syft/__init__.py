@@ -18,6 +18,7 @@ from syft import exceptions, federated, frameworks, serde, workers
 from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
 from syft.frameworks.torch.fl import BaseDataset
+from syft.generic.absent import not_here as not_here
 from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, PointerTensor, registry
 from syft.version import __version__
 from syft.workers import VirtualWorker, WebsocketClientWorker, WebsocketServerWorker
@@ -51,8 +52,9 @@ registry.local_worker = VirtualWorker(id="me")
 def __getattr__(name: str) -> Any:
     """Return `hook` (the last TorchHook) or `local_worker`, which stands for this process.
 
-    `hook` is None before the first TorchHook is made.
+    `hook` is None before the first TorchHook is made. Other names of PySyft 0.2 are an error that
+    tells what to do without.
     """
     if name in ("hook", "local_worker"):
         return getattr(registry, name)
-    raise AttributeError(f"module 'syft' has no attribute {name!r}")
+    raise not_here(name)
