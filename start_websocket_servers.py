@@ -36,7 +36,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -79,7 +79,7 @@ What is set already stays.
 
 @dataclass
 class Worker:
-    """One worker's process, as the launcher sees it."""
+    """One worker's process, as the launcher sees it; `again` starts another in its place."""
 
     id: str
     host: str
@@ -87,6 +87,7 @@ class Worker:
     log: Path
     process: BaseProcess
     pipe: Connection
+    again: Callable[[], Worker]
     tls: bool = False
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -111,6 +112,11 @@ class Worker:
         tail = "".join(f"\n  {line}" for line in lines)
         return f"worker {self.id!r} ({self.url}) {how}; its log: {self.log}{tail}"
 
+    def line(self) -> str:
+        """Return one line on what it holds."""
+        digits, samples = self.about["digits"], self.about["samples"]
+        return f"{self.id:8} {self.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples"
+
 
 class WorkerFailed(Exception):
     """A worker could not start, or ended before it was told to."""
@@ -134,10 +140,14 @@ def main() -> int:
         check_ports(args.host, args.ports)
         with run_workers(args, logs) as (workers, command):
             wait_until_ready(workers, command)
+            if args.keep_going:
+                print(f"{process_ids(workers)}\n", flush=True)
             if command is not None:
-                return wait_for_command(command, workers)
+                return wait_for_command(command, workers, args.keep_going)
             print(f"\nNow run, in another terminal: {command_to_type(args)}")
             print("or open federated_training.ipynb. Ctrl-C stops the workers.", flush=True)
+            if args.keep_going:
+                replace_those_that_end(workers, None)
             wait_for_failure(workers)
         return 0
     except Stopped:
@@ -171,6 +181,8 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     add(
         "--verbose", "-v", action="store_true", help="show the workers' logs, each request included"
     )
+    help_text = "start a worker again that ends, rather than stop all; tells the processes' ids"
+    add("--keep_going", action="store_true", help=help_text)
     options.add_worker_options(parser)
     parser.add_argument(
         "command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it"
@@ -239,26 +251,7 @@ def run_workers(
             _start_fork_server(context)
         command = start_command(args.command) if args.command else None
         for worker_id, port in zip(WORKERS, args.ports, strict=True):
-            ours, theirs = context.Pipe()
-            log = logs / f"{worker_id}.log"
-            settings = (
-                worker_id,
-                args.host,
-                port,
-                args.verbose,
-                None if args.verbose else log,
-                theirs,
-                args.options,
-            )
-            process = context.Process(target=serve, args=settings, name=worker_id)
-            process.start()
-            # The worker has its own copy of this end; with ours closed, the pipe ends when it does.
-            theirs.close()
-            workers.append(
-                Worker(
-                    worker_id, args.host, port, log, process, ours, tls=args.cert_file is not None
-                )
-            )
+            workers.append(start_worker(context, args, worker_id, port, logs / f"{worker_id}.log"))
         yield workers, command
     except BaseException:
         # Before the workers, whose end it would report as lost connections.
@@ -269,6 +262,22 @@ def run_workers(
         stop(workers)
         if method == "forkserver":
             _end_fork_server()
+
+
+def start_worker(
+    context: Any, args: argparse.Namespace, worker_id: str, port: int, log: Path
+) -> Worker:
+    """Start the process of one worker."""
+    ours, theirs = context.Pipe()
+    shown = None if args.verbose else log
+    settings = (worker_id, args.host, port, args.verbose, shown, theirs, args.options)
+    process = context.Process(target=serve, args=settings, name=worker_id)
+    process.start()
+    # The worker has its own copy of this end; with ours closed, the pipe ends when it does.
+    theirs.close()
+    again = functools.partial(start_worker, context, args, worker_id, port, log)
+    tls = args.cert_file is not None
+    return Worker(worker_id, args.host, port, log, process, ours, again, tls)
 
 
 def start_command(command: list[str]) -> Command:
@@ -399,11 +408,7 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
         # Ctrl-C reaches the command; from now on, the rest is up to that.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in workers:
-        digits, samples = worker.about["digits"], worker.about["samples"]
-        print(
-            f"{worker.id:8} {worker.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples",
-            flush=True,
-        )
+        print(worker.line(), flush=True)
 
 
 def wait_for_failure(workers: list[Worker]) -> None:
@@ -416,8 +421,47 @@ def wait_for_failure(workers: list[Worker]) -> None:
     _raise_if_ended(workers)
 
 
-def wait_for_command(command: Command, workers: list[Worker]) -> int:
+def process_ids(workers: list[Worker]) -> str:
+    """Return the workers' processes as text, for whoever wants to stop one."""
+    return "processes: " + ", ".join(f"{worker.id} {worker.process.pid}" for worker in workers)
+
+
+def replace_those_that_end(workers: list[Worker], command: Command | None) -> None:
+    """Name each worker that ends and start it again, until the command has ended.
+
+    Args:
+        workers: the workers; those that are started take the place of the others.
+        command: the command; None: for ever.
+
+    Raises:
+        WorkerFailed: one that was started again ended before it was ready.
+    """
+    while command is None or command.poll() is None:
+        starting = [worker for worker in workers if not worker.about]
+        ended = [worker.process.sentinel for worker in workers]
+        ready = wait([*(worker.pipe for worker in starting), *ended], LOOK_INTERVAL)
+        for worker in starting:
+            if worker.pipe in ready:
+                with contextlib.suppress(EOFError):  # it has ended; its sentinel tells
+                    worker.about = worker.pipe.recv()
+                    print(f"{worker.line()}  (again)\n{process_ids([worker])}", flush=True)
+        for place, worker in enumerate(workers):
+            if worker.process.is_alive():
+                continue
+            if not worker.about:
+                raise WorkerFailed(worker.failure())
+            print(f"{worker.failure().splitlines()[0]}; starting it again", flush=True)
+            worker.pipe.close()
+            workers[place] = worker.again()
+
+
+def wait_for_command(command: Command, workers: list[Worker], keep_going: bool = False) -> int:
     """Wait until the command ends and return its exit status.
+
+    Args:
+        command: the command.
+        workers: the workers.
+        keep_going: whether a worker that ends is started again.
 
     Raises:
         WorkerFailed: a worker ended first; the command is stopped then.
@@ -433,8 +477,11 @@ def wait_for_command(command: Command, workers: list[Worker]) -> int:
                 command.terminate()
 
     # Two things to wait for: the command here, the workers there.
-    threading.Thread(target=watch, daemon=True).start()
+    if not keep_going:
+        threading.Thread(target=watch, daemon=True).start()
     try:
+        if keep_going:
+            replace_those_that_end(workers, command)
         status = command.wait()
     except Stopped:
         command.terminate()

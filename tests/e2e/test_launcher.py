@@ -230,6 +230,23 @@ def test_a_worker_that_is_killed_ends_the_others_which_share_one_import_of_torch
     assert log is not None and "number of true indices: 18065" in Path(log[1]).read_text()
 
 
+def test_a_worker_that_is_killed_comes_back_where_that_is_asked_for(tmp_path):
+    ports = free_ports()
+    waiting = command("sys.stdin.read()")
+    with running(LAUNCHER, "--keep_going", *on(ports, *waiting), folder=tmp_path) as program:
+        *_, shown = program.read_until("processes: ")
+        bob = program.child_that_listens(ports[1])
+        assert f"bob {bob.pid}" in shown
+        bob.kill()
+        _, ended, back, again = program.read_until("processes: bob ")
+        assert ended.startswith(f"worker 'bob' (ws://localhost:{ports[1]}) was killed by SIGKILL; ")
+        assert ended.endswith("; starting it again")
+        assert back.startswith("bob ") and back.endswith("17,181 samples  (again)")
+        assert again == f"processes: bob {program.child_that_listens(ports[1]).pid}"
+        assert program.finish() == (0, "", "")
+        assert_nothing_left(program, ports)
+
+
 @pytest.mark.parametrize(
     ("args", "more"),
     [
