@@ -1,6 +1,6 @@
 PYTHON ?= python3
 LOWEST ?=
-NAMES ?= localhost 127.0.0.1 ::1
+WORKERS ?= $(foreach name,alice bob charlie testing,$(name)=localhost,127.0.0.1,::1)
 
 # The virtual environment is made by the first target that needs it, and again when its lists of packages change.
 # Each choice of PYTHON and LOWEST has its own, so that none overwrites another's: .venv, .venv-python3.13,
@@ -26,10 +26,8 @@ demo: $(STAMP) ## start the four workers and train with them
 notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
 	$(BIN)/python start_websocket_servers.py -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_training.ipynb
 
-certificates: $(STAMP) ## make TLS certificates for tests in certificates/: make certificates NAMES="localhost 192.0.2.11"
-	@mkdir -p certificates && chmod 700 certificates
-	@$(BIN)/python -m trustme --quiet --dir certificates --identities $(NAMES)
-	@echo "certificates/client.pem: the authority (--ca_file); server.pem and server.key: for $(NAMES)"
+certificates: $(STAMP) ## make TLS certificates for tests: make certificates WORKERS="alice=192.0.2.11 bob=192.0.2.12"
+	@$(BIN)/python -m tutorial.certificates $(WORKERS)
 
 bench: $(STAMP) ## measure the speed, against the same work without this package (minutes)
 	$(BIN)/python -m benchmarks

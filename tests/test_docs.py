@@ -9,6 +9,7 @@ import io
 import linecache
 import re
 import shlex
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -46,8 +47,10 @@ def prose(path: Path) -> str:
 def commands(path: Path) -> list[list[str]]:
     """Return the commands of a document's console blocks, as lists of words."""
     lines = "".join(blocks(path, "console")).replace("\\\n", " ").splitlines()
-    # "(": shell, not ours.
-    return [shlex.split(line, comments=True) for line in lines if not line.startswith("(")]
+    # "(": shell, not ours. "--": what follows is a command that the first one runs.
+    split = [shlex.split(line, comments=True) for line in lines if not line.startswith("(")]
+    parts = [[list(part) for _, part in groupby(words, "--".__eq__)] for words in split]
+    return [words for each in parts for words in each if words != ["--"]]
 
 
 @functools.cache
@@ -100,7 +103,7 @@ def test_the_commands_of_a_document_exist(path):
             assert (REPOSITORY / command[1]).is_file(), command
         elif command[0] == "python" and command[1:3] != ["-m", "venv"]:
             _, script, *words = command if command[1].endswith(".py") else command[1:]
-            options = {word for word in words if word.startswith("--") and word != "--"}
+            options = {word for word in words if word.startswith("--")}
             assert options <= script_options(script), command
 
 
