@@ -139,6 +139,8 @@ class Session:
         ending: the server's timer, while the coordinator is away, after which the session is
             forgotten.
         fits: counts the coordinator's fits.
+        kept_optimizer: what the optimizer of its last fit with keep_optimizer has left; None: there
+            was none.
     """
 
     name: str = field(repr=False)
@@ -153,6 +155,7 @@ class Session:
     queued: int = 0
     ending: Any = None
     fits: FitCounter = field(default_factory=FitCounter)
+    kept_optimizer: Any = None
 
     def count_fit(self, training: TrainingState) -> int:
         """Count a fit of a training state, and return its number under the seed of the config."""
