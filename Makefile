@@ -1,6 +1,6 @@
 PYTHON ?= python3
 LOWEST ?=
-NAMES ?= localhost 127.0.0.1 ::1
+WORKERS ?= $(foreach name,alice bob charlie testing,$(name)=localhost,127.0.0.1,::1)
 
 # The virtual environment is made by the first target that needs it, and again when its lists of packages change.
 # Each choice of PYTHON and LOWEST has its own, so that none overwrites another's: .venv, .venv-python3.13,
@@ -29,10 +29,8 @@ notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
 dataloader: $(STAMP) ## the same with the tutorial on remote tensors, which the workers then allow
 	$(BIN)/python start_websocket_servers.py --remote_operations -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_dataloader.ipynb
 
-certificates: $(STAMP) ## make TLS certificates for tests in certificates/: make certificates NAMES="localhost 192.0.2.11"
-	@mkdir -p certificates && chmod 700 certificates
-	@$(BIN)/python -m trustme --quiet --dir certificates --identities $(NAMES)
-	@echo "certificates/client.pem: the authority (--ca_file); server.pem and server.key: for $(NAMES)"
+certificates: $(STAMP) ## make TLS certificates for tests: make certificates WORKERS="alice=192.0.2.11 bob=192.0.2.12"
+	@$(BIN)/python -m tutorial.certificates $(WORKERS)
 
 bench: $(STAMP) ## measure the speed, against the same work without this package (minutes)
 	$(BIN)/python -m benchmarks
@@ -69,5 +67,6 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -m venv $(ENV)
 	@sed '$(if $(LOWEST),s/>=/==/)' requirements.txt > $(ENV)/requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(ENV)/requirements.txt -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 	@echo "Installed."

@@ -44,9 +44,7 @@ from syft.federated import Checkpoint, History, checked_evaluation, run_round
 from syft.federated.rounds import RoundResult, one_line
 from syft.frameworks.torch.fl import utils
 from syft.objects import ObjectId
-from syft.workers.base import BaseWorker
-from syft.workers.websocket_client import WebsocketClientWorker
-from tutorial.options import (
+from syft.options import (
     CONNECT_TIMEOUT,
     CONNECT_TIMEOUT_VARIABLE,
     Parser,
@@ -55,6 +53,8 @@ from tutorial.options import (
     client_options,
     positive,
 )
+from syft.workers.base import BaseWorker
+from syft.workers.websocket_client import WebsocketClientWorker
 
 logger = logging.getLogger("run_websocket_client")
 
@@ -119,7 +119,29 @@ def define_and_get_arguments(args=sys.argv[1:]):
     add_client_options(parser)
     arguments = parser.parse_args(args)
     arguments.options = client_options(parser, arguments)
+    trainers = addresses(arguments).keys() - {arguments.evaluator}
+    if arguments.evaluator not in addresses(arguments):
+        parser.error(
+            f"argument --evaluator: no worker is called {arguments.evaluator!r}; expected one of "
+            f"{', '.join(addresses(arguments))}"
+        )
+    if not (arguments.min_workers or 1) <= len(trainers):
+        parser.error(
+            f"argument --min_workers: expected at most {len(trainers)}, the workers that train"
+            if trainers
+            else "argument --workers: expected a worker that trains, beside the evaluator"
+        )
     return arguments
+
+
+def addresses(args: Namespace) -> dict[str, tuple[str, int]]:
+    """Return the run's workers, name -> host and port.
+
+    They are the tutorial's, some of them perhaps elsewhere, or all that `--workers` names if one of
+    those has another name.
+    """
+    given = dict(args.workers)
+    return WORKERS | given if given.keys() <= WORKERS.keys() else given
 
 
 def tutorial_arguments(args: Namespace) -> Namespace:
@@ -260,10 +282,12 @@ async def connect_to_workers(
         "connect": False,
         "connect_timeout": args.connect_timeout,
     }
-    *worker_instances, testing = workers = [
+    workers = [
         WebsocketClientWorker(id=name, host=host, port=port, **settings, **args.options)
-        for name, (host, port) in (WORKERS | dict(args.workers)).items()
+        for name, (host, port) in addresses(args).items()
     ]
+    (testing,) = (worker for worker in workers if worker.id == args.evaluator)
+    worker_instances = [worker for worker in workers if worker is not testing]
     failures = await _prepare_all(workers)
     if failures and not is_tolerant(args):
         raise failures[0][1] if len(failures) == 1 else ConnectionError(_describe(failures))
@@ -305,14 +329,13 @@ def _describe(failures: list[tuple[WebsocketClientWorker, Exception]]) -> str:
 
     It names those that could not be reached together, and the others one by one.
     """
-    absent = [worker for worker, error in failures if isinstance(error, WorkerUnreachable)]
+    absent = {worker: error for worker, error in failures if isinstance(error, WorkerUnreachable)}
     parts = [_first_line(error) for worker, error in failures if worker not in absent]
     if absent:
         names = ", ".join(f"{worker.id!r} at {worker.url}" for worker in absent)
-        parts.append(
-            f"no connection within {absent[0].connect_timeout:g} s to {names}. "
-            "Start the workers first: python start_websocket_servers.py"
-        )
+        seconds = next(iter(absent)).connect_timeout
+        remedies = dict.fromkeys(error.remedy for error in absent.values())
+        parts.append(f"no connection within {seconds:g} s to {names}. {'. '.join(remedies)}")
     return "; ".join(parts)
 
 
@@ -518,10 +541,11 @@ def _add_training_options(parser: Parser) -> None:
 def _add_options_for_workers(parser: Parser) -> None:
     add = parser.add_argument_group("workers").add_argument
     help_text = (
-        "workers that are elsewhere, for example: alice=192.0.2.11:8777 (default: localhost:8777 "
-        "to 8780)"
+        "where the workers are, for example: alice=192.0.2.11:8777. With names other than the "
+        "tutorial's, the list has to be complete (default: localhost:8777 to 8780)"
     )
     add("--workers", nargs="+", type=_address, default=(), metavar="NAME=HOST:PORT", help=help_text)
+    add("--evaluator", default="testing", metavar="NAME", help="the worker that evaluates")
     seconds = os.environ.get(CONNECT_TIMEOUT_VARIABLE) or CONNECT_TIMEOUT
     help_text = (
         f"seconds to wait for each worker to accept a connection (default: {CONNECT_TIMEOUT}, or "
@@ -541,7 +565,7 @@ def _add_options_for_faults(parser: Parser) -> None:
     )
     add("--round_timeout", type=positive, metavar="S", help=help_text)
     help_text = "workers that must answer in a round (default: all; 1 with --round_timeout)"
-    add("--min_workers", type=int, choices=range(1, len(WORKERS)), metavar="N", help=help_text)
+    add("--min_workers", type=at_least(1), metavar="N", help=help_text)
     add(
         "--checkpoint",
         type=_writable,
@@ -564,10 +588,8 @@ def _writable(text: str) -> str:
 def _address(text: str) -> tuple[str, tuple[str, int]]:
     name, _, address = text.partition("=")
     host, _, port = address.rpartition(":")
-    if name not in WORKERS or not host or not port.isdecimal():
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; expected NAME=HOST:PORT, NAME one of {', '.join(WORKERS)}"
-        )
+    if not name or not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=HOST:PORT")
     return name, (host, int(port))
 
 

@@ -14,9 +14,7 @@ if __name__ == "__main__":
 
 import argparse
 import logging
-import signal
 import sys
-import threading
 
 import numpy as np
 import torch
@@ -24,13 +22,11 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import syft as sy
-from syft.exceptions import AddressInUse, TokenNotKept
+from syft import worker
 from syft.graph import for_inference
-from syft.limits import Limits
-from syft.policy import Policy
+from syft.options import Parser, add_worker_options, worker_options
 from syft.workers import websocket_server
 from tutorial.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
-from tutorial.options import Parser, add_worker_options, worker_options
 
 logger = logging.getLogger("run_websocket_server")
 
@@ -108,9 +104,7 @@ def start_websocket_server_worker(
     Returns:
         The MnistWorker.
     """
-    for name, cls in (("policy", Policy), ("limits", Limits)):
-        if isinstance(options.get(name), dict):
-            options[name] = cls(**options[name])
+    options = worker.with_rules(options)
     server = MnistWorker(id=id, host=host, port=port, hook=hook, verbose=verbose, **options)
     mnist_dataset = load_mnist(training)
     data, targets = mnist_dataset.data, mnist_dataset.targets
@@ -141,56 +135,34 @@ def start_websocket_server_worker(
 def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; an error exits with status 2."""
     parser = Parser("Run one websocket server worker.")
-    add = parser.add_argument_group("workers").add_argument
-    names = [name for name in KEEP_LABELS_DICT if name is not None]
-    add("--id", required=True, choices=names, help="name of the worker, e.g. --id alice")
-    add("--port", "-p", type=int, required=True, help="port to listen on, e.g. --port 8777")
+    ids = [name for name in KEEP_LABELS_DICT if name is not None]
+    add = worker.add_identity_options(parser, ids)
     add("--testing", action="store_true", help="hold the test images instead of training images")
-    add("--verbose", "-v", action="store_true", help="log each request")
     add_worker_options(parser)
     arguments = parser.parse_args(args)
-    if not 0 <= arguments.port <= 65535:
-        parser.error(
-            f"argument --port/-p: {arguments.port} is no port; expected a number from 0 to 65535"
-        )
     arguments.options = worker_options(parser, arguments)
     return arguments
-
-
-def leave_if_stuck(server: websocket_server.WebsocketServerWorker) -> None:
-    """End the process here and now if a model that loops for ever still runs in it."""
-    if server.stuck_calls:
-        logger.warning("leaving %s calls that never ended", server.stuck_calls)
-        lifetime.leave(0)
 
 
 def main() -> int:
     """Run one worker until Ctrl-C or SIGTERM; return the exit status."""
     args = define_and_get_arguments()
     logging.basicConfig(format="%(asctime)s | %(message)s", level=logging.INFO)
-    hook = sy.TorchHook(torch)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        server = start_websocket_server_worker(
+
+    def start():
+        return start_websocket_server_worker(
             id=args.id,
             host=args.host,
             port=args.port,
-            hook=hook,
+            hook=sy.TorchHook(torch),
             verbose=args.verbose,
             keep_labels=KEEP_LABELS_DICT[args.id],
             training=not args.testing,
             block=False,
             **args.options,
         )
-    except (AddressInUse, TokenNotKept, DamagedArchiveError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    stop.wait()
-    server.stop()
-    leave_if_stuck(server)
-    return 0
+
+    return worker.serve(start, DamagedArchiveError)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -35,7 +36,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -43,13 +44,13 @@ from pathlib import Path
 from typing import Any
 
 from tutorial import lifetime
+from tutorial.light import options
 from tutorial.mnist import DamagedArchiveError, unpack_mnist
-from tutorial.options import CONNECT_TIMEOUT_VARIABLE, Parser, add_worker_options, worker_options
 
 Command = subprocess.Popen[bytes]
 
 WORKERS = ("alice", "bob", "charlie", "testing")
-FIRST_PORT = 8777
+DEFAULT_PORTS = [8777, 8778, 8779, 8780]
 START_TIMEOUT = 120.0
 """Seconds in which all workers must be ready."""
 COMMAND_CONNECT_TIMEOUT = 30.0
@@ -78,7 +79,7 @@ What is set already stays.
 
 @dataclass
 class Worker:
-    """One worker's process, as the launcher sees it."""
+    """One worker's process, as the launcher sees it; `again` starts another in its place."""
 
     id: str
     host: str
@@ -86,6 +87,7 @@ class Worker:
     log: Path
     process: BaseProcess
     pipe: Connection
+    again: Callable[[], Worker]
     tls: bool = False
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -110,6 +112,11 @@ class Worker:
         tail = "".join(f"\n  {line}" for line in lines)
         return f"worker {self.id!r} ({self.url}) {how}; its log: {self.log}{tail}"
 
+    def line(self) -> str:
+        """Return one line on what it holds."""
+        digits, samples = self.about["digits"], self.about["samples"]
+        return f"{self.id:8} {self.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples"
+
 
 class WorkerFailed(Exception):
     """A worker could not start, or ended before it was told to."""
@@ -133,10 +140,14 @@ def main() -> int:
         check_ports(args.host, args.ports)
         with run_workers(args, logs) as (workers, command):
             wait_until_ready(workers, command)
+            if args.keep_going:
+                print(f"{process_ids(workers)}\n", flush=True)
             if command is not None:
-                return wait_for_command(command, workers)
-            print("\nNow run, in another terminal: python run_websocket_client.py")
+                return wait_for_command(command, workers, args.keep_going)
+            print(f"\nNow run, in another terminal: {command_to_type(args)}")
             print("or open federated_training.ipynb. Ctrl-C stops the workers.", flush=True)
+            if args.keep_going:
+                replace_those_that_end(workers, None)
             wait_for_failure(workers)
         return 0
     except Stopped:
@@ -154,20 +165,25 @@ def main() -> int:
 
 def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; an error exits with status 2."""
-    parser = Parser(
+    parser = options.Parser(
         "Start the workers alice, bob, charlie and testing, each in a process of its own.",
         epilog="Example: %(prog)s -- python run_websocket_client.py --training_rounds 10",
     )
     add = parser.add_argument_group("workers").add_argument
-    help_text = (
-        f"ports of the four workers, in their order (default: {FIRST_PORT} and the next three)"
+    add(
+        "--ports",
+        type=int,
+        nargs=len(WORKERS),
+        default=DEFAULT_PORTS,
+        metavar="PORT",
+        help="ports of the four workers, in their order (default: 8777 to 8780)",
     )
-    ports = list(range(FIRST_PORT, FIRST_PORT + len(WORKERS)))
-    add("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
     add(
         "--verbose", "-v", action="store_true", help="show the workers' logs, each request included"
     )
-    add_worker_options(parser)
+    help_text = "start a worker again that ends, rather than stop all; tells the processes' ids"
+    add("--keep_going", action="store_true", help=help_text)
+    options.add_worker_options(parser)
     parser.add_argument(
         "command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it"
     )
@@ -177,8 +193,23 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
             parser.error(f"argument --ports: {port} is no port; expected numbers from 1 to 65535")
     if len(set(arguments.ports)) < len(arguments.ports):
         parser.error(f"argument --ports: {arguments.ports} are not all different")
-    arguments.options = worker_options(parser, arguments)
+    arguments.options = options.worker_options(parser, arguments)
     return arguments
+
+
+def command_to_type(args: argparse.Namespace) -> str:
+    """Return the command that trains on the workers of this launcher."""
+    words = ["python run_websocket_client.py"]
+    if args.token_file:
+        words.append(f"--token_file {shlex.quote(args.token_file)}")
+    if args.cert_file:
+        words.append("--ca_file FILE")
+    if args.client_ca_file:
+        words.append("--cert_file FILE --key_file FILE")
+    if (args.host, args.ports) != ("localhost", DEFAULT_PORTS):
+        pairs = zip(WORKERS, args.ports, strict=True)
+        words += ["--workers", *(f"{name}={args.host}:{port}" for name, port in pairs)]
+    return " ".join(words)
 
 
 def set_environment() -> None:
@@ -220,26 +251,7 @@ def run_workers(
             _start_fork_server(context)
         command = start_command(args.command) if args.command else None
         for worker_id, port in zip(WORKERS, args.ports, strict=True):
-            ours, theirs = context.Pipe()
-            log = logs / f"{worker_id}.log"
-            settings = (
-                worker_id,
-                args.host,
-                port,
-                args.verbose,
-                None if args.verbose else log,
-                theirs,
-                args.options,
-            )
-            process = context.Process(target=serve, args=settings, name=worker_id)
-            process.start()
-            # The worker has its own copy of this end; with ours closed, the pipe ends when it does.
-            theirs.close()
-            workers.append(
-                Worker(
-                    worker_id, args.host, port, log, process, ours, tls=args.cert_file is not None
-                )
-            )
+            workers.append(start_worker(context, args, worker_id, port, logs / f"{worker_id}.log"))
         yield workers, command
     except BaseException:
         # Before the workers, whose end it would report as lost connections.
@@ -252,6 +264,22 @@ def run_workers(
             _end_fork_server()
 
 
+def start_worker(
+    context: Any, args: argparse.Namespace, worker_id: str, port: int, log: Path
+) -> Worker:
+    """Start the process of one worker."""
+    ours, theirs = context.Pipe()
+    shown = None if args.verbose else log
+    settings = (worker_id, args.host, port, args.verbose, shown, theirs, args.options)
+    process = context.Process(target=serve, args=settings, name=worker_id)
+    process.start()
+    # The worker has its own copy of this end; with ours closed, the pipe ends when it does.
+    theirs.close()
+    again = functools.partial(start_worker, context, args, worker_id, port, log)
+    tls = args.cert_file is not None
+    return Worker(worker_id, args.host, port, log, process, ours, again, tls)
+
+
 def start_command(command: list[str]) -> Command:
     """Start a command.
 
@@ -260,7 +288,7 @@ def start_command(command: list[str]) -> Command:
     """
     prepare = functools.partial(lifetime.end_with_parent, os.getpid(), signal.SIGTERM)
     before_it_runs = prepare if sys.platform == "linux" else None  # Windows takes no function
-    environment = {CONNECT_TIMEOUT_VARIABLE: f"{COMMAND_CONNECT_TIMEOUT:g}"} | os.environ
+    environment = {options.CONNECT_TIMEOUT_VARIABLE: f"{COMMAND_CONNECT_TIMEOUT:g}"} | os.environ
     try:
         return subprocess.Popen(command, env=environment, preexec_fn=before_it_runs)
     except OSError as error:
@@ -323,12 +351,12 @@ def serve(
     import torch
 
     import run_websocket_server as rws
-    from syft import TorchHook
+    from syft import TorchHook, worker
     from syft.exceptions import AddressInUse, TokenNotKept
 
     logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
     evaluates = worker_id == "testing"
-    torch.set_num_threads(1 if evaluates else _threads(worker_id))
+    threads = {"threads": 1 if evaluates else _threads(worker_id)}
     try:
         server = rws.start_websocket_server_worker(
             id=worker_id,
@@ -339,7 +367,7 @@ def serve(
             keep_labels=rws.KEEP_LABELS_DICT[worker_id],
             training=worker_id != "testing",
             block=False,
-            **options,
+            **threads | options,
         )
     except (AddressInUse, TokenNotKept) as error:
         sys.exit(f"error: {error}")
@@ -350,7 +378,7 @@ def serve(
         pipe.send({"samples": len(dataset), "digits": sorted(set(dataset.targets.tolist()))})
         pipe.recv()  # nothing is sent: it ends when the launcher does, even if that is killed
     server.stop()
-    rws.leave_if_stuck(server)
+    worker.leave_if_stuck(server)
 
 
 def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
@@ -380,11 +408,7 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
         # Ctrl-C reaches the command; from now on, the rest is up to that.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in workers:
-        digits, samples = worker.about["digits"], worker.about["samples"]
-        print(
-            f"{worker.id:8} {worker.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples",
-            flush=True,
-        )
+        print(worker.line(), flush=True)
 
 
 def wait_for_failure(workers: list[Worker]) -> None:
@@ -397,8 +421,47 @@ def wait_for_failure(workers: list[Worker]) -> None:
     _raise_if_ended(workers)
 
 
-def wait_for_command(command: Command, workers: list[Worker]) -> int:
+def process_ids(workers: list[Worker]) -> str:
+    """Return the workers' processes as text, for whoever wants to stop one."""
+    return "processes: " + ", ".join(f"{worker.id} {worker.process.pid}" for worker in workers)
+
+
+def replace_those_that_end(workers: list[Worker], command: Command | None) -> None:
+    """Name each worker that ends and start it again, until the command has ended.
+
+    Args:
+        workers: the workers; those that are started take the place of the others.
+        command: the command; None: for ever.
+
+    Raises:
+        WorkerFailed: one that was started again ended before it was ready.
+    """
+    while command is None or command.poll() is None:
+        starting = [worker for worker in workers if not worker.about]
+        ended = [worker.process.sentinel for worker in workers]
+        ready = wait([*(worker.pipe for worker in starting), *ended], LOOK_INTERVAL)
+        for worker in starting:
+            if worker.pipe in ready:
+                with contextlib.suppress(EOFError):  # it has ended; its sentinel tells
+                    worker.about = worker.pipe.recv()
+                    print(f"{worker.line()}  (again)\n{process_ids([worker])}", flush=True)
+        for place, worker in enumerate(workers):
+            if worker.process.is_alive():
+                continue
+            if not worker.about:
+                raise WorkerFailed(worker.failure())
+            print(f"{worker.failure().splitlines()[0]}; starting it again", flush=True)
+            worker.pipe.close()
+            workers[place] = worker.again()
+
+
+def wait_for_command(command: Command, workers: list[Worker], keep_going: bool = False) -> int:
     """Wait until the command ends and return its exit status.
+
+    Args:
+        command: the command.
+        workers: the workers.
+        keep_going: whether a worker that ends is started again.
 
     Raises:
         WorkerFailed: a worker ended first; the command is stopped then.
@@ -414,8 +477,11 @@ def wait_for_command(command: Command, workers: list[Worker]) -> int:
                 command.terminate()
 
     # Two things to wait for: the command here, the workers there.
-    threading.Thread(target=watch, daemon=True).start()
+    if not keep_going:
+        threading.Thread(target=watch, daemon=True).start()
     try:
+        if keep_going:
+            replace_those_that_end(workers, command)
         status = command.wait()
     except Stopped:
         command.terminate()

@@ -21,7 +21,17 @@ from pathlib import Path
 from benchmarks.harness import Report, Row, Span
 from benchmarks.workers import cores
 
-NAMES = ("job", "round", "evaluate", "round_trips", "transfer", "many_workers", "start", "remote")
+NAMES = (
+    "job",
+    "round",
+    "evaluate",
+    "round_trips",
+    "transfer",
+    "many_workers",
+    "start",
+    "remote",
+    "own_data",
+)
 HERE = Path(__file__).parent
 START, END = "<!-- results -->", "<!-- end of results -->"
 

@@ -5,7 +5,12 @@ workers uses, with the same import paths, names and arguments. It is not OpenMin
 """
 
 import logging
+import os
 from typing import Any
+
+# Read when torch is loaded: its threads would spin while other workers of the machine need the
+# cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch as torch  # programs written for PySyft 0.2 use `sy.torch`
 
@@ -13,8 +18,10 @@ from syft import exceptions, federated, frameworks, serde, workers
 from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
 from syft.frameworks.torch.fl import BaseDataset, FederatedDataLoader, FederatedDataset
+from syft.generic.absent import not_here as not_here
 from syft.grid import PrivateGridNetwork
 from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, registry
+from syft.remote.multi import MultiPointerTensor, combine_pointers
 from syft.remote.tensor import PointerTensor
 from syft.sandbox import create_sandbox
 from syft.version import __version__
@@ -26,6 +33,7 @@ __all__ = [
     "FederatedClient",
     "FederatedDataLoader",
     "FederatedDataset",
+    "MultiPointerTensor",
     "ObjectPointer",
     "ObjectWrapper",
     "PointerTensor",
@@ -36,6 +44,7 @@ __all__ = [
     "WebsocketClientWorker",
     "WebsocketServerWorker",
     "__version__",
+    "combine_pointers",
     "create_sandbox",
     "exceptions",
     "federated",
@@ -53,8 +62,9 @@ registry.local_worker = VirtualWorker(id="me")
 def __getattr__(name: str) -> Any:
     """Return `hook` (the last TorchHook) or `local_worker`, which stands for this process.
 
-    `hook` is None before the first TorchHook is made.
+    `hook` is None before the first TorchHook is made. Other names of PySyft 0.2 are an error that
+    tells what to do without.
     """
     if name in ("hook", "local_worker"):
         return getattr(registry, name)
-    raise AttributeError(f"module 'syft' has no attribute {name!r}")
+    raise not_here(name)

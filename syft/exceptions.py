@@ -73,7 +73,11 @@ class ConnectionFailed(SyftError, ConnectionError):
 
 @dataclass(eq=False)
 class WorkerUnreachable(ConnectionFailed, ConnectionRefusedError):
-    """Nobody accepted a connection at the worker's address before the deadline."""
+    """Nobody accepted a connection at the worker's address before the deadline.
+
+    Attributes:
+        remedy: what to do, a sentence.
+    """
 
     worker: str
     url: str
@@ -82,9 +86,21 @@ class WorkerUnreachable(ConnectionFailed, ConnectionRefusedError):
     cause: str
     _text = (
         "worker {worker!r} did not accept a connection at {url} within {seconds:g} s ({attempts} "
-        "attempts; the last one: {cause}). Is the server running at {url}? Start the workers "
-        "first: python start_websocket_servers.py"
+        "attempts; the last one: {cause}). {remedy}"
     )
+
+    def __post_init__(self) -> None:
+        scheme, _, address = self.url.partition("://")
+        host = address.rpartition(":")[0].strip("[]")
+        if host not in ("localhost", "::1") and not host.startswith("127."):
+            self.remedy = (
+                "Start the workers on their machines, each with a --host that this machine "
+                "reaches, and let their ports through the firewalls"
+            )
+        elif scheme == "ws" and self.worker in ("alice", "bob", "charlie", "testing"):
+            self.remedy = "Start the workers first: python start_websocket_servers.py"
+        else:
+            self.remedy = "Start the workers first, for example with python -m syft.worker"
 
 
 @dataclass(eq=False)

@@ -141,6 +141,8 @@ class Session:
             forgotten.
         fits: counts the coordinator's fits.
         executor: runs its operations on remote tensors; None before the first of them.
+        kept_optimizer: what the optimizer of its last fit with keep_optimizer has left; None: there
+            was none.
     """
 
     name: str = field(repr=False)
@@ -156,6 +158,7 @@ class Session:
     ending: Any = None
     fits: FitCounter = field(default_factory=FitCounter)
     executor: Executor | None = None
+    kept_optimizer: Any = None
 
     def count_fit(self, training: TrainingState) -> int:
         """Count a fit of a training state, and return its number under the seed of the config."""

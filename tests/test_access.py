@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import syft as sy
+from syft import options
 from syft.exceptions import AccessDenied, ConnectionFailed
 from syft.workers import websocket_access as access
-from tutorial import options
 
 TOKEN = "a-token-of-thirty-two-characters"
 

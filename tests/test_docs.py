@@ -9,6 +9,7 @@ import io
 import linecache
 import re
 import shlex
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ RUNNABLE = [README, *sorted(set((REPOSITORY / "docs").glob("*.md")) - {ANSWERS})
 DOCUMENTS = [
     *RUNNABLE,
     *(REPOSITORY / name for name in ("README.zh-CN.md", "SECURITY.md", "benchmarks/README.md")),
+    *sorted((REPOSITORY / "examples").glob("*/README.md")),
 ]
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -45,13 +47,15 @@ def prose(path: Path) -> str:
 def commands(path: Path) -> list[list[str]]:
     """Return the commands of a document's console blocks, as lists of words."""
     lines = "".join(blocks(path, "console")).replace("\\\n", " ").splitlines()
-    # "(": shell, not ours.
-    return [shlex.split(line, comments=True) for line in lines if not line.startswith("(")]
+    # "(": shell, not ours. "--": what follows is a command that the first one runs.
+    split = [shlex.split(line, comments=True) for line in lines if not line.startswith("(")]
+    parts = [[list(part) for _, part in groupby(words, "--".__eq__)] for words in split]
+    return [words for each in parts for words in each if words != ["--"]]
 
 
 @functools.cache
 def script_options(script: str) -> set[str]:
-    """Return the options that a script's --help names."""
+    """Return the options that the --help of a script or module names."""
     module, shown = importlib.import_module(script.removesuffix(".py")), io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
         module.define_and_get_arguments(["--help"])
@@ -95,16 +99,24 @@ def test_the_commands_of_a_document_exist(path):
     for command in commands(path):
         if command[0] == "make":
             assert {word for word in command[1:] if "=" not in word} <= targets, command
-        elif command[0] == "python" and command[1].endswith(".py"):
-            options = {word for word in command[2:] if word.startswith("--") and word != "--"}
-            assert options <= script_options(command[1]), command
+        elif command[0] == "sh":
+            assert (REPOSITORY / command[1]).is_file(), command
+        elif command[0] == "python" and command[1:3] != ["-m", "venv"]:
+            _, script, *words = command if command[1].endswith(".py") else command[1:]
+            options = {word for word in words if word.startswith("--")}
+            assert options <= script_options(script), command
 
 
 @pytest.mark.parametrize(
     "path", [*RUNNABLE, REPOSITORY / "SECURITY.md"], ids=lambda path: path.name
 )
 def test_the_options_that_a_document_mentions_exist(path):
-    scripts = ("run_websocket_client.py", "run_websocket_server.py", "start_websocket_servers.py")
+    scripts = (
+        "run_websocket_client.py",
+        "run_websocket_server.py",
+        "start_websocket_servers.py",
+        "syft.worker",
+    )
     mentioned = {
         option
         for code in CODE.findall(prose(path))

@@ -76,8 +76,8 @@ BY_NAME = {type(error).__name__: error for error in EXAMPLES}
 TEXTS = {
     "WorkerUnreachable": (
         "worker 'bob' did not accept a connection at ws://127.0.0.1:8778 within 10 s (4 attempts; "
-        "the last one: ConnectionRefusedError). Is the server running at ws://127.0.0.1:8778? "
-        "Start the workers first: python start_websocket_servers.py"
+        "the last one: ConnectionRefusedError). Start the workers first: python "
+        "start_websocket_servers.py"
     ),
     "WorkerNotFoundException": (
         "no worker 'dave' is known in this process; it knows: 'alice', 'me'. Create its proxy "
@@ -148,6 +148,21 @@ TEXTS = {
         "    File ..."
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("worker", "url", "remedy"),
+    [
+        ("bob", "ws://localhost:8778", "python start_websocket_servers.py"),
+        ("bob", "wss://localhost:8778", "python -m syft.worker"),
+        ("paris", "ws://[::1]:8778", "python -m syft.worker"),
+        ("bob", "ws://192.0.2.11:8778", "firewalls"),
+        ("bob", "wss://bob.example.org:8778", "firewalls"),
+    ],
+)
+def test_what_to_do_about_an_absent_worker_fits_the_worker(worker, url, remedy):
+    text = str(exceptions.WorkerUnreachable(worker, url, 10.0, 4, "ConnectionRefusedError"))
+    assert text.endswith(remedy)
 
 
 def tree() -> dict[str, tuple[str | None, str | None]]:

@@ -12,7 +12,7 @@ import torch
 from websockets.exceptions import ConnectionClosed
 
 import syft as sy
-from syft import wire
+from syft import options, wire
 from syft.access.limits import Budget, Ledger, Limits, SamplePool, size_of
 from syft.access.policy import Enforcer, Policy
 from syft.exceptions import ConnectionFailed, LimitExceeded, NotPermitted, SyftError
@@ -20,7 +20,6 @@ from syft.workers import websocket_server
 from syft.workers.compute import ComputeThread
 from tests.models import Endless, blobs, classifier, make_config
 from tests.network import DEADLINE, eventually, in_time, raw
-from tutorial import options
 
 
 class Worker(sy.WebsocketServerWorker):

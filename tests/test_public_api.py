@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import syft
+from syft.generic.absent import NOT_HERE
 
 ROOT = Path(syft.__file__).parent
 PATHS = sorted(ROOT.rglob("*.py"))
@@ -59,6 +60,8 @@ NAMES = {
     "syft.serde": "serialize deserialize",
     "syft.exceptions": "SyftError WorkerNotFoundException",
     "syft.limits": "Limits",
+    "syft.worker": "serve",
+    "syft.options": "Parser add_worker_options worker_options add_client_options client_options",
     "syft.policy": "Policy",
     "syft.audit": "AuditLog",
 }
@@ -85,7 +88,7 @@ METHODS = {
 
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
-    ["syft.version", "syft.facts", "syft.fits"],
+    ["syft.version", "syft.facts", "syft.fits", "syft.options"],
     ["syft.exceptions"],
     ["syft.objects", "syft.graph"],
     ["syft.wire"],
@@ -100,6 +103,7 @@ FLOORS = [
     ["syft.workers"],
     ["syft.grid"],
     ["syft.sandbox"],
+    ["syft.worker"],
     ["syft"],
 ]
 
@@ -134,11 +138,6 @@ def test_the_module_torch_is_there_as_in_pysyft():
     assert syft.torch is torch
 
 
-def test_the_package_tells_type_checkers_that_it_has_types():
-    assert (ROOT / "py.typed").is_file()
-    assert 'syft = ["py.typed"]' in (ROOT.parent / "pyproject.toml").read_text()
-
-
 @pytest.mark.parametrize("name", ["serialize", "deserialize"])
 def test_a_name_that_is_not_here_can_be_imported_but_not_called(name):
     absent = getattr(syft.serde, name)
@@ -163,7 +162,7 @@ def test_all_is_what_the_package_imports_for_its_users():
         if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "syft"
     ]
     imported = {alias.asname or alias.name for node in own for alias in node.names}
-    assert set(syft.__all__) == imported - {"registry"} | {"hook", "local_worker"}
+    assert set(syft.__all__) == imported - {"registry", "not_here"} | {"hook", "local_worker"}
     assert len(set(syft.__all__)) == len(syft.__all__)
     # Constants, classes, then the rest, each in alphabetical order: what ruff calls sorted.
     assert syft.__all__ == sorted(
@@ -178,8 +177,25 @@ def test_import_star_brings_exactly_those():
 
 
 def test_a_wrong_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'syft' has no attribute 'Plan'"):
-        _ = syft.Plan
+    with pytest.raises(AttributeError, match=r"^module 'syft' has no attribute 'TorchHok'$"):
+        _ = syft.TorchHok
+
+
+@pytest.mark.parametrize("name", NOT_HERE)
+def test_a_name_of_pysyft_that_is_not_here_says_what_to_do_without(name):
+    assert not hasattr(syft, name)
+    with pytest.raises(AttributeError) as refused:
+        getattr(syft, name)
+    assert str(refused.value) == (
+        f"module 'syft' has no attribute {name!r}: this name of PySyft 0.2 is not in this package; "
+        f"see docs/differences_from_pysyft.md. {NOT_HERE[name]}"
+    )
+
+
+def test_every_name_that_is_not_here_is_in_the_table_for_moving_a_program():
+    text = (ROOT.parent / "docs" / "differences_from_pysyft.md").read_text()
+    table = text[text.index("## Moving a program, name by name") :]
+    assert [name for name in NOT_HERE if f"`{name}`" not in table] == []
 
 
 def test_the_version_is_a_release():

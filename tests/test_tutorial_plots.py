@@ -1,6 +1,8 @@
 """The helpers of the notebooks, on small data: what a figure holds is compared with the numbers it
 was given."""
 
+import asyncio
+import logging
 import socket
 import warnings
 
@@ -143,6 +145,30 @@ def test_training_shows_progress_accuracies_and_losses():
     assert [list(line.get_xdata()) for line in accuracy.lines] == [[1, 11]] * 3
     assert [list(line.get_ydata()) for line in accuracy.lines] == [[30, 30], [10, 10], [90, 90]]
     assert [list(line.get_ydata()) for line in loss.lines] == [[0.5] * 12, [0.25] * 12]
+
+
+def test_training_shows_the_quick_measurement_from_round_1_on():
+    rounds = [plots.Round(n, 1.0, {}, {}, quick=n / 10) for n in (1, 2, 3)]
+    _, accuracy, _ = plots.plot_training(rounds, 40).axes
+    (line,) = accuracy.lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2, 3], [10, 20, 30])
+    assert line.get_label() == "average, your own images"
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, asyncio.CancelledError])
+def test_an_interrupted_training_ends_with_one_line(capsys, interruption):
+    logger = logging.getLogger("a training")
+    logger.setLevel(logging.INFO)
+    with plots.quiet_training(logger) as seconds:
+        assert logger.level == logging.WARNING and seconds() >= 0
+        raise interruption
+    assert logger.level == logging.INFO
+    assert capsys.readouterr().out == "Interrupted. Run the cell again to train from the start.\n"
+
+
+def test_a_training_that_fails_shows_its_error():
+    with pytest.raises(OSError), plots.quiet_training(logging.getLogger("a training")):
+        raise OSError
 
 
 def test_training_can_be_drawn_before_the_first_round_and_after_the_last():

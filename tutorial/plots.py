@@ -7,9 +7,11 @@ and line style.
 
 from __future__ import annotations
 
+import asyncio
 import html
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -101,17 +103,43 @@ class Round:
         seconds: time since the start of the training.
         losses: worker -> loss on its last batch.
         evaluations: model -> what the evaluator returned; empty in rounds without evaluation.
+        quick: share of right predictions (0 to 1) of the average on some images of the
+            coordinator's own; None: it was not measured.
     """
 
     number: int
     seconds: float
     losses: Mapping[str, float]
     evaluations: Mapping[str, Mapping[str, Any]]
+    quick: float | None = None
 
     def accuracy(self, model: str) -> float:
         """Return the share of test images that a model got right."""
         result = self.evaluations[model]
         return float(result["nr_correct_predictions"] / result["nr_predictions"])
+
+
+@contextmanager
+def quiet_training(logger: logging.Logger) -> Iterator[Callable[[], float]]:
+    """Have a training log warnings only, and end with one line if it is interrupted.
+
+    The figure shows what it would log. An interruption in a notebook would leave a traceback of
+    many lines otherwise.
+
+    Args:
+        logger: the logger of the evaluations.
+
+    Yields:
+        A function that returns the seconds since the start.
+    """
+    start, level = time.perf_counter(), logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield lambda: time.perf_counter() - start
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("Interrupted. Run the cell again to train from the start.")
+    finally:
+        logger.setLevel(level)
 
 
 def check_workers(ports: Mapping[str, int], host: str = "localhost") -> Table:
@@ -319,12 +347,16 @@ def plot_training(history: Sequence[Round], rounds: int) -> Figure:
         axes["accuracy"].plot(
             [each.number for each in evaluated], percent, label=model, **_line(index, model)
         )
+    measured = [(each.number, 100 * each.quick) for each in history if each.quick is not None]
+    if measured:
+        label = f"{AVERAGE}, your own images"
+        axes["accuracy"].plot(*zip(*measured, strict=True), color="black", linewidth=1, label=label)
     for index, worker in enumerate(history[0].losses if history else ()):
         losses = [each.losses[worker] for each in history]
         axes["loss"].plot(
             [each.number for each in history], losses, label=worker, **_line(index, marker=".")
         )
-    _axes(axes["accuracy"], "Accuracy on the evaluator's test images", "round", "correct (%)")
+    _axes(axes["accuracy"], "Accuracy on test images", "round", "correct (%)")
     _axes(axes["loss"], "Loss on each worker's last batch", "round", "negative log-likelihood")
     axes["accuracy"].set_ylim(0, 100)
     for ax in (axes["accuracy"], axes["loss"]):

@@ -16,7 +16,9 @@ if hasattr(signal, "SIGKILL"):
     lifetime.end_with_parent(os.getppid(), signal.SIGKILL)
 gc.disable()
 import run_websocket_server  # noqa: E402, F401
+from syft.workers.threads import warm_up  # noqa: E402
 
+warm_up()  # once here, rather than once in each worker
 gc.freeze()
 gc.enable()
 atexit.register(os._exit, 0)  # nothing is left to do then, and taking the imports apart takes time

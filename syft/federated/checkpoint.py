@@ -20,8 +20,8 @@ A checkpoint is a safetensors file, so reading one runs no code:
 
 A checkpoint is written to a temporary file in the same directory, synced, and renamed, so a crash
 leaves either the old file or the new one, never half of one. The digest finds damage that happens
-later. Not kept: the state of optimizers, because workers start each round with a new one, and the
-objects that workers hold.
+later. Not kept: the state of optimizers, because workers start each round with a new one unless
+they were asked to keep it (keep_optimizer), and the objects that workers hold.
 
 The arguments and operators are kept to be compared: resuming with another model, seed or learning
 rate would not fail by itself, it would silently train something else.

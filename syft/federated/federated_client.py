@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
@@ -200,7 +201,10 @@ class FederatedClient(ObjectStorage):
         with _on_device(model, device):
             # After the move: some optimizers make their state at once, where the parameters are.
             self._build_optimizer(training.config.optimizer, model, training.config.optimizer_args)
-            return self._fit(model=model, dataset_key=dataset_key, loss_fn=loss_fn, device=device)
+            loss = self._fit(model=model, dataset_key=dataset_key, loss_fn=loss_fn, device=device)
+        if training.config.keep_optimizer:
+            self._calling_session().kept_optimizer = _OptimizerState.of(training.optimizer)
+        return loss
 
     def evaluate(
         self,
@@ -267,6 +271,8 @@ class FederatedClient(ObjectStorage):
             training.optimizer = getattr(torch.optim, optimizer_name)(
                 model.parameters(), **dict(optimizer_args or {})
             )
+            if getattr(training.config, "keep_optimizer", False):
+                _go_on(training.optimizer, self._calling_session().kept_optimizer)
         return training.optimizer
 
     def _create_data_loader(self, dataset_key: str, shuffle: bool = False) -> DataLoader:
@@ -420,8 +426,13 @@ class FederatedClient(ObjectStorage):
         if call is not None and call.fit_number is not None:
             number, call.fit_number = call.fit_number, None
         else:
-            number = (self._session if call is None else call.session).count_fit(self._training())
+            number = self._calling_session().count_fit(self._training())
         return fit_seeds(getattr(self._training().config, "seed", 0), self._name(), number)
+
+    def _calling_session(self) -> Session:
+        """Return the session of the coordinator whose call runs, else this worker's own."""
+        call = self._running_call()
+        return self._session if call is None else call.session
 
     def _store(self) -> SessionObjects | None:
         """Return the objects of the coordinator whose call runs.
@@ -458,6 +469,37 @@ def optimizer_names() -> list[str]:
         and issubclass(value, torch.optim.Optimizer)
         and value is not torch.optim.Optimizer
     )
+
+
+@dataclass(frozen=True)
+class _OptimizerState:
+    """What an optimizer knows after a fit, without the parameters that it changed.
+
+    Attributes:
+        kind: class of the optimizer.
+        shapes: shapes of the parameters, in order.
+        state: its state of each, as in its state_dict().
+    """
+
+    kind: type[torch.optim.Optimizer]
+    shapes: list[torch.Size]
+    state: Any
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer) -> _OptimizerState:
+        shapes = [each.shape for group in optimizer.param_groups for each in group["params"]]
+        return cls(type(optimizer), shapes, optimizer.state_dict()["state"])
+
+
+def _go_on(optimizer: torch.optim.Optimizer, former: _OptimizerState | None) -> None:
+    """Give an optimizer the state of a former one, if that was of its kind and size.
+
+    Its own learning rate and other settings stay.
+    """
+    new = _OptimizerState.of(optimizer)
+    if former is not None and (former.kind, former.shapes) == (new.kind, new.shapes):
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": former.state, "param_groups": groups})
 
 
 @contextmanager

@@ -43,6 +43,10 @@ class TrainConfig:
             every round's config has the same seed; two workers draw different batches; and a new
             process with new proxies repeats them all. None: drawn from torch's generator when the
             config is made, so that a program that calls torch.manual_seed is reproducible.
+        keep_optimizer: whether the optimizer goes on with the state (Adam's moments, momentum) that
+            the last such config's fit left at this worker, where optimizer and parameters' shapes
+            are the same. Each config's optimizer starts with none otherwise. The state is lost when
+            the worker is restarted, and no checkpoint has it.
 
     Attributes:
         model_ptr: pointer to the model on the worker, once sent.
@@ -68,6 +72,7 @@ class TrainConfig:
         loss_fn_id: ObjectId | None = None,
         model_id: ObjectId | None = None,
         seed: int | None = None,
+        keep_optimizer: bool = False,
     ) -> None:
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
@@ -81,6 +86,7 @@ class TrainConfig:
         self.max_nr_batches = max_nr_batches
         self.shuffle = shuffle
         self.seed = draw_seed() if seed is None else _integer("seed", seed)
+        self.keep_optimizer = keep_optimizer
         self.model_ptr: Any = None
         self.loss_fn_ptr: Any = None
         self._model_id = model_id
@@ -150,6 +156,8 @@ class TrainConfig:
             "max_nr_batches": self.max_nr_batches,
             "shuffle": self.shuffle,
             "seed": self.seed,
+            # Left out otherwise: workers of version 0.1 do not know it.
+            **({"keep_optimizer": True} if self.keep_optimizer else {}),
         }
 
     def __str__(self) -> str:

@@ -122,3 +122,11 @@ def _combined(results: list[Any]) -> Any:
         kind = type(results[0]) if type(results[0]) in (list, torch.Size) else tuple
         return kind(map(_combined, map(list, zip(*results, strict=True))))
     return results[0]
+
+
+def combine_pointers(*pointers: PointerTensor) -> MultiPointerTensor:
+    """Return one pointer to tensors of several workers; operations on it run on each of them.
+
+    Source: PySyft 0.2.4, `syft.combine_pointers`.
+    """
+    return MultiPointerTensor(pointers)

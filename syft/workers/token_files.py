@@ -76,13 +76,26 @@ def find(address: Address) -> str | None:
         return None
 
 
+def private_folder(name: str) -> Path:
+    """Return a directory for what only this user's programs may read; make it if need be.
+
+    Raises:
+        OSError: it cannot be made, or others can enter it.
+    """
+    _make_private(folder := _home() / name)
+    return folder
+
+
 def _path(address: Address) -> Path:
+    host, port = address
+    return _home() / "syft-workers" / f"{socket.gethostname()}_{host.replace(':', '-')}_{port}"
+
+
+def _home() -> Path:
     try:
-        home = os.environ.get(FOLDER_VARIABLE) or Path.home() / ".local" / "state"
+        return Path(os.environ.get(FOLDER_VARIABLE) or Path.home() / ".local" / "state")
     except RuntimeError as reason:
         raise OSError(str(reason)) from None
-    host, port = address
-    return Path(home, "syft-workers", f"{socket.gethostname()}_{host.replace(':', '-')}_{port}")
 
 
 def _make_private(folder: Path) -> None:

@@ -36,6 +36,7 @@ from syft.wire.failures import failure
 from syft.workers import token_files
 from syft.workers import websocket_settings as settings
 from syft.workers.compute import ComputeThread
+from syft.workers.threads import Threads, serving, warm_up
 from syft.workers.virtual import VirtualWorker
 from syft.workers.websocket_access import (
     FilePath,
@@ -119,6 +120,8 @@ class WebsocketServerWorker(VirtualWorker):
         audit_path: file for the audit log (syft/access/audit.py); None: no audit log.
         remote_operations: whether coordinators may operate on remote tensors here, and so read
             every tensor that they may operate on. None: as long as the worker has no datasets.
+        threads: threads that torch computes with in this process. None: the processes of this user
+            that serve on this machine share its cores (see syft/workers/threads.py).
 
     Attributes:
         stuck_calls: once stopped: calls that ran beyond their time and cannot be ended (see
@@ -127,7 +130,7 @@ class WebsocketServerWorker(VirtualWorker):
 
     Raises:
         ValueError: only one of cert_path and key_path is given, or client_ca_path without them; or
-            the port, the token or an origin cannot be used.
+            the port, the token, an origin or the number of threads cannot be used.
         OSError: the audit log cannot be opened.
     """
 
@@ -154,11 +157,14 @@ class WebsocketServerWorker(VirtualWorker):
         policy: Policy | None = None,
         audit_path: FilePath | None = None,
         remote_operations: bool | None = None,
+        threads: int | None = None,
     ) -> None:
         if (cert_path is None) != (key_path is None):
             raise ValueError("TLS needs both cert_path and key_path; only one of them was given.")
         if client_ca_path is not None and cert_path is None:
             raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}; expected a number of at least 1, or None.")
         # Opened now: a worker that could not write its log should not start.
         audit = AuditLog(audit_path) if audit_path is not None else None
         # A server is no proxy: the local worker does not list it, so one process may hold both of
@@ -185,6 +191,7 @@ class WebsocketServerWorker(VirtualWorker):
         self._token = resolve_token(token)
         self._makes_token = token is None and self._token is None and is_loopback(host)
         self._allow_origins = check_origins(allow_origins)
+        self.threads = threads
         self.stuck_calls = 0
         self._running: _Running | None = None
 
@@ -215,6 +222,7 @@ class WebsocketServerWorker(VirtualWorker):
             raise RuntimeError(
                 f"worker {self.id!r} is already serving at {self.url}; call stop() first."
             )
+        warm_up()  # whoever reaches the worker finds it ready to train
         # Only now: after a failed start() there is nothing to stop, and it may be tried again.
         running = _Running(self)
         running.start()
@@ -285,6 +293,7 @@ class _Running:
         self._compute = ComputeThread(
             str(worker.id), limits.call_seconds + STUCK_SECONDS, limits.stuck_calls
         )
+        self._threads = Threads(worker.threads)
         self._server: Server | None = None
         self._thread = threading.Thread(target=self._serve, name=f"serve-{worker.id}", daemon=True)
         self._ready = threading.Event()
@@ -365,7 +374,7 @@ class _Running:
             start_serving=False,
         ) as self._server:
             worker.port = next(iter(self._server.sockets)).getsockname()[1]
-            with self._published_token():
+            with self._published_token(), serving():
                 await self._server.start_serving()
                 self._ready.set()
                 await self._end.wait()
@@ -509,7 +518,7 @@ class _Running:
         context = contextvars.copy_context()
         try:
             reply = await self._loop.run_in_executor(
-                self._compute, context.run, self._dispatcher.run, job
+                self._compute, context.run, self._run_in_turn, job
             )
         except LimitExceeded as error:  # it did not end in time, and never may
             self._guard.record_refusal(job.session.caller, job.call, error, error.observed)
@@ -519,6 +528,11 @@ class _Running:
         # The coordinator may have gone; so has the use of its reply.
         with contextlib.suppress(ConnectionClosed):
             await connection.send(fragments(reply))
+
+    def _run_in_turn(self, job: Job) -> bytes:
+        """Run a job in the compute thread, with the threads that fall to this process now."""
+        self._threads.apply()
+        return self._dispatcher.run(job)
 
     @staticmethod
     def _finished(

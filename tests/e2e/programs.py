@@ -29,7 +29,7 @@ class Program:
     """A running script of the project.
 
     Args:
-        script: name of the script.
+        script: name of the script, or "-m" and a module of the package.
         args: its arguments.
         folder: the place for temporary files.
         cwd: the current directory.
@@ -47,9 +47,13 @@ class Program:
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / script), *args],
+            [sys.executable, *command_of(script), *args],
             cwd=cwd,
-            env=os.environ | ENVIRONMENT | {"TMPDIR": str(folder)} | environment,
+            env=os.environ
+            | ENVIRONMENT
+            | {"TMPDIR": str(folder)}
+            | environment_of(script)
+            | environment,
             stdin=subprocess.PIPE,  # finish() closes it
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE,
@@ -140,6 +144,17 @@ class Program:
         self.finish()
 
 
+def command_of(script: str) -> list[str]:
+    """Return Python's arguments that run a script of the project, or a module of the package."""
+    return script.split() if script.startswith("-m ") else [str(REPOSITORY / script)]
+
+
+def environment_of(script: str) -> dict[str, str]:
+    """Return what every program gets, and where Python finds the package from any folder."""
+    found = {"PYTHONPATH": str(REPOSITORY)} if script.startswith("-m ") else {}
+    return ENVIRONMENT | found
+
+
 @contextlib.contextmanager
 def running(script: str, *args: str, **settings: Any) -> Iterator[Program]:
     """A script that runs until the context ends, at most; `settings` are those of Program."""
@@ -168,7 +183,7 @@ def write_namesakes(folder: Path) -> None:
         "run_websocket_client.py",
         "syft/__init__.py",
         "tutorial/__init__.py",
-        "tutorial/options.py",
+        "tutorial/light.py",
     } <= names
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -160,6 +160,18 @@ def test_starts_without_an_absent_worker(workers, tmp_path):
     assert sorted(only["accuracies"]) == ["alice", "charlie", "federated"]
 
 
+def test_workers_of_any_name_and_number_train_and_evaluate(tmp_path):
+    names = ("paris", "oslo", "rome")
+    with worker_processes(*names) as workers:
+        named = dict(zip(names, workers, strict=True))
+        arguments = ("--training_rounds", "1", "--history", "history", "--evaluator", "oslo")
+        status, errors = run(named, tmp_path, *arguments)
+    assert status == 0, errors
+    (only,) = rounds_in(tmp_path)
+    assert only["workers"] == ["paris", "rome"]
+    assert sorted(only["accuracies"]) == ["federated", "paris", "rome"]
+
+
 class Evaluator(sy.VirtualWorker):
     """An evaluator in this process that answers or raises `answer`."""
 
@@ -297,6 +309,10 @@ def test_a_checkpoint_that_does_not_fit_is_refused(workers, tmp_path):
         ["--connect_timeout", "nan"],
         ["--min_workers", "0"],
         ["--min_workers", "4"],
+        ["--evaluator", "rome"],
+        ["--workers", "localhost:8777"],
+        ["--workers", "testing=localhost:8777", "--evaluator", "paris"],
+        ["--workers", "paris=localhost:8777", "--evaluator", "paris"],
         ["--batch_size", "x"],
         ["--checkpoint", "/no/such/directory/file"],
         ["--history", "/"],
@@ -307,7 +323,8 @@ def test_a_wrong_argument_is_one_line(arguments, capsys):
         rwc.define_and_get_arguments(arguments)
     assert exited.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f": error: argument {arguments[0]}: " in line and line.endswith("; see --help")
+    assert ": error: argument --" in line and line.endswith("; see --help")
+    assert any(f"argument {name}: " in line for name in arguments)
 
 
 def test_the_tutorials_arguments_print_as_in_the_tutorial():

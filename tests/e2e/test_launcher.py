@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import start_websocket_servers
 from tests.e2e.programs import free_ports, is_free, run, running, write_namesakes
 
 LAUNCHER = "start_websocket_servers.py"
@@ -119,7 +120,11 @@ def test_a_signal_while_serving_ends_all_workers(tmp_path, number, group, status
     with running(LAUNCHER, *on(ports), folder=tmp_path) as program:
         lines = program.read_until(READY)
         assert_shows_the_workers(lines[:4], ports)
-        assert lines[5] == "Now run, in another terminal: python run_websocket_client.py"
+        addresses = " ".join(
+            f"{id}=localhost:{port}" for id, port in zip(SAMPLES, ports, strict=True)
+        )
+        typed = f"python run_websocket_client.py --workers {addresses}"
+        assert lines[5] == f"Now run, in another terminal: {typed}"
         program.signal(number, group)
         assert program.finish() == (status, "" if status else "stopping the workers\n", "")
         assert_nothing_left(program, ports)
@@ -223,6 +228,56 @@ def test_a_worker_that_is_killed_ends_the_others_which_share_one_import_of_torch
         assert_nothing_left(program, ports)
     log = re.search(r"its log: (\S+)", err)
     assert log is not None and "number of true indices: 18065" in Path(log[1]).read_text()
+
+
+def test_a_worker_that_is_killed_comes_back_where_that_is_asked_for(tmp_path):
+    ports = free_ports()
+    waiting = command("sys.stdin.read()")
+    with running(LAUNCHER, "--keep_going", *on(ports, *waiting), folder=tmp_path) as program:
+        *_, shown = program.read_until("processes: ")
+        bob = program.child_that_listens(ports[1])
+        assert f"bob {bob.pid}" in shown
+        bob.kill()
+        _, ended, back, again = program.read_until("processes: bob ")
+        assert ended.startswith(f"worker 'bob' (ws://localhost:{ports[1]}) was killed by SIGKILL; ")
+        assert ended.endswith("; starting it again")
+        assert back.startswith("bob ") and back.endswith("17,181 samples  (again)")
+        assert again == f"processes: bob {program.child_that_listens(ports[1]).pid}"
+        assert program.finish() == (0, "", "")
+        assert_nothing_left(program, ports)
+
+
+@pytest.mark.parametrize(
+    ("args", "more"),
+    [
+        ([], ""),
+        (["--token_file", "my token"], " --token_file 'my token'"),
+        (
+            [
+                "--cert_file",
+                "a.pem",
+                "--key_file",
+                "a.pem",
+                "--client_ca_file",
+                "a.pem",
+            ],
+            " --ca_file FILE --cert_file FILE --key_file FILE",
+        ),
+        (
+            ["--host", "127.0.0.1"],
+            " --workers alice=127.0.0.1:8777 bob=127.0.0.1:8778 charlie=127.0.0.1:8779 "
+            "testing=127.0.0.1:8780",
+        ),
+    ],
+)
+def test_the_command_to_type_is_the_one_that_reaches_the_workers(tmp_path, monkeypatch, args, more):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYFT_TOKEN", "")
+    (tmp_path / "my token").write_text("secret")
+    (tmp_path / "a.pem").touch()
+    arguments = start_websocket_servers.define_and_get_arguments(args)
+    typed = start_websocket_servers.command_to_type(arguments)
+    assert typed == f"python run_websocket_client.py{more}"
 
 
 @pytest.mark.parametrize(

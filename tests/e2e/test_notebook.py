@@ -36,7 +36,7 @@ FASTER_ANSWERS = {
     "LOCAL_BATCHES = 60": "LOCAL_BATCHES = 6",
 }
 INTERRUPT = (
-    "    if curr_round == 2: "
+    "        if curr_round == 2: "
     "asyncio.get_running_loop().call_later(0.1, signal.raise_signal, signal.SIGINT)\n"
 )
 
@@ -77,9 +77,9 @@ def executed(stored: Any, ports: dict[str, int]) -> Any:
 def interrupted(source: str) -> Any:
     """Return a cell that runs the training loop and is interrupted, as by the button of JupyterLab,
     in round 2."""
-    head, loop, body = re.split(r"(?m)^(for curr_round in .*\n)", source)
+    head, loop, body = re.split(r"(?m)^(    for curr_round in .*\n)", source)
     cell = nbformat.v4.new_code_cell(f"import signal\n{head}{loop}{INTERRUPT}{body}")
-    cell.metadata["tags"] = ["raises-exception", "interrupted"]
+    cell.metadata["tags"] = ["interrupted"]
     return cell
 
 
@@ -99,9 +99,7 @@ def test_the_interrupted_training_stopped_where_it_was_interrupted(executed):
     (cell,) = [
         cell for cell in code_cells(executed) if "interrupted" in cell.metadata.get("tags", [])
     ]
-    (error,) = [output for output in cell.outputs if output.output_type == "error"]
-    assert error.ename in ("KeyboardInterrupt", "CancelledError")
-    assert "average: Average loss" in printed(cell)  # round 1 was over
+    assert printed(cell) == "Interrupted. Run the cell again to train from the start.\n"
 
 
 def test_all_cells_run_without_warnings_also_after_an_interruption(executed):
@@ -135,11 +133,18 @@ def test_alice_alone_cannot_know_more_than_her_digits(executed):
     assert 35 < float(re.search(r"\((\d+\.\d+)%\)", log)[1]) <= 41.57
 
 
-def test_the_loop_evaluates_four_models_in_rounds_1_and_11(executed):
-    loops = [
+def test_the_loop_prints_nothing_because_the_figure_shows_it(executed):
+    *_, loop = [
         cell for cell in code_cells(executed) if "for curr_round in range(1, args" in cell.source
     ]
-    assert [len(re.findall("Accuracy", printed(cell))) for cell in loops] == [4, 8]
+    assert printed(loop) == ""
+
+
+def test_the_saved_model_reads_digits(executed):
+    shown = printed(cell_with(executed, "mnist_cnn.pt"))
+    predicted, actual = (line.split()[1:] for line in shown.splitlines())
+    assert len(actual) == 30
+    assert sum(one == other for one, other in zip(predicted, actual, strict=True)) > 10
 
 
 # As it is stored

@@ -80,10 +80,13 @@ def test_a_worker_whose_port_is_in_use_says_so(tmp_path):
     [
         ([], "the following arguments are required: --id, --port/-p"),
         (["--id", "bob"], "the following arguments are required: --port/-p"),
-        (["--id", "bob", "-p", "x"], "argument --port/-p: invalid int value: 'x'"),
+        (
+            ["--id", "bob", "-p", "x"],
+            "argument --port/-p: 'x' is no port; expected a number from 0 to 65535",
+        ),
         (
             ["--id", "bob", "-p", "70000"],
-            "argument --port/-p: 70000 is no port; expected a number from 0 to 65535",
+            "argument --port/-p: '70000' is no port; expected a number from 0 to 65535",
         ),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_process_that_is_killed_leaves_no_broken_file(tmp_path):
 
 def test_what_the_launcher_imports_needs_no_torch():
     code = (
-        "import sys, tutorial.mnist, tutorial.options, start_websocket_servers; "
+        "import sys, tutorial.mnist, tutorial.light, start_websocket_servers; "
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     command = [sys.executable, "-c", code]

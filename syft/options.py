@@ -1,6 +1,6 @@
-"""Command-line options that the scripts share: the token, TLS, and where a worker may listen.
+"""Command-line options of the programs that start workers or connect to them.
 
-Imports no torch.
+The token, TLS, where a worker may listen, and what it grants. Nothing here imports torch.
 
 A token is never given on the command line, where every user of the machine could read it.
 """
@@ -44,8 +44,10 @@ class _Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser whose help tells every default, and whose errors are one line each."""
 
-    def __init__(self, description: str, epilog: str | None = None) -> None:
-        super().__init__(description=description, epilog=epilog, formatter_class=_Help)
+    def __init__(
+        self, description: str, epilog: str | None = None, prog: str | None = None
+    ) -> None:
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and exit with status 2."""
@@ -148,6 +150,10 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         help="samples of one batch (default: any number)",
     )
     add("--audit_log", metavar="FILE", help="file to which a line is added for every request")
+    help_text = (
+        "threads that a worker trains with (default: the workers on this machine share its cores)"
+    )
+    add("--threads", type=at_least(1), metavar="N", help=help_text)
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
@@ -192,7 +198,9 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     archives = {"allow_torchscript": True} if args.allow_torchscript else {}
     operations = {"remote_operations": True} if args.remote_operations else {}
     audit = {"audit_path": os.path.abspath(args.audit_log)} if args.audit_log else {}
-    return {**_given(parser, files), **rules, **token, **origins, **archives, **operations, **audit}
+    threads = {"threads": args.threads} if args.threads else {}
+    given = {**_given(parser, files), **rules, **token, **origins}
+    return {**given, **archives, **operations, **audit, **threads}
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:

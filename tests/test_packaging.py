@@ -1,0 +1,71 @@
+"""What is installed: the package alone, with its types and all that it imports."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import syft
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomllib")
+
+REPOSITORY = Path(__file__).parent.parent
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+def test_the_package_needs_what_it_imports_and_no_more():
+    imported = {
+        name.partition(".")[0]
+        for path in (REPOSITORY / "syft").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    needed = {re.split(r">=", each)[0] for each in PROJECT["dependencies"]}
+    assert needed == imported - sys.stdlib_module_names - {"syft"}
+
+
+def test_the_package_needs_the_versions_that_the_tutorial_needs():
+    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    assert set(PROJECT["dependencies"]) <= set(lines)
+
+
+def test_the_changelog_tells_of_this_version():
+    text = (REPOSITORY / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\S+)$", text, re.MULTILINE)[0] == syft.__version__
+    assert f"`v{syft.__version__}`" in text
+
+
+def test_the_wheel_holds_the_package_alone_and_its_build_leaves_nothing_behind(tmp_path):
+    pytest.importorskip("hatchling")
+    before = tree()
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    subprocess.run([*command, "--directory", str(tmp_path)], cwd=REPOSITORY, check=True)
+    assert tree() == before
+    (wheel,) = tmp_path.iterdir()
+    names = zipfile.ZipFile(wheel).namelist()
+    folders = {name.partition("/")[0] for name in names}
+    information = f"federated_websocket_workers-{syft.__version__}.dist-info"
+    assert folders == {"syft", information}
+    assert "syft/py.typed" in names
+    sources = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "syft").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == sources
+
+
+def tree() -> set[str]:
+    """Return what is at the root of the repository, and what is new in the package."""
+    return {path.name for path in REPOSITORY.iterdir()} | {
+        str(path) for path in (REPOSITORY / "syft").rglob("*") if "__pycache__" not in path.parts
+    }

@@ -1,0 +1,113 @@
+"""`python -m syft.worker`: its options, and the dataset that the command line names."""
+
+import sys
+
+import pytest
+
+from syft import worker
+from syft.access.limits import Limits
+from syft.access.policy import Policy
+
+HOSPITAL = """
+import torch, syft as sy
+
+def load(name="paris", rows="3"):
+    return sy.BaseDataset(torch.ones(int(rows), 2), torch.zeros(int(rows)))
+
+def broken():
+    raise OSError("no such table")
+
+def images():
+    return [torch.ones(2), torch.ones(2)]
+
+number = 5
+"""
+
+
+@pytest.fixture(autouse=True)
+def hospital(tmp_path, monkeypatch):
+    """A module of the user's own, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "hospital", raising=False)
+    (tmp_path / "hospital.py").write_text(HOSPITAL)
+    (tmp_path / "needs_more.py").write_text("import no_such_module")
+    yield
+    sys.modules.pop("hospital", None)
+
+
+def test_a_dataset_is_what_a_function_of_the_users_returns():
+    assert len(worker.load_dataset("hospital:load")) == 3
+    data, target = worker.load_dataset("hospital:load", "paris", "7")[6]
+    assert (data.tolist(), target.item()) == ([1.0, 1.0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["nowhere:load"], "cannot find 'nowhere:load': No module named 'nowhere'; looked in /"),
+        (["hospital:lod"], "cannot find 'hospital:lod': module 'hospital' has no attribute 'lod'"),
+        (["hospital load"], "'hospital load' is no MODULE:FUNCTION, e.g. hospital:load"),
+        (["hospital:load", "x", "many"], "hospital:load('x', 'many') failed: ValueError: invalid"),
+        (["hospital:load", "x", "0"], "hospital:load('x', '0') returned a dataset without samples"),
+        (["hospital:broken"], "hospital:broken() failed: OSError: no such table"),
+        (["hospital:number"], "hospital:number() failed: TypeError: 'int' object is not callable"),
+        (["hospital:images"], "hospital:images(): its first sample is of type Tensor; expected a"),
+        (["needs_more:load"], "cannot find 'needs_more:load': No module named 'no_such_module'"),
+    ],
+)
+def test_what_is_no_dataset_is_named_with_the_reason(words, complaint):
+    with pytest.raises(worker.DatasetNotLoaded) as refused:
+        worker.load_dataset(*words)
+    assert str(refused.value).startswith(complaint)
+
+
+@pytest.mark.parametrize("words", [["hospital:broken"], ["needs_more:load"]])
+def test_an_error_inside_the_users_module_is_shown_with_its_traceback(capsys, words):
+    with pytest.raises(worker.DatasetNotLoaded):
+        worker.load_dataset(*words)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["nowhere:load"], ["hospital:lod"]])
+def test_a_name_that_does_not_exist_is_shown_without_one(capsys, words):
+    with pytest.raises(worker.DatasetNotLoaded):
+        worker.load_dataset(*words)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_worker_of_any_name_has_the_options_of_the_tutorials_workers():
+    words = ["--id", "paris", "--port", "8777", "--key", "patients"]
+    words += ["--dataset", "hospital:load", "paris.csv", "--max_fits", "3", "--max_seconds", "60"]
+    arguments = worker.define_and_get_arguments(words)
+    assert (arguments.id, arguments.port, arguments.key) == ("paris", 8777, "patients")
+    assert arguments.dataset == ["hospital:load", "paris.csv"]
+    options = worker.with_rules(arguments.options)
+    assert options["policy"] == Policy(max_fits=3)
+    assert options["limits"] == Limits(call_seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "the following arguments are required: --id, --port/-p, --dataset, --key"),
+        (["--dataset"], "argument --dataset: expected at least one argument"),
+        (["--port", "x"], "argument --port/-p: 'x' is no port; expected a number from 0 to 65535"),
+    ],
+)
+def test_wrong_arguments_are_one_line_that_names_the_program(capsys, words, complaint):
+    with pytest.raises(SystemExit) as exit:
+        worker.define_and_get_arguments(words)
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == f"python -m syft.worker: error: {complaint}; see --help\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, worker.DatasetNotLoaded("it is not there")])
+def test_a_worker_whose_dataset_does_not_load_ends_with_one_line(monkeypatch, capsys, error):
+    def load(*_):
+        raise error
+
+    monkeypatch.setattr(worker, "load_dataset", load)
+    words = ["--id", "paris", "--port", "0", "--key", "patients", "--dataset", "hospital:load"]
+    expected = (130, "interrupted\n") if error is KeyboardInterrupt else (2, f"error: {error}\n")
+    assert (worker.main(words), capsys.readouterr().err) == expected
