@@ -119,6 +119,14 @@ def define_and_get_arguments(args=sys.argv[1:]):
     add_client_options(parser)
     arguments = parser.parse_args(args)
     arguments.options = client_options(parser, arguments)
+    trainers = len(addresses_of(arguments)) - 1
+    if not trainers:
+        parser.error("argument --workers: no worker trains; expected others beside testing")
+    if (arguments.min_workers or 1) > trainers:
+        parser.error(
+            f"argument --min_workers: {arguments.min_workers}; expected 1 to {trainers}, the "
+            "number of workers that train"
+        )
     return arguments
 
 
@@ -238,6 +246,18 @@ def is_tolerant(args: Namespace) -> bool:
     return args.round_timeout is not None or args.min_workers is not None
 
 
+def addresses_of(args: Namespace) -> dict[str, tuple[str, int]]:
+    """Return the host and port of each worker that trains, and at last of the evaluator.
+
+    Where a worker has a name that the tutorial does not know, the workers that train are those that
+    the arguments name and no others.
+    """
+    given = dict(args.workers)
+    known = WORKERS if given.keys() <= WORKERS.keys() else {"testing": WORKERS["testing"]}
+    addresses = known | given
+    return addresses | {"testing": addresses.pop("testing")}
+
+
 async def connect_to_workers(
     args: Namespace,
 ) -> tuple[list[WebsocketClientWorker], WebsocketClientWorker]:
@@ -262,7 +282,7 @@ async def connect_to_workers(
     }
     *worker_instances, testing = workers = [
         WebsocketClientWorker(id=name, host=host, port=port, **settings, **args.options)
-        for name, (host, port) in (WORKERS | dict(args.workers)).items()
+        for name, (host, port) in addresses_of(args).items()
     ]
     failures = await _prepare_all(workers)
     if failures and not is_tolerant(args):
@@ -518,8 +538,8 @@ def _add_training_options(parser: Parser) -> None:
 def _add_options_for_workers(parser: Parser) -> None:
     add = parser.add_argument_group("workers").add_argument
     help_text = (
-        "workers that are elsewhere, for example: alice=192.0.2.11:8777 (default: localhost:8777 "
-        "to 8780)"
+        "workers that are elsewhere, for example: alice=192.0.2.11:8777. If one has a name of its "
+        "own, these alone train, and testing evaluates (default: localhost:8777 to 8780)"
     )
     add("--workers", nargs="+", type=_address, default=(), metavar="NAME=HOST:PORT", help=help_text)
     seconds = os.environ.get(CONNECT_TIMEOUT_VARIABLE) or CONNECT_TIMEOUT
@@ -541,7 +561,7 @@ def _add_options_for_faults(parser: Parser) -> None:
     )
     add("--round_timeout", type=positive, metavar="S", help=help_text)
     help_text = "workers that must answer in a round (default: all; 1 with --round_timeout)"
-    add("--min_workers", type=int, choices=range(1, len(WORKERS)), metavar="N", help=help_text)
+    add("--min_workers", type=at_least(1), metavar="N", help=help_text)
     add(
         "--checkpoint",
         type=_writable,
@@ -564,9 +584,9 @@ def _writable(text: str) -> str:
 def _address(text: str) -> tuple[str, tuple[str, int]]:
     name, _, address = text.partition("=")
     host, _, port = address.rpartition(":")
-    if name not in WORKERS or not host or not port.isdecimal():
+    if not name or not host or not port.isdecimal():
         raise argparse.ArgumentTypeError(
-            f"{text!r}; expected NAME=HOST:PORT, NAME one of {', '.join(WORKERS)}"
+            f"{text!r}; expected NAME=HOST:PORT, for example alice=192.0.2.11:8777"
         )
     return name, (host, int(port))
 

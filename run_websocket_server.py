@@ -1,6 +1,7 @@
 """Runs one worker: a server that holds some digits of MNIST and trains models on them.
 
     python run_websocket_server.py --id alice --port 8777
+    python run_websocket_server.py --id dave --port 8781 --split dirichlet:0.3 --part 4/5
 
 `start_websocket_servers.py` runs all four. The tutorial shows `start_websocket_server_worker`.
 """
@@ -25,12 +26,19 @@ from torchvision import datasets, transforms
 
 import syft as sy
 from syft.exceptions import AddressInUse, TokenNotKept
+from syft.federated import splits
 from syft.graph import for_inference
 from syft.limits import Limits
 from syft.policy import Policy
 from syft.workers import websocket_server
 from tutorial.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
-from tutorial.options import Parser, add_worker_options, worker_options
+from tutorial.options import (
+    Parser,
+    add_split_options,
+    add_worker_options,
+    part_of_split,
+    worker_options,
+)
 
 logger = logging.getLogger("run_websocket_server")
 
@@ -88,7 +96,18 @@ def load_mnist(training: bool) -> datasets.MNIST:
 
 
 def start_websocket_server_worker(
-    id, host, port, hook, verbose, keep_labels=None, training=True, block=True, **options
+    id,
+    host,
+    port,
+    hook,
+    verbose,
+    keep_labels=None,
+    training=True,
+    block=True,
+    split=None,
+    part=(1, 1),
+    split_seed=1,
+    **options,
 ):
     """Make a worker, give it its digits, and start it.
 
@@ -102,6 +121,10 @@ def start_websocket_server_worker(
         training: whether it holds training images, as "mnist", or the test images, as
             "mnist_testing".
         block: whether to return only when the worker is stopped.
+        split: how the training set is split, as in syft/federated/splits.py; None: by
+            `keep_labels`.
+        part: number of this worker's part of the split, from 1 on, and the number of parts.
+        split_seed: seed of the split; all workers must have the same.
         **options: further keyword arguments of WebsocketServerWorker; `policy` and `limits` may be
             dicts of theirs.
 
@@ -116,9 +139,13 @@ def start_websocket_server_worker(
     data, targets = mnist_dataset.data, mnist_dataset.targets
 
     if training:
-        digits = KEEP_LABELS_DICT[None] if keep_labels is None else keep_labels
-        indices = np.isin(targets, digits)
-        logger.info("number of true indices: %s", indices.sum())
+        if split is None:
+            digits = KEEP_LABELS_DICT[None] if keep_labels is None else keep_labels
+            indices = np.flatnonzero(np.isin(targets, digits))
+        else:
+            number, parts = part
+            indices = splits.split(targets, split, parts, split_seed)[number - 1]
+        logger.info("number of true indices: %s", len(indices))
         data, targets = data[indices], targets[indices]
         logger.info("after selection: %s", data.shape)
 
@@ -143,15 +170,28 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     parser = Parser("Run one websocket server worker.")
     add = parser.add_argument_group("workers").add_argument
     names = [name for name in KEEP_LABELS_DICT if name is not None]
-    add("--id", required=True, choices=names, help="name of the worker, e.g. --id alice")
+    help_text = f"name of the worker: {', '.join(names)}, or any with --split or --testing"
+    add("--id", required=True, metavar="NAME", help=help_text)
     add("--port", "-p", type=int, required=True, help="port to listen on, e.g. --port 8777")
     add("--testing", action="store_true", help="hold the test images instead of training images")
     add("--verbose", "-v", action="store_true", help="log each request")
+    split = add_split_options(parser)
+    help_text = "number of this worker's part of the split and number of parts, e.g. --part 2/5"
+    split("--part", type=part_of_split, metavar="K/N", help=help_text)
     add_worker_options(parser)
     arguments = parser.parse_args(args)
     if not 0 <= arguments.port <= 65535:
         parser.error(
             f"argument --port/-p: {arguments.port} is no port; expected a number from 0 to 65535"
+        )
+    if (arguments.split is None) != (arguments.part is None):
+        parser.error("a split needs both --split and --part")
+    if arguments.split and arguments.testing:
+        parser.error("--split is for training images; --testing holds all test images")
+    if arguments.id not in names and not (arguments.split or arguments.testing):
+        parser.error(
+            f"argument --id: invalid choice: {arguments.id!r}; expected one of {', '.join(names)}, "
+            "or --split and --part"
         )
     arguments.options = worker_options(parser, arguments)
     return arguments
@@ -179,12 +219,15 @@ def main() -> int:
             port=args.port,
             hook=hook,
             verbose=args.verbose,
-            keep_labels=KEEP_LABELS_DICT[args.id],
+            keep_labels=KEEP_LABELS_DICT.get(args.id),
             training=not args.testing,
             block=False,
+            split=args.split,
+            part=args.part,
+            split_seed=args.split_seed,
             **args.options,
         )
-    except (AddressInUse, TokenNotKept, DamagedArchiveError) as error:
+    except (AddressInUse, TokenNotKept, DamagedArchiveError, splits.SplitError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     stop.wait()
