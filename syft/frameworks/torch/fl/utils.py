@@ -47,7 +47,7 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
     tensors = {model_id: dict(_named_tensors(model)) for model_id, model in named.items()}
     first, *others = tensors
     for model_id in named:
-        _check_same_structure(str(model_id), tensors[model_id], tensors[first])
+        check_same_structure(str(model_id), tensors[model_id], tensors[first])
     average = clone(named[first]).cpu()
     with torch.no_grad():
         for name, target in _named_tensors(average):
@@ -200,9 +200,10 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
-def _check_same_structure(
+def check_same_structure(
     model: str, tensors: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]
 ) -> None:
+    """Raise ModelMismatchError if two models differ in names, shapes or dtypes of their tensors."""
     for name in {**first, **tensors}:
         observed, expected = _describe(tensors.get(name)), _describe(first.get(name))
         if observed != expected:
