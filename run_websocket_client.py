@@ -40,7 +40,7 @@ from syft.exceptions import (
     SyftError,
     WorkerUnreachable,
 )
-from syft.federated import Checkpoint, History, checked_evaluation, run_round
+from syft.federated import Checkpoint, History, ServerOptimizer, checked_evaluation, run_round
 from syft.federated.rounds import RoundResult, one_line
 from syft.frameworks.torch.fl import utils
 from syft.objects import ObjectId
@@ -75,6 +75,7 @@ ARGUMENTS_OF_THE_TUTORIAL = (
     "save_model",
     "verbose",
 )
+SERVER_LR = 1.0
 SILENT_SECONDS = 1.0
 """Seconds of connecting after which the log tells for whom it waits."""
 
@@ -114,11 +115,16 @@ def define_and_get_arguments(args=sys.argv[1:]):
     """Return the command line's arguments; an error exits with status 2."""
     parser = Parser("Run federated learning using websocket client workers.")
     _add_training_options(parser)
+    _add_strategy_options(parser)
     _add_options_for_workers(parser)
     _add_options_for_faults(parser)
     add_client_options(parser)
     arguments = parser.parse_args(args)
     arguments.options = client_options(parser, arguments)
+    try:
+        server_optimizer_of(arguments)
+    except ValueError as reason:
+        parser.error(f"argument --server_optimizer: {reason}")
     trainers = len(addresses_of(arguments)) - 1
     if not trainers:
         parser.error("argument --workers: no worker trains; expected others beside testing")
@@ -416,16 +422,33 @@ def evaluate_models(
     return {"test_losses": losses, "accuracies": accuracies}
 
 
-def resume(args: Namespace, traced_model: nn.Module) -> tuple[int, float]:
+def server_optimizer_of(args: Namespace) -> ServerOptimizer | None:
+    """Return the server optimizer that the arguments ask for; None: the plain average.
+
+    Raises:
+        ValueError: there is none of that kind, or it does not take these arguments.
+    """
+    given = {"momentum": args.server_momentum, "eps": args.server_eps}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.server_optimizer is None:
+        if given or args.server_lr != SERVER_LR:
+            raise ValueError("--server_lr, --server_momentum and --server_eps need one")
+        return None
+    return ServerOptimizer(args.server_optimizer, {"lr": args.server_lr, **given})
+
+
+def resume(
+    args: Namespace, traced_model: nn.Module, server_optimizer: ServerOptimizer | None
+) -> tuple[int, float]:
     """Return the last finished round and the next learning rate.
 
     They are those of the checkpoint if one is given, else of the start. The checkpoint's parameters
-    go into `traced_model`, and torch's generator goes on where it was.
+    go into `traced_model`, the server optimizer and torch's generator go on where they were.
     """
     if args.resume is None:
         return 0, args.lr
     checkpoint = Checkpoint.load(args.resume)
-    checkpoint.restore(traced_model, settings_of(args))
+    checkpoint.restore(traced_model, settings_of(args), server_optimizer)
     logger.info("Going on after round %s, from %s", checkpoint.round, args.resume)
     return checkpoint.round, checkpoint.learning_rate
 
@@ -445,7 +468,8 @@ async def main(args: Namespace) -> None:
     model = Net().to(device)
     example = torch.zeros([1, 1, 28, 28], dtype=torch.float).to(device)
     traced_model = torch.jit.trace(model, example, check_trace=False)  # the check takes a second
-    last_round, learning_rate = resume(args, traced_model)
+    server_optimizer = server_optimizer_of(args)
+    last_round, learning_rate = resume(args, traced_model, server_optimizer)
 
     with contextlib.ExitStack() as stack:
         history = stack.enter_context(History(args.history, last_round)) if args.history else None
@@ -455,7 +479,10 @@ async def main(args: Namespace) -> None:
             result = await train_one_round(
                 worker_instances, traced_model, curr_round, learning_rate, args
             )
-            traced_model = utils.federated_avg(result.models).to(device)
+            average = utils.federated_avg(result.models)
+            if server_optimizer is not None:
+                average = server_optimizer.step(traced_model, average)
+            traced_model = average.to(device)
 
             evaluation = {}
             if curr_round % 10 == 1 or curr_round == args.training_rounds:
@@ -472,9 +499,9 @@ async def main(args: Namespace) -> None:
                 )
             learning_rate = max(0.98 * learning_rate, args.lr * 0.01)
             if args.checkpoint:
-                Checkpoint.of(traced_model, curr_round, learning_rate, settings_of(args)).save(
-                    args.checkpoint
-                )
+                Checkpoint.of(
+                    traced_model, curr_round, learning_rate, settings_of(args), server_optimizer
+                ).save(args.checkpoint)
 
     if args.save_model:
         torch.save(traced_model.state_dict(), "mnist_cnn.pt")
@@ -533,6 +560,20 @@ def _add_training_options(parser: Parser) -> None:
         help="write the federated model's state to mnist_cnn.pt",
     )
     add("--verbose", "-v", action="store_true", help="log each call to a worker")
+
+
+def _add_strategy_options(parser: Parser) -> None:
+    add = parser.add_argument_group(
+        "strategy", "how the next model is made of the workers' models, see docs/uneven_data.md"
+    ).add_argument
+    help_text = (
+        "optimizer of torch.optim that goes from the last model to the average, e.g. SGD, Adam "
+        "(default: the average is the next model)"
+    )
+    add("--server_optimizer", metavar="NAME", help=help_text)
+    add("--server_lr", type=positive, default=SERVER_LR, help="its learning rate")
+    add("--server_momentum", type=positive, metavar="M", help="its momentum, e.g. 0.7 for SGD")
+    add("--server_eps", type=positive, metavar="EPS", help="its eps, e.g. 0.001 for Adam")
 
 
 def _add_options_for_workers(parser: Parser) -> None:

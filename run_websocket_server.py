@@ -105,8 +105,6 @@ def start_websocket_server_worker(
     training=True,
     block=True,
     split=None,
-    part=(1, 1),
-    split_seed=1,
     **options,
 ):
     """Make a worker, give it its digits, and start it.
@@ -121,10 +119,8 @@ def start_websocket_server_worker(
         training: whether it holds training images, as "mnist", or the test images, as
             "mnist_testing".
         block: whether to return only when the worker is stopped.
-        split: how the training set is split, as in syft/federated/splits.py; None: by
-            `keep_labels`.
-        part: number of this worker's part of the split, from 1 on, and the number of parts.
-        split_seed: seed of the split; all workers must have the same.
+        split: further arguments of `syft.federated.splits.part`, which then chooses the samples of
+            the training set, in place of `keep_labels`.
         **options: further keyword arguments of WebsocketServerWorker; `policy` and `limits` may be
             dicts of theirs.
 
@@ -139,12 +135,9 @@ def start_websocket_server_worker(
     data, targets = mnist_dataset.data, mnist_dataset.targets
 
     if training:
-        if split is None:
-            digits = KEEP_LABELS_DICT[None] if keep_labels is None else keep_labels
-            indices = np.flatnonzero(np.isin(targets, digits))
-        else:
-            number, parts = part
-            indices = splits.split(targets, split, parts, split_seed)[number - 1]
+        digits = KEEP_LABELS_DICT[None] if keep_labels is None else keep_labels
+        kept = np.flatnonzero(np.isin(targets, digits))
+        indices = kept if split is None else splits.part(targets, *split)
         logger.info("number of true indices: %s", len(indices))
         data, targets = data[indices], targets[indices]
         logger.info("after selection: %s", data.shape)
@@ -222,9 +215,7 @@ def main() -> int:
             keep_labels=KEEP_LABELS_DICT.get(args.id),
             training=not args.testing,
             block=False,
-            split=args.split,
-            part=args.part,
-            split_seed=args.split_seed,
+            split=(args.split, *args.part, args.split_seed) if args.split else None,
             **args.options,
         )
     except (AddressInUse, TokenNotKept, DamagedArchiveError, splits.SplitError) as error:

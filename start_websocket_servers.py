@@ -241,11 +241,9 @@ def run_workers(
         command = start_command(args.command) if args.command else None
         trainers = len(args.names) - 1
         for number, (worker_id, port) in enumerate(zip(args.names, args.ports, strict=True), 1):
-            split = {
-                "split": args.split,
-                "part": (number, trainers),
-                "split_seed": args.split_seed,
-            }
+            options = args.options
+            if args.split and worker_id != EVALUATOR:
+                options = options | {"split": (args.split, number, trainers, args.split_seed)}
             ours, theirs = context.Pipe()
             log = logs / f"{worker_id}.log"
             settings = (
@@ -256,7 +254,7 @@ def run_workers(
                 None if args.verbose else log,
                 theirs,
                 _threads(worker_id, trainers),
-                args.options if worker_id == EVALUATOR else args.options | split,
+                options,
             )
             process = context.Process(target=serve, args=settings, name=worker_id)
             process.start()

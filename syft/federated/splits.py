@@ -183,6 +183,11 @@ def split(labels: Any, how: str, parts: int, seed: int = 1) -> list[Indices]:
     return result
 
 
+def part(labels: Any, how: str, number: int, parts: int, seed: int = 1) -> Indices:
+    """Return one part of the split that a text names, by its number from 1 on; as `split`."""
+    return split(labels, how, parts, seed)[number - 1]
+
+
 def _labels(labels: Any, parts: int, least: int = 1) -> Any:
     """Return the labels as an array, once there are `least` samples for each part."""
     labels = np.asarray(labels)

@@ -135,7 +135,7 @@ def test_a_worker_holds_its_part_of_a_split():
     held = []
     for number in (1, 2, 3):
         worker = run_websocket_server.start_websocket_server_worker(
-            "eve", "localhost", 0, None, False, block=False, split="iid", part=(number, 3)
+            "eve", "localhost", 0, None, False, block=False, split=("iid", number, 3, 1)
         )
         worker.stop()
         held.append(worker.datasets["mnist"])
