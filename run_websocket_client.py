@@ -53,6 +53,7 @@ from tutorial.options import (
     add_client_options,
     at_least,
     client_options,
+    not_negative,
     positive,
 )
 
@@ -75,6 +76,12 @@ ARGUMENTS_OF_THE_TUTORIAL = (
     "save_model",
     "verbose",
 )
+AVERAGES = {
+    "mean": utils.federated_avg,
+    "median": utils.coordinate_median,
+    "trimmed_mean": utils.trimmed_mean,
+}
+USUAL_STRATEGY = {"average": "mean", "proximal_mu": 0.0}
 SERVER_LR = 1.0
 SILENT_SECONDS = 1.0
 """Seconds of connecting after which the log tells for whom it waits."""
@@ -126,6 +133,12 @@ def define_and_get_arguments(args=sys.argv[1:]):
     except ValueError as reason:
         parser.error(f"argument --server_optimizer: {reason}")
     trainers = len(addresses_of(arguments)) - 1
+    needed = arguments.min_workers or (1 if is_tolerant(arguments) else trainers)
+    if arguments.average == "trimmed_mean" and needed < 3:
+        parser.error(
+            "argument --average: trimmed_mean leaves out two workers; expected rounds of at least "
+            "three (--min_workers)"
+        )
     if not trainers:
         parser.error("argument --workers: no worker trains; expected others beside testing")
     if (arguments.min_workers or 1) > trainers:
@@ -141,7 +154,9 @@ def tutorial_arguments(args: Namespace) -> Namespace:
     return Namespace(**{name: getattr(args, name) for name in ARGUMENTS_OF_THE_TUTORIAL})
 
 
-async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_nr_batches, lr):
+async def fit_model_on_worker(
+    worker, traced_model, batch_size, curr_round, max_nr_batches, lr, proximal_mu=0.0
+):
     """Send the model to a worker, train it there, and fetch it.
 
     Args:
@@ -152,6 +167,7 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
         curr_round: number of the round, for the log.
         max_nr_batches: number of training steps. Negative: one pass over the worker's data.
         lr: learning rate.
+        proximal_mu: weight of FedProx's proximal term.
 
     Returns:
         worker_id: id of the worker. model: the trained model. loss: loss on the last batch, a
@@ -166,6 +182,7 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
         epochs=1,
         optimizer="SGD",
         optimizer_args={"lr": lr},
+        proximal_mu=proximal_mu,
     )
     train_config.send(worker)
     device = next(traced_model.parameters()).device
@@ -369,6 +386,7 @@ async def train_one_round(
         curr_round=curr_round,
         max_nr_batches=args.federate_after_n_batches,
         lr=learning_rate,
+        proximal_mu=args.proximal_mu,
     )
     needed = args.min_workers or (1 if is_tolerant(args) else len(workers))
     result = await run_round(workers, fit, timeout=args.round_timeout, min_workers=needed)
@@ -455,10 +473,10 @@ def resume(
 
 def settings_of(args: Namespace) -> dict[str, Any]:
     """Return the arguments that a run and its continuation must have in common."""
-    return {
-        name: getattr(args, name)
-        for name in ("batch_size", "federate_after_n_batches", "lr", "seed")
-    }
+    names = ["batch_size", "federate_after_n_batches", "lr", "seed"]
+    # Only if they are used: checkpoints of earlier versions do not have them.
+    names += [name for name, usual in USUAL_STRATEGY.items() if getattr(args, name) != usual]
+    return {name: getattr(args, name) for name in names}
 
 
 async def main(args: Namespace) -> None:
@@ -479,7 +497,7 @@ async def main(args: Namespace) -> None:
             result = await train_one_round(
                 worker_instances, traced_model, curr_round, learning_rate, args
             )
-            average = utils.federated_avg(result.models)
+            average = AVERAGES[args.average](result.models)
             if server_optimizer is not None:
                 average = server_optimizer.step(traced_model, average)
             traced_model = average.to(device)
@@ -566,6 +584,15 @@ def _add_strategy_options(parser: Parser) -> None:
     add = parser.add_argument_group(
         "strategy", "how the next model is made of the workers' models, see docs/uneven_data.md"
     ).add_argument
+    help_text = (
+        "of each parameter the workers' mean, median, or mean without the smallest and largest "
+        "value; the last two bear with a worker that returns nonsense"
+    )
+    average = USUAL_STRATEGY["average"]
+    add("--average", choices=AVERAGES, default=average, help=help_text)
+    help_text = "weight of FedProx's term, which keeps workers near the model they were sent"
+    mu = USUAL_STRATEGY["proximal_mu"]
+    add("--proximal_mu", type=not_negative, default=mu, metavar="MU", help=help_text)
     help_text = (
         "optimizer of torch.optim that goes from the last model to the average, e.g. SGD, Adam "
         "(default: the average is the next model)"

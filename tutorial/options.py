@@ -60,6 +60,14 @@ def positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0")
 
 
+def not_negative(text: str) -> float:
+    """Return an option's number, of at least 0 and finite."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}; expected a number of at least 0")
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
     """Return what reads an option's integer, of at least `lowest`."""
 
