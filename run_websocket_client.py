@@ -46,6 +46,7 @@ from syft.frameworks.torch.fl import utils
 from syft.objects import ObjectId
 from syft.workers.base import BaseWorker
 from syft.workers.websocket_client import WebsocketClientWorker
+from tutorial.board import Board, BoardMissing
 from tutorial.options import (
     CONNECT_TIMEOUT,
     CONNECT_TIMEOUT_VARIABLE,
@@ -446,11 +447,15 @@ def server_optimizer_of(args: Namespace) -> ServerOptimizer | None:
     Raises:
         ValueError: there is none of that kind, or it does not take these arguments.
     """
-    given = {"momentum": args.server_momentum, "eps": args.server_eps}
-    given = {name: value for name, value in given.items() if value is not None}
+    options = {
+        "momentum": args.server_momentum,
+        "nesterov": args.server_nesterov or None,
+        "eps": args.server_eps,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     if args.server_optimizer is None:
         if given or args.server_lr != SERVER_LR:
-            raise ValueError("--server_lr, --server_momentum and --server_eps need one")
+            raise ValueError("expected one where there are other --server options")
         return None
     return ServerOptimizer(args.server_optimizer, {"lr": args.server_lr, **given})
 
@@ -479,6 +484,19 @@ def settings_of(args: Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
+def open_records(
+    args: Namespace, last_round: int, stack: contextlib.ExitStack
+) -> list[History | Board]:
+    """Return what the arguments ask for to be written of each round; `stack` closes it."""
+    records: list[History | Board] = []
+    # First what may be missing: it should leave an earlier history alone.
+    if args.tensorboard:
+        records.append(stack.enter_context(Board(args.tensorboard, last_round)))
+    if args.history:
+        records.append(stack.enter_context(History(args.history, last_round)))
+    return records
+
+
 async def main(args: Namespace) -> None:
     """Run the federated training that the arguments describe."""
     device = choose_device(args.cuda)
@@ -490,7 +508,7 @@ async def main(args: Namespace) -> None:
     last_round, learning_rate = resume(args, traced_model, server_optimizer)
 
     with contextlib.ExitStack() as stack:
-        history = stack.enter_context(History(args.history, last_round)) if args.history else None
+        records = open_records(args, last_round, stack)
         worker_instances, testing = await connect_to_workers(args)
 
         for curr_round in _with_progress_bar(range(last_round + 1, args.training_rounds + 1)):
@@ -508,8 +526,8 @@ async def main(args: Namespace) -> None:
                     result.models | {"federated": traced_model}, testing, args, device
                 )
 
-            if history is not None:
-                history.append(
+            for record in records:
+                record.append(
                     round=curr_round,
                     learning_rate=learning_rate,
                     **result.to_fields(),
@@ -537,9 +555,9 @@ def run(args: Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return lifetime.INTERRUPTED
-    except (SyftError, OSError) as error:
+    except (SyftError, OSError, BoardMissing) as error:
         print(f"error: {_first_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1
+        return 2 if isinstance(error, (CheckpointError, HistoryDamaged, BoardMissing)) else 1
     return 0
 
 
@@ -600,6 +618,7 @@ def _add_strategy_options(parser: Parser) -> None:
     add("--server_optimizer", metavar="NAME", help=help_text)
     add("--server_lr", type=positive, default=SERVER_LR, help="its learning rate")
     add("--server_momentum", type=positive, metavar="M", help="its momentum, e.g. 0.7 for SGD")
+    add("--server_nesterov", action="store_true", help="take SGD's momentum as Nesterov does")
     add("--server_eps", type=positive, metavar="EPS", help="its eps, e.g. 0.001 for Adam")
 
 
@@ -639,6 +658,8 @@ def _add_options_for_faults(parser: Parser) -> None:
     add("--resume", metavar="FILE", help="go on after the last round of the checkpoint FILE")
     help_text = "write one JSON object per round to FILE; with --resume, append to FILE"
     add("--history", type=_writable, metavar="FILE", help=help_text)
+    help_text = "write losses, accuracies and seconds of each round to DIR, for TensorBoard"
+    add("--tensorboard", type=_writable_folder, metavar="DIR", help=help_text)
 
 
 def _writable(text: str) -> str:
@@ -646,6 +667,14 @@ def _writable(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} cannot be written: no such directory, or not ours to write in"
         )
+    return text
+
+
+def _writable_folder(text: str) -> str:
+    path = Path(text).absolute()
+    nearest = next(each for each in (path, *path.parents) if each.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: no folder, or not ours")
     return text
 
 

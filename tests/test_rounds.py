@@ -381,10 +381,10 @@ async def test_what_is_no_answer_is_the_failure_of_its_worker(answer, reason):
 
 def noise(sent, trained):
     """Return a model with random parameters of a large scale."""
-    noisy = utils.scale_model(trained, 1)
+    noisy, generator = utils.scale_model(trained, 1), torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in noisy.parameters():
-            parameter.normal_(std=100)
+            parameter.normal_(std=100, generator=generator)
     return noisy
 
 
