@@ -86,7 +86,7 @@ def tensors_of(path):
     "strategy",
     [
         (),
-        ("--server_optimizer", "SGD", "--server_momentum", "0.7"),
+        ("--server_optimizer", "SGD", "--server_momentum", "0.7", "--server_nesterov"),
         ("--average", "median", "--proximal_mu", "0.1"),
     ],
     ids=["average", "server momentum", "median and FedProx"],
