@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import run_websocket_server as rws
 import syft as sy
 from syft.access import privacy as account
 from syft.access.privacy import DifferentialPrivacy, PrivacyAccount, epsilon_of
@@ -164,7 +165,7 @@ def test_two_workers_with_one_file_cannot_spend_the_same_budget_twice(simple, tm
 def test_a_folder_has_a_file_for_each_worker(simple, tmp_path):
     for worker in ("alice", "../bob"):
         PrivacyAccount(worker, private(account=tmp_path)).charge(0.25, 1)
-    assert set(os.listdir(tmp_path)) == {"alice.json", "-2e--2e--2f-bob.json"}
+    assert set(os.listdir(tmp_path)) == {"alice.privacy.json", "-2e--2e--2f-bob.privacy.json"}
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
@@ -385,6 +386,11 @@ def test_what_would_tell_without_noise_is_refused(worker):
             train(proxy, optimizer="LBFGS", optimizer_args={})
 
 
+def test_archives_whose_code_could_read_the_data_are_not_taken_beside_a_budget(simple):
+    with pytest.raises(ValueError, match="allow_torchscript is set for a worker with a privacy"):
+        Server(policy=Policy(privacy=private()), allow_torchscript=True)
+
+
 def test_an_owner_may_name_methods_of_its_own_but_not_evaluate(simple):
     policy = Policy(privacy=private(), calls=["fit", "scale", "evaluate"])
     with serving(Server(policy=policy)) as server, proxy_of(server) as proxy:
@@ -424,3 +430,43 @@ def test_a_canary_is_visible_without_privacy_and_not_with_it(simple, tmp_path: P
     settings = Policy(privacy=private(noise_multiplier=4.0, epsilon=1000))
     hidden, absent = trace(settings, "in", 8), trace(settings, "out", 8)
     assert max(hidden) < 3 * max(absent) and min(hidden) < max(absent)
+
+
+# The scripts
+
+
+def test_the_scripts_make_a_policy_of_their_options(simple, tmp_path):
+    given = ["--epsilon", "3", "--delta", "1e-6", "--noise_multiplier", "2"]
+    given += ["--max_grad_norm", "0.7", "--privacy_folder", str(tmp_path)]
+    args = rws.define_and_get_arguments(["--id", "alice", "--port", "0", *given])
+    options = {name: value for name, value in args.options.items() if name != "limits"}
+    policy = Policy(**options.pop("policy"))
+    assert policy.privacy == DifferentialPrivacy(2.0, 0.7, 3.0, 1e-6, str(tmp_path))
+    assert (
+        "privacy" not in rws.define_and_get_arguments(["--id", "bob", "-p", "0"]).options["policy"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--epsilon", "0"], "argument --epsilon: '0'; expected a number above 0"),
+        (
+            ["--epsilon", "3", "--delta", "1"],
+            "argument --delta: '1'; expected a number above 0 and",
+        ),
+        (["--noise_multiplier", "1"], "--noise_multiplier is for a privacy budget: give --epsilon"),
+        (
+            ["--epsilon", "3", "--privacy_folder", "nowhere"],
+            "--privacy_folder: 'nowhere' is no fol",
+        ),
+        (["--epsilon", "3", "--allow_torchscript"], "--allow_torchscript would let code read the"),
+        (["--epsilon", "3", "--testing"], "--epsilon is for training images"),
+    ],
+)
+def test_a_mistake_in_a_budget_is_one_line(capsys, given, complaint):
+    with pytest.raises(SystemExit) as exited:
+        rws.define_and_get_arguments(["--id", "alice", "--port", "0", *given])
+    assert exited.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line and line.endswith("; see --help")

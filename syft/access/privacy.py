@@ -93,7 +93,7 @@ class PrivacyAccount:
         self._path = None if privacy.account is None else Path(privacy.account).absolute()
         if self._path is not None and self._path.is_dir():
             name = "".join(char if char.isalnum() else f"-{ord(char):x}-" for char in worker)
-            self._path /= f"{name}.json"
+            self._path /= f"{name}.privacy.json"
         self._history = [] if self._path is None else _read(self._path)
         self.spent = epsilon_of(self._history, privacy.delta)
 
