@@ -2,6 +2,7 @@
 
     python start_websocket_servers.py                                    # serve until Ctrl-C
     python start_websocket_servers.py -- python run_websocket_client.py  # serve while it runs
+    python start_websocket_servers.py --names a b c d e --split dirichlet:0.3
 
     launcher ──> fork server (imports torch once) ──┬─> alice    digits 0-3
         │                                           ├─> bob      digits 4-6
@@ -49,8 +50,9 @@ from tutorial.mnist import DamagedArchiveError, unpack_mnist
 
 Command = subprocess.Popen[bytes]
 
-WORKERS = ("alice", "bob", "charlie", "testing")
-DEFAULT_PORTS = [8777, 8778, 8779, 8780]
+TRAINERS = ("alice", "bob", "charlie")
+EVALUATOR = "testing"
+FIRST_PORT = 8777
 START_TIMEOUT = 120.0
 """Seconds in which all workers must be ready."""
 COMMAND_CONNECT_TIMEOUT = 30.0
@@ -115,7 +117,7 @@ class Worker:
     def line(self) -> str:
         """Return one line on what it holds."""
         digits, samples = self.about["digits"], self.about["samples"]
-        return f"{self.id:8} {self.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples"
+        return f"{self.id:8} {self.url:22} digits {_ranges(digits)}  {samples:6,} samples"
 
 
 class WorkerFailed(Exception):
@@ -137,7 +139,7 @@ def main() -> int:
         # What may fail at once comes before the first process is started.
         unpack_mnist()
         set_environment()
-        check_ports(args.host, args.ports)
+        check_ports(args.host, args.names, args.ports)
         with run_workers(args, logs) as (workers, command):
             wait_until_ready(workers, command)
             if args.keep_going:
@@ -170,24 +172,33 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
         epilog="Example: %(prog)s -- python run_websocket_client.py --training_rounds 10",
     )
     add = parser.add_argument_group("workers").add_argument
-    add(
-        "--ports",
-        type=int,
-        nargs=len(WORKERS),
-        default=DEFAULT_PORTS,
-        metavar="PORT",
-        help="ports of the four workers, in their order (default: 8777 to 8780)",
-    )
+    help_text = f"ports of the workers, testing at last (default: {FIRST_PORT} and the next ones)"
+    add("--ports", type=int, nargs="+", metavar="PORT", help=help_text)
     add(
         "--verbose", "-v", action="store_true", help="show the workers' logs, each request included"
     )
     help_text = "start a worker again that ends, rather than stop all; tells the processes' ids"
     add("--keep_going", action="store_true", help=help_text)
+    split = options.add_split_options(parser)
+    help_text = "workers to split the training images among (default: alice, bob and charlie)"
+    split("--names", nargs="+", metavar="NAME", help=help_text)
     options.add_worker_options(parser)
     parser.add_argument(
         "command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it"
     )
     arguments = parser.parse_args(args)
+    if arguments.names and not arguments.split:
+        parser.error("--names needs --split: how the training images are split among them")
+    arguments.names = [*(arguments.names or TRAINERS), EVALUATOR]
+    if len(set(arguments.names)) < len(arguments.names):
+        parser.error(f"argument --names: {', '.join(arguments.names)} are not all different")
+    if arguments.ports is None:
+        arguments.ports = _usual_ports(arguments.names)
+    if len(arguments.ports) != len(arguments.names):
+        parser.error(
+            f"argument --ports: {len(arguments.ports)} numbers; expected one for each of "
+            f"{', '.join(arguments.names)}"
+        )
     for port in arguments.ports:
         if not 1 <= port <= 65535:
             parser.error(f"argument --ports: {port} is no port; expected numbers from 1 to 65535")
@@ -206,8 +217,9 @@ def command_to_type(args: argparse.Namespace) -> str:
         words.append("--ca_file FILE")
     if args.client_ca_file:
         words.append("--cert_file FILE --key_file FILE")
-    if (args.host, args.ports) != ("localhost", DEFAULT_PORTS):
-        pairs = zip(WORKERS, args.ports, strict=True)
+    known = (*TRAINERS, EVALUATOR), "localhost", _usual_ports([*TRAINERS, EVALUATOR])
+    if (tuple(args.names), args.host, args.ports) != known:
+        pairs = zip(args.names, args.ports, strict=True)
         words += ["--workers", *(f"{name}={args.host}:{port}" for name, port in pairs)]
     return " ".join(words)
 
@@ -218,12 +230,12 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def check_ports(host: str, ports: Sequence[int]) -> None:
+def check_ports(host: str, names: Sequence[str], ports: Sequence[int]) -> None:
     """Raise WorkerFailed if something listens on a worker's port.
 
     The command would take that for the worker.
     """
-    for worker_id, port in zip(WORKERS, ports, strict=True):
+    for worker_id, port in zip(names, ports, strict=True):
         try:
             socket.create_server((host, port)).close()
         except OSError as error:
@@ -250,7 +262,7 @@ def run_workers(
         if method == "forkserver":
             _start_fork_server(context)
         command = start_command(args.command) if args.command else None
-        for worker_id, port in zip(WORKERS, args.ports, strict=True):
+        for worker_id, port in zip(args.names, args.ports, strict=True):
             workers.append(start_worker(context, args, worker_id, port, logs / f"{worker_id}.log"))
         yield workers, command
     except BaseException:
@@ -270,7 +282,8 @@ def start_worker(
     """Start the process of one worker."""
     ours, theirs = context.Pipe()
     shown = None if args.verbose else log
-    settings = (worker_id, args.host, port, args.verbose, shown, theirs, args.options)
+    given = options_of(args, worker_id)
+    settings = (worker_id, args.host, port, args.verbose, shown, theirs, given)
     process = context.Process(target=serve, args=settings, name=worker_id)
     process.start()
     # The worker has its own copy of this end; with ours closed, the pipe ends when it does.
@@ -278,6 +291,19 @@ def start_worker(
     again = functools.partial(start_worker, context, args, worker_id, port, log)
     tls = args.cert_file is not None
     return Worker(worker_id, args.host, port, log, process, ours, again, tls)
+
+
+def options_of(args: argparse.Namespace, worker_id: str) -> dict[str, Any]:
+    """Return the options of one worker: with its share of the cores, and its part of the split."""
+    given: dict[str, Any] = args.options
+    if worker_id == EVALUATOR:
+        # It trains nothing, and evaluating is what a privacy budget would refuse.
+        policy = {name: rule for name, rule in given["policy"].items() if name != "privacy"}
+        return {"threads": 1} | given | {"policy": policy}
+    trainers = [name for name in args.names if name != EVALUATOR]
+    number, parts = trainers.index(worker_id) + 1, len(trainers)
+    split = {"split": (args.split, number, parts, args.split_seed)} if args.split else {}
+    return {"threads": max(1, _cores() // parts)} | given | split
 
 
 def start_command(command: list[str]) -> Command:
@@ -333,7 +359,7 @@ def serve(
     pipe: Connection,
     options: dict[str, Any],
 ) -> None:
-    """Be one worker: load its digits, say so, and serve until the pipe ends.
+    """Be one worker: load its images, say so, and serve until the pipe ends.
 
     Runs in the worker's process.
     """
@@ -352,11 +378,9 @@ def serve(
 
     import run_websocket_server as rws
     from syft import TorchHook, worker
-    from syft.exceptions import AddressInUse, TokenNotKept
 
     logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
-    evaluates = worker_id == "testing"
-    threads = {"threads": 1 if evaluates else _threads(worker_id)}
+    evaluates = worker_id == EVALUATOR
     try:
         server = rws.start_websocket_server_worker(
             id=worker_id,
@@ -364,15 +388,15 @@ def serve(
             port=port,
             hook=TorchHook(torch),
             verbose=verbose,
-            keep_labels=rws.KEEP_LABELS_DICT[worker_id],
-            training=worker_id != "testing",
+            keep_labels=rws.KEEP_LABELS_DICT.get(worker_id),
+            training=not evaluates,
             block=False,
-            **threads | options,
+            **options,
         )
-    except (AddressInUse, TokenNotKept) as error:
+    except rws.NOT_STARTED as error:
         sys.exit(f"error: {error}")
     if evaluates:
-        server.evaluation_threads = _threads(worker_id)
+        server.evaluation_threads = _cores()
     dataset = next(iter(server.datasets.values()))
     with contextlib.suppress(EOFError, OSError):
         pipe.send({"samples": len(dataset), "digits": sorted(set(dataset.targets.tolist()))})
@@ -528,15 +552,18 @@ def _raise_if_ended(workers: list[Worker]) -> None:
             raise WorkerFailed(worker.failure())
 
 
-def _threads(worker_id: str) -> int:
-    """Return how many threads a worker computes with.
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    The trainers share the cores, the evaluator has all.
-    """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return cores if worker_id == "testing" else max(1, cores // (len(WORKERS) - 1))
+
+def _usual_ports(names: Sequence[str]) -> list[int]:
+    return list(range(FIRST_PORT, FIRST_PORT + len(names)))
+
+
+def _ranges(digits: Sequence[int]) -> str:
+    """Return ascending digits as a text: 0-3 where none is missing, else 0 1 3."""
+    whole = digits[-1] - digits[0] + 1 == len(digits)
+    return f"{digits[0]}-{digits[-1]}" if whole else " ".join(map(str, digits))
 
 
 def _ignore_stop_signals() -> None:

@@ -238,6 +238,7 @@ TRAIN_CONFIG: Mapping[str, Kind] = {
     "shuffle": BOOL,
     "seed": _optional(INT),
     "keep_optimizer": BOOL,
+    "proximal_mu": NUMBER,
 }
 """What the fields of a TrainConfig have to be; TrainConfig itself refuses unknown ones."""
 

@@ -62,6 +62,14 @@ def positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0")
 
 
+def not_negative(text: str) -> float:
+    """Return an option's number, of at least 0 and finite."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}; expected a number of at least 0")
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
     """Return what reads an option's integer, of at least `lowest`."""
 
@@ -72,6 +80,35 @@ def at_least(lowest: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"{text!r}; expected an integer of at least {lowest}")
 
     return number
+
+
+def add_split_options(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+    """Add the options that say how the training images are split among workers.
+
+    Returns:
+        What adds further options to their group.
+    """
+    add = parser.add_argument_group(
+        "split", "who holds which training images, see syft/federated/splits.py"
+    ).add_argument
+    help_text = (
+        "labels, iid, shards:N with N shards a worker, or dirichlet:ALPHA, the smaller the less "
+        "even (default: the tutorial's digits)"
+    )
+    add("--split", type=_split, metavar="KIND", help=help_text)
+    help_text = "seed of the split; all workers must have the same"
+    add("--split_seed", type=at_least(0), default=1, metavar="N", help=help_text)
+    return add
+
+
+def part_of_split(text: str) -> tuple[int, int]:
+    """Return the two numbers of an option such as 2/5."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected K/N, the number of a part and the number of parts: 1/3, 2/3 or 3/3"
+        )
+    return int(match[1]), int(match[2])
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +191,60 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "threads that a worker trains with (default: the workers on this machine share its cores)"
     )
     add("--threads", type=at_least(1), metavar="N", help=help_text)
+    _add_privacy_options(parser)
+
+
+def _add_privacy_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "privacy", "how much trainings may tell of any one image, see docs/privacy.md"
+    ).add_argument
+    help_text = "budget of all trainings on a worker together (default: no differential privacy)"
+    add("--epsilon", type=positive, metavar="E", help=help_text)
+    for name, (kind, usual, help_text) in PRIVACY_OPTIONS.items():
+        add(
+            f"--{name}",
+            type=kind,
+            metavar=name.split("_")[0].upper(),
+            help=f"{help_text} (default: {usual:g})",
+        )
+    help_text = (
+        "folder in which each worker keeps what was spent, in a file (default: the current one)"
+    )
+    add("--privacy_folder", metavar="DIR", help=help_text)
+
+
+def _below_1(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0 and below 1")
+
+
+PRIVACY_OPTIONS: dict[str, tuple[Callable[[str], float], float, str]] = {
+    "delta": (_below_1, 1e-5, "the other half of the guarantee"),
+    "noise_multiplier": (positive, 1.0, "deviation of the noise, in units of --max_grad_norm"),
+    "max_grad_norm": (positive, 1.0, "norm to which the gradient of each image is clipped"),
+}
+"""name -> what reads it, default, help."""
+
+
+def _privacy(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the keyword arguments of DifferentialPrivacy as the policy's `privacy`, or nothing."""
+    if args.epsilon is None:
+        for name in (*PRIVACY_OPTIONS, "privacy_folder"):
+            if getattr(args, name) is not None:
+                parser.error(f"--{name} is for a privacy budget: give --epsilon too")
+        return {}
+    if args.allow_torchscript:
+        parser.error("--allow_torchscript would let code read the data in spite of --epsilon")
+    folder = Path(args.privacy_folder or ".").absolute()
+    if not folder.is_dir():
+        parser.error(f"argument --privacy_folder: {args.privacy_folder!r} is no folder")
+    numbers = {
+        name: usual if getattr(args, name) is None else getattr(args, name)
+        for name, (_, usual, _) in PRIVACY_OPTIONS.items()
+    }
+    return {"privacy": {"epsilon": args.epsilon, **numbers, "account": str(folder)}}
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
@@ -188,6 +279,7 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         "max_steps_per_fit": args.max_steps,
         "max_samples": args.max_samples,
         "max_batch_size": args.max_batch_size,
+        **_privacy(parser, args),
     }
     rules = {
         "policy": policy,
@@ -271,6 +363,21 @@ def _use_token_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             "the token should be one line of printable ASCII without spaces (--token_file, "
             f"{TOKEN_VARIABLE})"
         )
+
+
+def _split(text: str) -> str:
+    # As in the package, whose import would take seconds.
+    name, _, number = text.partition(":")
+    valid = text in ("labels", "iid")
+    with contextlib.suppress(ValueError):
+        valid |= name == "shards" and int(number) >= 1
+        valid |= name == "dirichlet" and 1e-6 <= float(number) <= 1e6
+    if not valid:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected labels, iid, shards:N with N of at least 1, or dirichlet:ALPHA "
+            "with ALPHA from 1e-6 to 1e6"
+        )
+    return text
 
 
 def _origin(text: str) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from syft.access.limits import Limits
 from syft.access.policy import Policy
-from syft.exceptions import AddressInUse, TokenNotKept
+from syft.exceptions import AddressInUse, PrivacyAccountDamaged, TokenNotKept
 from syft.options import Parser, add_worker_options, worker_options
 from syft.workers.websocket_server import WebsocketServerWorker
 
@@ -33,6 +33,8 @@ logger = logging.getLogger("syft.worker")  # __name__ is "__main__" here
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C while the dataset is loaded."""
+NOT_STARTED = (AddressInUse, TokenNotKept, PrivacyAccountDamaged, ModuleNotFoundError)
+"""What keeps any worker from starting, each with a text that says what to do."""
 
 
 class DatasetNotLoaded(Exception):
@@ -89,18 +91,20 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     return arguments
 
 
-def add_identity_options(parser: Parser, ids: list[str] | None = None) -> Callable[..., Any]:
+def add_identity_options(
+    parser: Parser, names: str = "name of the worker, e.g. --id alice"
+) -> Callable[..., Any]:
     """Add the options that say which worker it is.
 
     Args:
         parser: gets the options.
-        ids: the workers that there are; None: any name.
+        names: help on the worker's name.
 
     Returns:
         What adds further options to the same group.
     """
     add = parser.add_argument_group("worker").add_argument
-    add("--id", required=True, choices=ids, help="name of the worker, e.g. --id alice")
+    add("--id", required=True, metavar="NAME", help=names)
     add("--port", "-p", type=_port, required=True, help="port to listen on, e.g. --port 8777")
     add("--verbose", "-v", action="store_true", help="log each request")
     return add
@@ -158,21 +162,19 @@ def load_dataset(function: str, *args: str) -> Any:
     return dataset
 
 
-def serve(start: Callable[[], Any], *mistakes: type[Exception]) -> int:
+def serve(start: Callable[[], Any], mistakes: tuple[type[Exception], ...] = NOT_STARTED) -> int:
     """Start a worker and serve until Ctrl-C or SIGTERM; return the exit status.
 
     Args:
         start: makes a WebsocketServerWorker and starts it.
-        mistakes: errors of `start` that are shown as one line and exit with status 2, beside those
-            of an address or a token.
+        mistakes: errors of `start` that are shown as one line and exit with status 2.
     """
-    refused: tuple[type[Exception], ...] = (AddressInUse, TokenNotKept, *mistakes)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
         server = start()
-    except refused as error:
+    except mistakes as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     stop.wait()

@@ -58,7 +58,7 @@ def script_options(script: str) -> set[str]:
     """Return the options that the --help of a script or module names."""
     module, shown = importlib.import_module(script.removesuffix(".py")), io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        module.define_and_get_arguments(["--help"])
+        getattr(module, "define_and_get_arguments", getattr(module, "main", None))(["--help"])
     return set(re.findall(r"--\w+", shown.getvalue()))
 
 

@@ -20,6 +20,10 @@ REPOSITORY = Path(__file__).parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
+OPTIONAL = {"opacus", "sklearn"}
+"""Imported where they are used; an error there says how to install what is missing."""
+
+
 def test_the_package_needs_what_it_imports_and_no_more():
     imported = {
         name.partition(".")[0]
@@ -34,12 +38,23 @@ def test_the_package_needs_what_it_imports_and_no_more():
         )
     }
     needed = {re.split(r">=", each)[0] for each in PROJECT["dependencies"]}
-    assert needed == imported - sys.stdlib_module_names - {"syft"}
+    assert needed == imported - sys.stdlib_module_names - {"syft"} - OPTIONAL
 
 
 def test_the_package_needs_the_versions_that_the_tutorial_needs():
-    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
-    assert set(PROJECT["dependencies"]) <= set(lines)
+    assert set(PROJECT["dependencies"]) <= set(requirements("requirements.txt"))
+
+
+def test_the_extras_are_those_of_the_requirements_beside():
+    extras = PROJECT["optional-dependencies"]
+    assert extras == {name: requirements(f"requirements-{name}.txt") for name in extras}
+    assert set(extras) == {"privacy", "tensorboard"}
+
+
+def requirements(file: str) -> list[str]:
+    """Return the lines of a file of requirements that are no comments."""
+    lines = (REPOSITORY / file).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def test_the_changelog_tells_of_this_version():

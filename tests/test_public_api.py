@@ -88,7 +88,7 @@ METHODS = {
 
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
-    ["syft.version", "syft.facts", "syft.fits", "syft.options"],
+    ["syft.version", "syft.facts", "syft.files", "syft.fits", "syft.options"],
     ["syft.exceptions"],
     ["syft.objects", "syft.graph"],
     ["syft.wire"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,14 +48,18 @@ class TrainConfig:
             the last such config's fit left at this worker, where optimizer and parameters' shapes
             are the same. Each config's optimizer starts with none otherwise. The state is lost when
             the worker is restarted, and no checkpoint has it.
+        proximal_mu: the worker adds mu / 2 |w - w0|^2 to the loss, where w0 are the trainable
+            parameters at the start of the fit. It keeps workers with uneven data from straying far
+            from the model that they were sent (FedProx; Li et al., MLSys 2020,
+            https://arxiv.org/abs/1812.06127). 0: nothing is added.
 
     Attributes:
         model_ptr: pointer to the model on the worker, once sent.
         loss_fn_ptr: pointer to the loss function on the worker, once sent.
 
     Raises:
-        ValueError: `batch_size` is no integer above 0, `epochs` no integer of at least 0, or `seed`
-            no integer.
+        ValueError: `batch_size` is no integer above 0, `epochs` no integer of at least 0, `seed` no
+            integer, or `proximal_mu` no number of at least 0.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class TrainConfig:
         model_id: ObjectId | None = None,
         seed: int | None = None,
         keep_optimizer: bool = False,
+        proximal_mu: float = 0.0,
     ) -> None:
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
@@ -87,6 +93,7 @@ class TrainConfig:
         self.shuffle = shuffle
         self.seed = draw_seed() if seed is None else _integer("seed", seed)
         self.keep_optimizer = keep_optimizer
+        self.proximal_mu = _not_negative("proximal_mu", proximal_mu)
         self.model_ptr: Any = None
         self.loss_fn_ptr: Any = None
         self._model_id = model_id
@@ -156,8 +163,9 @@ class TrainConfig:
             "max_nr_batches": self.max_nr_batches,
             "shuffle": self.shuffle,
             "seed": self.seed,
-            # Left out otherwise: workers of version 0.1 do not know it.
+            # Left out otherwise: workers of version 0.1 do not know them, and need not.
             **({"keep_optimizer": True} if self.keep_optimizer else {}),
+            **({"proximal_mu": self.proximal_mu} if self.proximal_mu else {}),
         }
 
     def __str__(self) -> str:
@@ -177,3 +185,9 @@ def _integer(name: str, number: Any, least: int | None = None) -> int:
         expected = "an integer" if least is None else f"an integer of at least {least}"
         raise ValueError(f"TrainConfig: {name} is {number!r:.60}; expected {expected}.")
     return integer
+
+
+def _not_negative(name: str, number: Any) -> float:
+    if isinstance(number, (int, float)) and 0 <= number < math.inf:
+        return float(number)
+    raise ValueError(f"TrainConfig: {name} is {number!r:.60}; expected a number of at least 0.")

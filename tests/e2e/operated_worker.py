@@ -10,8 +10,8 @@ import sys
 import torch
 
 import syft as sy
-from run_websocket_server import leave_if_stuck
 from syft.limits import Limits
+from syft.worker import leave_if_stuck
 
 LIMITS = Limits(
     call_seconds=3,
