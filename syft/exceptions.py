@@ -435,8 +435,8 @@ class RemoteOperationsOff(SyftError, PermissionError):
     worker: str
     _text = (
         "worker {worker!r} runs no operations on remote tensors: it has datasets, and its owner "
-        "has not allowed it (remote_operations=True, --remote_operations). Train with a "
-        "TrainConfig instead."
+        "has not allowed it (remote_operations=True, --remote_operations), or its policy has "
+        "models or privacy. Train with a TrainConfig instead."
     )
 
 

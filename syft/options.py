@@ -267,6 +267,9 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
             f"connects could run models on the data. Set {TOKEN_VARIABLE} or --token_file, or say "
             "--insecure"
         )
+    if args.remote_operations and (args.epsilon is not None or args.allow_models is not None):
+        rule = "--epsilon" if args.epsilon is not None else "--allow_models"
+        parser.error(f"--remote_operations would let coordinators get around {rule}")
     files = {
         "cert_path": args.cert_file,
         "key_path": args.key_file,

@@ -107,8 +107,8 @@ TEXTS = {
     ),
     "RemoteOperationsOff": (
         "worker 'bob' runs no operations on remote tensors: it has datasets, and its owner has not "
-        "allowed it (remote_operations=True, --remote_operations). Train with a TrainConfig "
-        "instead."
+        "allowed it (remote_operations=True, --remote_operations), or its policy has models or "
+        "privacy. Train with a TrainConfig instead."
     ),
     "OperationsLost": (
         "worker 'bob' was restarted, or has forgotten this program while it was away: its remote "

@@ -461,6 +461,7 @@ def test_the_scripts_make_a_policy_of_their_options(simple, tmp_path):
             "--privacy_folder: 'nowhere' is no fol",
         ),
         (["--epsilon", "3", "--allow_torchscript"], "--allow_torchscript would let code read the"),
+        (["--epsilon", "3", "--remote_operations"], "would let coordinators get around --epsilon"),
         (["--epsilon", "3", "--testing"], "--epsilon is for training images"),
     ],
 )

@@ -14,7 +14,10 @@ from torch import nn
 
 import syft as sy
 from syft import wire
+from syft.access import privacy
+from syft.access.guard import Guard
 from syft.access.limits import Limits
+from syft.access.policy import Policy
 from syft.exceptions import (
     CallTimeout,
     ConnectionFailed,
@@ -28,6 +31,15 @@ from syft.remote import stream
 from syft.workers import websocket_settings
 from tests.bad_network import tcp_proxy
 from tests.network import DEADLINE, Server, eventually, false_worker, proxy_at, proxy_of, serving
+
+NO_OPERATIONS = {
+    "stream": 1,
+    "number": 0,
+    "operations": [],
+    "values": [],
+    "geometries": [],
+    "answer": True,
+}
 
 
 @pytest.fixture
@@ -298,9 +310,34 @@ def test_a_worker_with_datasets_runs_no_operations_unless_its_owner_says_so():
         assert alice.objects_count_remote() == 0
         # Whatever a proxy believes: the worker refuses it itself.
         with pytest.raises(RemoteOperationsOff):
-            alice._exchange(
-                "operate", stream=1, number=0, operations=[], values=[], geometries=[], answer=True
-            )
+            alice._exchange("operate", **NO_OPERATIONS)
+
+
+@pytest.mark.parametrize("rule", ["models", "privacy"])
+def test_a_policy_that_operations_would_get_around_rules_them_out(monkeypatch, rule):
+    monkeypatch.setattr(privacy, "epsilon_of", lambda history, delta: 0.0)
+    budget = {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "epsilon": 1.0, "delta": 1e-5}
+    policy = Policy(**{rule: budget if rule == "privacy" else ["digest"]})
+    with pytest.raises(ValueError) as refused:
+        sy.WebsocketServerWorker(None, "localhost", 0, "a", policy=policy, remote_operations=True)
+    assert str(refused.value) == (
+        f"remote_operations is True for worker 'a', whose policy has {rule}: operations compute "
+        "with what they reach, whatever the policy says; expected one or the other. Leave "
+        "remote_operations out."
+    )
+    empty = sy.WebsocketServerWorker(None, "localhost", 0, "alice", policy=policy)
+    with serving(empty) as server, proxy_of(server) as alice:
+        sy.TorchHook(torch)
+        x = torch.ones(2).send(alice)
+        with pytest.raises(RemoteOperationsOff, match="or its policy has models or privacy"):
+            x + 1
+        # Whatever a proxy believes, or the attribute says later.
+        server.remote_operations = True
+        with pytest.raises(RemoteOperationsOff):
+            alice._exchange("operate", **NO_OPERATIONS)
+    guarded = sy.VirtualWorker(id="bob", auto_add=False, guard=Guard("bob", policy=policy))
+    with pytest.raises(RemoteOperationsOff):
+        (torch.ones(2).send(guarded) + 1).get()
 
 
 def test_a_worker_that_gets_a_dataset_runs_no_more_operations():

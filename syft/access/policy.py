@@ -29,7 +29,8 @@ class Policy:
         calls: names of the methods that may be called.
         models: digests of the models and loss functions that may be sent. The digest covers the
             structure and its constants, not the parameters; the audit log records it, and
-            `syft.graph.convert(model).digest` computes it.
+            `syft.graph.convert(model).digest` computes it. No operations on remote tensors are run
+            then: they would compute anything else.
         max_steps_per_fit: training steps (batches) of one fit.
         max_fits: fits in all, from the worker's start on.
         max_samples_per_call: samples that one fit or evaluation reads, each counted as often as it
@@ -37,9 +38,9 @@ class Policy:
         max_samples: samples that all fits and evaluations read, from the worker's start on.
         max_batch_size: samples of one batch. A batch has at most as many as the dataset.
         privacy: how much fits may tell of any one sample, as a DifferentialPrivacy or its keyword
-            arguments. With it, fit() trains by DP-SGD and
-            withholds its loss, evaluate() is refused, and of the owner's own methods only those
-            that `calls` names may be called: what they tell, they tell without noise.
+            arguments. With it, fit() trains by DP-SGD and withholds its loss, evaluate() is
+            refused, no operations on remote tensors are run, and of the owner's own methods only
+            those that `calls` names may be called: what they tell, they tell without noise.
 
     Samples that methods of the owner's own read are not counted, unless they take them from fit()
     or evaluate().
@@ -63,6 +64,11 @@ class Policy:
             object.__setattr__(self, name, None if value is None else frozenset(value))
         if isinstance(self.privacy, Mapping):
             object.__setattr__(self, "privacy", DifferentialPrivacy(**self.privacy))
+
+    @property
+    def against_operations(self) -> list[str]:
+        """Names of the rules that operations on remote tensors would get around."""
+        return [name for name in ("models", "privacy") if getattr(self, name) is not None]
 
 
 class Enforcer:

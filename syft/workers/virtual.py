@@ -135,8 +135,11 @@ class VirtualWorker(FederatedClient, BaseWorker):
 
     @property
     def allows_remote_operations(self) -> bool:
-        """Whether coordinators may operate on remote tensors here: the coordinator is the owner."""
-        return True
+        """Whether coordinators may operate on remote tensors here.
+
+        The coordinator is the owner, so they may, unless the guard's policy rules it out.
+        """
+        return not self._dispatcher.guard.policy.policy.against_operations
 
     def _stream(self) -> Stream:
         return self._operations

@@ -119,7 +119,8 @@ class WebsocketServerWorker(VirtualWorker):
         policy: what they may ask for; None: everything that the worker offers.
         audit_path: file for the audit log (syft/access/audit.py); None: no audit log.
         remote_operations: whether coordinators may operate on remote tensors here, and so read
-            every tensor that they may operate on. None: as long as the worker has no datasets.
+            every tensor that they may operate on. None: as long as the worker has no datasets, and
+            its policy has neither `models` nor `privacy`.
         threads: threads that torch computes with in this process. None: the processes of this user
             that serve on this machine share its cores (see syft/workers/threads.py).
 
@@ -130,7 +131,8 @@ class WebsocketServerWorker(VirtualWorker):
 
     Raises:
         ValueError: only one of cert_path and key_path is given, or client_ca_path without them; or
-            the port, the token, an origin or the number of threads cannot be used.
+            the port, the token, an origin or the number of threads cannot be used; or
+            `remote_operations` is True and the policy has `models` or `privacy`.
         OSError: the audit log cannot be opened.
     """
 
@@ -165,6 +167,13 @@ class WebsocketServerWorker(VirtualWorker):
             raise ValueError("client_ca_path is for TLS: give cert_path and key_path too.")
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; expected a number of at least 1, or None.")
+        against = policy.against_operations if policy is not None else []
+        if remote_operations and against:
+            raise ValueError(
+                f"remote_operations is True for worker {str(id)!r}, whose policy has "
+                f"{' and '.join(against)}: operations compute with what they reach, whatever the "
+                "policy says; expected one or the other. Leave remote_operations out."
+            )
         # Opened now: a worker that could not write its log should not start.
         audit = AuditLog(audit_path) if audit_path is not None else None
         # A server is no proxy: the local worker does not list it, so one process may hold both of
@@ -198,8 +207,9 @@ class WebsocketServerWorker(VirtualWorker):
     @property
     def allows_remote_operations(self) -> bool:
         """Whether coordinators may operate on remote tensors here."""
-        chosen = self.remote_operations
-        return not self.datasets if chosen is None else chosen
+        if not super().allows_remote_operations:
+            return False
+        return not self.datasets if self.remote_operations is None else self.remote_operations
 
     @property
     def url(self) -> str:

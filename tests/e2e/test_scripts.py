@@ -107,6 +107,10 @@ def test_a_worker_whose_port_is_in_use_says_so(tmp_path):
             ["--id", "eve", "-p", "0", "--split", "iid", "--part", "1/2", "--testing"],
             "--split is for training images; --testing holds all test images",
         ),
+        (
+            ["--id", "bob", "-p", "0", "--allow_models", "digest", "--remote_operations"],
+            "--remote_operations would let coordinators get around --allow_models",
+        ),
     ],
 )
 def test_wrong_arguments_of_a_worker_are_one_line(capsys, args, complaint):
