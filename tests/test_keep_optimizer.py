@@ -55,6 +55,21 @@ def test_several_fits_are_one_training_in_plain_torch(worker, settings):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_a_proximal_term_does_not_disturb_it(worker):
+    """The term is zero in the first step of a fit, and these fits have one."""
+    settings = {"max_nr_batches": 1, **MOMENTUM}
+    model = rounds(worker, 3, keep_optimizer=True, proximal_mu=0.5, **settings)
+    torch.manual_seed(0)
+    expected, batch = Classifier(), slice(8)
+    momentum = torch.optim.SGD(expected.parameters(), **MOMENTUM["optimizer_args"])
+    for _ in range(3):
+        momentum.zero_grad()
+        nll(expected(blobs().data[batch]), blobs().targets[batch]).backward()
+        momentum.step()
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_without_it_each_fit_begins_anew(worker):
     model = rounds(worker, 3, **ADAM)
     expected = locally(3, "Adam", lr=0.01)

@@ -406,6 +406,25 @@ def test_the_proximal_term_and_optimizers_with_state_work_on_noised_gradients(wo
         assert loss is None and not same(model, classifier())
 
 
+def test_a_kept_optimizer_goes_on_from_one_private_fit_to_the_next(simple):
+    """It remembers what it was given, which are noised gradients. The proximal term is zero in the
+    first step of a fit, so two fits of a step each are one fit of two without it."""
+    settings = {"batch_size": 20, "optimizer_args": {"lr": 0.1, "momentum": 0.9}}
+    models = []
+    with serving(Server(policy=Policy(privacy=NO_NOISE))) as server:
+        for fits, keep in ((1, {}), (2, {"keep_optimizer": True, "proximal_mu": 0.5}), (2, {})):
+            model = classifier()
+            with proxy_of(server) as proxy:
+                for _ in range(fits):
+                    steps = {"epochs": 2 // fits}  # of all samples
+                    _, model = train(proxy, model=model, **steps, **settings, **keep)
+            models.append(list(model.parameters()))
+    expected, kept, forgotten = models
+    torch.testing.assert_close(kept, expected)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(forgotten, expected)
+
+
 def test_a_canary_is_visible_without_privacy_and_not_with_it(simple, tmp_path: Path):
     """One sample has an input that no other has, so the weights of that input tell whether it was
     there."""

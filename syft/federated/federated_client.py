@@ -188,7 +188,7 @@ class FederatedClient(ObjectStorage):
 
         Returns:
             The loss on the last batch, a scalar on the CPU, the proximal term included; None if
-            `epochs` or `max_nr_batches` is 0.
+            `epochs` or `max_nr_batches` is 0, or the owner's policy has privacy.
 
         Raises:
             TrainConfigMissing: no TrainConfig was sent.
@@ -347,7 +347,9 @@ class FederatedClient(ObjectStorage):
     ) -> None:
         """Train by DP-SGD, as this worker's owner demands of every coordinator.
 
-        Batches have the config's size on average; they are drawn at random in any case.
+        Batches have the config's size on average; they are drawn at random in any case. What the
+        optimizer remembers, and keeps for the next fit if the config asks for that, follows from
+        noised gradients and costs nothing more; so does the proximal term.
 
         Raises:
             NotPermitted: the optimizer needs more of the data than one gradient a step.

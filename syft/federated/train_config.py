@@ -47,7 +47,8 @@ class TrainConfig:
         keep_optimizer: whether the optimizer goes on with the state (Adam's moments, momentum) that
             the last such config's fit left at this worker, where optimizer and parameters' shapes
             are the same. Each config's optimizer starts with none otherwise. The state is lost when
-            the worker is restarted, and no checkpoint has it.
+            the worker is restarted, and no checkpoint has it. A worker with a privacy budget keeps
+            it, too: it follows from noised gradients alone.
         proximal_mu: the worker adds mu / 2 |w - w0|^2 to the loss, where w0 are the trainable
             parameters at the start of the fit. It keeps workers with uneven data from straying far
             from the model that they were sent (FedProx; Li et al., MLSys 2020,
