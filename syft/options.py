@@ -196,7 +196,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_privacy_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group(
-        "privacy", "how much trainings may tell of any one image, see docs/privacy.md"
+        "privacy", "how much trainings may tell of any one sample, see docs/privacy.md"
     ).add_argument
     help_text = "budget of all trainings on a worker together (default: no differential privacy)"
     add("--epsilon", type=positive, metavar="E", help=help_text)
@@ -223,7 +223,7 @@ def _below_1(text: str) -> float:
 PRIVACY_OPTIONS: dict[str, tuple[Callable[[str], float], float, str]] = {
     "delta": (_below_1, 1e-5, "the other half of the guarantee"),
     "noise_multiplier": (positive, 1.0, "deviation of the noise, in units of --max_grad_norm"),
-    "max_grad_norm": (positive, 1.0, "norm to which the gradient of each image is clipped"),
+    "max_grad_norm": (positive, 1.0, "norm to which the gradient of each sample is clipped"),
 }
 """name -> what reads it, default, help."""
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from syft import worker
+from syft.access import privacy
 from syft.access.limits import Limits
 from syft.access.policy import Policy
 
@@ -85,6 +86,31 @@ def test_a_worker_of_any_name_has_the_options_of_the_tutorials_workers():
     options = worker.with_rules(arguments.options)
     assert options["policy"] == Policy(max_fits=3)
     assert options["limits"] == Limits(call_seconds=60)
+
+
+def test_a_worker_with_data_of_ones_own_may_have_a_privacy_budget(monkeypatch, tmp_path):
+    monkeypatch.setattr(privacy, "epsilon_of", lambda history, delta: 0.0)
+    words = ["--id", "paris", "--port", "0", "--key", "patients", "--dataset", "hospital:load"]
+    words += ["--epsilon", "3", "--noise_multiplier", "2", "--privacy_folder", str(tmp_path)]
+    policy = worker.with_rules(worker.define_and_get_arguments(words).options)["policy"]
+    assert policy.privacy == privacy.DifferentialPrivacy(2.0, 1.0, 3.0, 1e-5, str(tmp_path))
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_worker_whose_budget_cannot_be_kept_ends_with_one_line(
+    monkeypatch, tmp_path, capsys, damaged
+):
+    """Its account is damaged, or the package that computes what fits cost is not there."""
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    for name in ("opacus", "opacus.accountants"):
+        monkeypatch.setitem(sys.modules, name, None)
+    if damaged:
+        (tmp_path / "paris.privacy.json").write_text("{")
+    words = ["--id", "paris", "--port", "0", "--key", "patients", "--dataset", "hospital:load"]
+    assert worker.main([*words, "--epsilon", "3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert ("paris.privacy.json" if damaged else "pip install opacus") in line
 
 
 @pytest.mark.parametrize(
