@@ -201,3 +201,9 @@ def test_a_layer_takes_one_sample(bob):
     layer = nn.Linear(2, 3)
     expected = layer(torch.ones(2))
     assert torch.equal(layer.send(bob)(bob.send(torch.ones(2))).get(), expected)
+
+
+def test_tensors_of_a_worker_that_was_made_anew_are_told_apart(bob):
+    later = Bob(id="bob")
+    with pytest.raises(TensorsNotCollocatedException, match="'a former bob', 'bob'"):
+        bob.send(torch.ones(2)) + later.send(torch.ones(2))

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import _VF
 
-from syft.remote.tensor import SPECIAL, PointerTensor, apply
+from syft.remote.posting import apply
+from syft.remote.tensor import SPECIAL, PointerTensor
 
 
 def _recurrent(operation: Any) -> Callable[..., Any]:

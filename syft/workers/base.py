@@ -173,6 +173,10 @@ class BaseWorker(ObjectStorage, ABC):
         pointer = receiver._send_object(obj, owner=self, ptr_id=ptr_id, collect=collect)
         return pointer if create_pointer else None
 
+    def send_obj(self, obj: Any, location: BaseWorker | ObjectId) -> None:
+        """Send an object to another worker, where it stays until it is deleted or fetched."""
+        self.send(obj, location, create_pointer=False)
+
     def _send_object(
         self,
         obj: Any,
