@@ -528,7 +528,7 @@ def _worker_name(worker: Any) -> str:
 
 def _value_needed(name: str) -> Callable[..., NoReturn]:
     def refuse(self: PointerTensor, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RemoteValueNeeded(name)
+        raise RemoteValueNeeded(name.strip("_"))
 
     return refuse
 
