@@ -102,3 +102,14 @@ def test_the_hook_is_where_programs_import_it_from(hook):
     from syft.frameworks.torch.hook.hook import TorchHook
 
     assert isinstance(hook, TorchHook)
+
+
+def test_tensors_are_made_at_a_worker(bob):
+    assert torch.equal(bob.remote.torch.tensor([1, 2]).get(), torch.tensor([1, 2]))
+    torch.manual_seed(5)
+    expected = torch.rand(2, 3)
+    torch.manual_seed(5)
+    assert torch.equal(bob.remote.torch.rand(2, 3).get(), expected)
+    assert bob.remote.frameworks == ("torch",)
+    with pytest.raises(AttributeError, match=r"remote\.torch has no 'load'; it has: arange"):
+        bob.remote.torch.load("weights.pt")

@@ -432,3 +432,32 @@ def test_messages_that_are_not_confirmed_are_few(bob, monkeypatch):
         most = max(most, len(stream_of._messages))
     assert x.get().tolist() == [2 * stream.BATCH * stream.WINDOW] * 2
     assert most <= stream.WINDOW + 1
+
+
+def test_what_a_coordinator_held_is_free_again_when_its_session_ends(server, bob):
+    """Also if the session ends in the middle of a message."""
+    session = next(iter(server._dispatcher.sessions.values()))
+    entered, go_on = threading.Event(), threading.Event()
+    x = torch.ones(1000).send(bob)
+    kept = [x + number for number in range(10)]
+    assert kept[-1].copy().get().sum() == 10_000
+    ledger = server._dispatcher.guard._ledger
+    assert ledger._all > 10
+    carry_out = session.executor._carry_out
+
+    def slow(*args):
+        carry_out(*args)
+        entered.set()
+        assert go_on.wait(DEADLINE)
+
+    session.executor._carry_out = slow
+    more = kept[0] + 1
+    bob._stream().flush()
+    assert entered.wait(DEADLINE)
+    server._dispatcher.end_session(session)
+    go_on.set()
+    # What was sent is struck out when the next object comes.
+    assert eventually(lambda: ledger._all == len(ledger._gone) == 1)
+    assert ledger._all_bytes == ledger._gone[0][1]
+    for pointer in (x, more, *kept):
+        pointer.garbage_collect_data = False

@@ -242,10 +242,6 @@ class Ledger:
         """
         size = size_of(obj)
         with self._lock:
-            # Struck out here, under the lock, and not when an object goes: see above.
-            while self._gone:
-                gone, freed = self._gone.popleft()
-                self._count(gone, -1, -freed)
             self._check_room(owner, 1, size)
             self._count(owner, 1, size)
         # Without `atexit`, which would call it for each object when the process ends.
@@ -268,6 +264,10 @@ class Ledger:
             self._count(owner, objects, size)
 
     def _check_room(self, owner: str, objects: int, size: int) -> None:
+        # Struck out here, under the lock, and not when an object goes: see above.
+        while self._gone:
+            gone, freed = self._gone.popleft()
+            self._count(gone, -1, -freed)
         count, held = self._counts[owner] + objects, self._bytes[owner] + size
         self._check("the objects of one coordinator", count, "objects")
         self._check("the bytes of one coordinator's objects", held, "object_bytes")

@@ -191,20 +191,33 @@ class Executor:
             ObjectNotFoundError: there is none of this id.
             GetNotPermittedError: one is private.
         """
-        with self._lock:
-            try:
-                self._carry_out(stream, number, operations, budget)
-                if self._told is not None and self._told[0] == number:  # the reply may be lost
-                    raise _again(self._told[1])
-                return {
-                    "values": [self._value(obj_id) for obj_id in values],
-                    "geometries": [self._geometry(obj_id) for obj_id in geometries],
-                }
-            except RemoteOperationFailed as error:
-                self._told = number, _again(error)
-                raise
-            finally:
-                self._sweep()
+        try:
+            with self._lock:
+                return self._answer(stream, number, operations, values, geometries, budget)
+        finally:
+            # Once the lock is free: whoever found it taken has left its wish.
+            self._sweep_if_idle()
+
+    def _answer(
+        self,
+        stream: int,
+        number: int,
+        operations: Sequence[Any],
+        values: Sequence[ObjectId],
+        geometries: Sequence[ObjectId],
+        budget: Budget,
+    ) -> dict[str, Any]:
+        try:
+            self._carry_out(stream, number, operations, budget)
+            if self._told is not None and self._told[0] == number:  # the reply may be lost
+                raise _again(self._told[1])
+            return {
+                "values": [self._value(obj_id) for obj_id in values],
+                "geometries": [self._geometry(obj_id) for obj_id in geometries],
+            }
+        except RemoteOperationFailed as error:
+            self._told = number, _again(error)
+            raise
 
     def _carry_out(
         self, stream: int, number: int, operations: Sequence[Any], budget: Budget

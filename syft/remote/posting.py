@@ -7,7 +7,6 @@ the results, and posts the operation with new ids for them.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from typing import Any
 
@@ -56,6 +55,20 @@ class _Call:
         self.leaves = NO_LEAVES
         self.location: Any = None
         self.stream: Any = None
+
+    def all_encoded(self, named: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments, and those by name, as they travel."""
+        operation = self.operation
+        arguments = list(
+            map(self.encoded, self.arguments, operation.computes_with, operation.takes_local)
+        )
+        keywords = {}
+        for name, value in named.items():
+            self.key.append(name)
+            encoded = self.encoded(value, takes_local=name in INDICES)
+            if encoded is not None:
+                keywords[name] = encoded
+        return arguments, keywords
 
     def encoded(self, value: Any, computes_with: bool = False, takes_local: bool = False) -> Any:
         """Return an argument as it travels."""
@@ -153,14 +166,7 @@ def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool | None =
         args = _with_places_of_masks(args)
         is_dynamic = operation.name == "aten::index.Tensor" and any(map(_is_mask, args[1]))
     call = _Call(operation, args)
-    arguments = list(map(call.encoded, args, operation.computes_with, operation.takes_local))
-    keywords = {}
-    for name, value in kwargs.items():
-        call.key.append(name)
-        encoded = call.encoded(value, takes_local=name in INDICES)
-        if encoded is not None:
-            keywords[name] = encoded
-    stream = call.stream
+    arguments, keywords = call.all_encoded(kwargs)
     records = torch.is_grad_enabled() and not operation.is_constant
     grads = call.leaves if records else NO_LEAVES
     targets = [None if index is None else args[index] for index in operation.targets]
@@ -168,35 +174,51 @@ def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool | None =
         if target is not None:
             _check_target(call, target, grads)
 
-    is_random = operation.is_random if is_random is None else is_random
-    known: Any = _UNKNOWN
-    if not is_dynamic:
-        with contextlib.suppress(NotImplementedError):  # torch knows no such way
-            known = shapes.inferred(tuple(call.key), lambda: _on_meta(operation, args, kwargs))
+    known = _UNKNOWN if is_dynamic else _inferred(call, args, kwargs)
     several = type(known) is list or len(targets) > 1
     outputs = known if type(known) is list else [known] * max(1, len(targets))
+    # What is changed in place keeps its id, and what is no tensor gets none.
     ids = [
-        None if each is None or target is not None else stream.new_id()
+        None if each is None or target is not None else call.stream.new_id()
         for each, target in itertools.zip_longest(outputs, targets)
     ]
-    stream.post(operation.name, ids, arguments, keywords, is_random)
+    is_random = operation.is_random if is_random is None else is_random
+    call.stream.post(operation.name, ids, arguments, keywords, is_random)
     if known is _UNKNOWN:
-        outputs = _asked(stream, ids)
+        outputs = _asked(call.stream, ids)
+    made = _pointers(call, ids, outputs, targets, grads)
+    return made[0] if not several else made if len(targets) < 2 else tuple(made)
 
+
+def _inferred(call: _Call, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Return the geometry of the results, as `shapes.inferred` does."""
+    try:
+        run = lambda: _on_meta(call.operation, args, kwargs)  # noqa: E731
+        return shapes.inferred(tuple(call.key), run)
+    except NotImplementedError:  # torch knows no way without the values
+        return _UNKNOWN
+
+
+def _pointers(
+    call: _Call, ids: list[Any], outputs: list[Any], targets: list[Any], grads: frozenset[Leaf]
+) -> list[Any]:
+    """Return the results: new pointers, and the pointers that were changed in place."""
     shared = None
-    if operation.shares and torch.is_grad_enabled() and args[0]._leaf is None:
-        shared = args[0]._cell
+    if call.operation.shares and torch.is_grad_enabled():
+        base = call.arguments[0]
+        # A leaf's own cell is the leaf; a view of it depends on it as any other result does.
+        shared = base._cell if base._leaf is None else None
     made = []
     for obj_id, each, target in itertools.zip_longest(ids, outputs, targets):
         if obj_id is None:
             made.append(target)
         else:
             cell = shared or Cell(grads if each.has_grads else NO_LEAVES)
-            made.append(new_pointer(call.location, stream, obj_id, each, cell))
+            made.append(new_pointer(call.location, call.stream, obj_id, each, cell))
     for target in targets:
         if target is not None and grads:
             target._cell.leaves |= grads
-    return made[0] if not several else made if len(targets) < 2 else tuple(made)
+    return made
 
 
 def _turn(operation: Operation, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -386,11 +386,14 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         return self.detach()
 
     @data.setter
-    def data(self, value: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"cannot replace the data of {self!r}; copy into it: "
-            "with torch.no_grad(): pointer.copy_(other)."
-        )
+    def data(self, value: Any) -> None:
+        check_together("data", [self, value])
+        if value.shape != self.shape or value.dtype != self.dtype:
+            raise ValueError(
+                f"cannot replace the data of {self!r}: got {tuple(value.shape)} {value.dtype}; "
+                f"expected {tuple(self.shape)} {self.dtype}. Use the other tensor itself."
+            )
+        self.detach().copy_(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> PointerTensor:
         """Have gradients flow to this leaf, or not; return it.
@@ -525,7 +528,7 @@ def _worker_name(worker: Any) -> str:
 
 def _value_needed(name: str) -> Callable[..., NoReturn]:
     def refuse(self: PointerTensor, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RemoteValueNeeded(name)
+        raise RemoteValueNeeded(name.strip("_"))
 
     return refuse
 

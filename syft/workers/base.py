@@ -25,6 +25,7 @@ from syft.objects import (
     registry,
     unpack_object,
 )
+from syft.remote.factories import Remote
 from syft.remote.multi import MultiPointerTensor
 from syft.remote.sending import pointer_to_sent, pointer_to_stored
 from syft.remote.stream import Stream
@@ -172,6 +173,11 @@ class BaseWorker(ObjectStorage, ABC):
         collect = create_pointer and garbage_collect_data is not False
         pointer = receiver._send_object(obj, owner=self, ptr_id=ptr_id, collect=collect)
         return pointer if create_pointer else None
+
+    @property
+    def remote(self) -> Remote:
+        """Functions that make tensors at this worker: `worker.remote.torch.zeros(2)`."""
+        return Remote(self)
 
     def send_obj(self, obj: Any, location: BaseWorker | ObjectId) -> None:
         """Send an object to another worker, where it stays until it is deleted or fetched."""
