@@ -40,12 +40,13 @@ from syft.exceptions import (
     SyftError,
     WorkerUnreachable,
 )
-from syft.federated import Checkpoint, History, checked_evaluation, run_round
+from syft.federated import Checkpoint, History, ServerOptimizer, checked_evaluation, run_round
 from syft.federated.rounds import RoundResult, one_line
 from syft.frameworks.torch.fl import utils
 from syft.objects import ObjectId
 from syft.workers.base import BaseWorker
 from syft.workers.websocket_client import WebsocketClientWorker
+from tutorial.board import Board, BoardMissing
 from tutorial.options import (
     CONNECT_TIMEOUT,
     CONNECT_TIMEOUT_VARIABLE,
@@ -53,6 +54,7 @@ from tutorial.options import (
     add_client_options,
     at_least,
     client_options,
+    not_negative,
     positive,
 )
 
@@ -75,6 +77,13 @@ ARGUMENTS_OF_THE_TUTORIAL = (
     "save_model",
     "verbose",
 )
+AVERAGES = {
+    "mean": utils.federated_avg,
+    "median": utils.coordinate_median,
+    "trimmed_mean": utils.trimmed_mean,
+}
+USUAL_STRATEGY = {"average": "mean", "proximal_mu": 0.0}
+SERVER_LR = 1.0
 SILENT_SECONDS = 1.0
 """Seconds of connecting after which the log tells for whom it waits."""
 
@@ -114,11 +123,30 @@ def define_and_get_arguments(args=sys.argv[1:]):
     """Return the command line's arguments; an error exits with status 2."""
     parser = Parser("Run federated learning using websocket client workers.")
     _add_training_options(parser)
+    _add_strategy_options(parser)
     _add_options_for_workers(parser)
     _add_options_for_faults(parser)
     add_client_options(parser)
     arguments = parser.parse_args(args)
     arguments.options = client_options(parser, arguments)
+    try:
+        server_optimizer_of(arguments)
+    except ValueError as reason:
+        parser.error(f"argument --server_optimizer: {reason}")
+    trainers = len(addresses_of(arguments)) - 1
+    needed = arguments.min_workers or (1 if is_tolerant(arguments) else trainers)
+    if arguments.average == "trimmed_mean" and needed < 3:
+        parser.error(
+            "argument --average: trimmed_mean leaves out two workers; expected rounds of at least "
+            "three (--min_workers)"
+        )
+    if not trainers:
+        parser.error("argument --workers: no worker trains; expected others beside testing")
+    if (arguments.min_workers or 1) > trainers:
+        parser.error(
+            f"argument --min_workers: {arguments.min_workers}; expected 1 to {trainers}, the "
+            "number of workers that train"
+        )
     return arguments
 
 
@@ -127,7 +155,9 @@ def tutorial_arguments(args: Namespace) -> Namespace:
     return Namespace(**{name: getattr(args, name) for name in ARGUMENTS_OF_THE_TUTORIAL})
 
 
-async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_nr_batches, lr):
+async def fit_model_on_worker(
+    worker, traced_model, batch_size, curr_round, max_nr_batches, lr, proximal_mu=0.0
+):
     """Send the model to a worker, train it there, and fetch it.
 
     Args:
@@ -138,6 +168,7 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
         curr_round: number of the round, for the log.
         max_nr_batches: number of training steps. Negative: one pass over the worker's data.
         lr: learning rate.
+        proximal_mu: weight of FedProx's proximal term.
 
     Returns:
         worker_id: id of the worker. model: the trained model. loss: loss on the last batch, a
@@ -152,6 +183,7 @@ async def fit_model_on_worker(worker, traced_model, batch_size, curr_round, max_
         epochs=1,
         optimizer="SGD",
         optimizer_args={"lr": lr},
+        proximal_mu=proximal_mu,
     )
     train_config.send(worker)
     device = next(traced_model.parameters()).device
@@ -238,6 +270,18 @@ def is_tolerant(args: Namespace) -> bool:
     return args.round_timeout is not None or args.min_workers is not None
 
 
+def addresses_of(args: Namespace) -> dict[str, tuple[str, int]]:
+    """Return the host and port of each worker that trains, and at last of the evaluator.
+
+    Where a worker has a name that the tutorial does not know, the workers that train are those that
+    the arguments name and no others.
+    """
+    given = dict(args.workers)
+    known = WORKERS if given.keys() <= WORKERS.keys() else {"testing": WORKERS["testing"]}
+    addresses = known | given
+    return addresses | {"testing": addresses.pop("testing")}
+
+
 async def connect_to_workers(
     args: Namespace,
 ) -> tuple[list[WebsocketClientWorker], WebsocketClientWorker]:
@@ -262,7 +306,7 @@ async def connect_to_workers(
     }
     *worker_instances, testing = workers = [
         WebsocketClientWorker(id=name, host=host, port=port, **settings, **args.options)
-        for name, (host, port) in (WORKERS | dict(args.workers)).items()
+        for name, (host, port) in addresses_of(args).items()
     ]
     failures = await _prepare_all(workers)
     if failures and not is_tolerant(args):
@@ -343,6 +387,7 @@ async def train_one_round(
         curr_round=curr_round,
         max_nr_batches=args.federate_after_n_batches,
         lr=learning_rate,
+        proximal_mu=args.proximal_mu,
     )
     needed = args.min_workers or (1 if is_tolerant(args) else len(workers))
     result = await run_round(workers, fit, timeout=args.round_timeout, min_workers=needed)
@@ -396,26 +441,60 @@ def evaluate_models(
     return {"test_losses": losses, "accuracies": accuracies}
 
 
-def resume(args: Namespace, traced_model: nn.Module) -> tuple[int, float]:
+def server_optimizer_of(args: Namespace) -> ServerOptimizer | None:
+    """Return the server optimizer that the arguments ask for; None: the plain average.
+
+    Raises:
+        ValueError: there is none of that kind, or it does not take these arguments.
+    """
+    options = {
+        "momentum": args.server_momentum,
+        "nesterov": args.server_nesterov or None,
+        "eps": args.server_eps,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if args.server_optimizer is None:
+        if given or args.server_lr != SERVER_LR:
+            raise ValueError("expected one where there are other --server options")
+        return None
+    return ServerOptimizer(args.server_optimizer, {"lr": args.server_lr, **given})
+
+
+def resume(
+    args: Namespace, traced_model: nn.Module, server_optimizer: ServerOptimizer | None
+) -> tuple[int, float]:
     """Return the last finished round and the next learning rate.
 
     They are those of the checkpoint if one is given, else of the start. The checkpoint's parameters
-    go into `traced_model`, and torch's generator goes on where it was.
+    go into `traced_model`, the server optimizer and torch's generator go on where they were.
     """
     if args.resume is None:
         return 0, args.lr
     checkpoint = Checkpoint.load(args.resume)
-    checkpoint.restore(traced_model, settings_of(args))
+    checkpoint.restore(traced_model, settings_of(args), server_optimizer)
     logger.info("Going on after round %s, from %s", checkpoint.round, args.resume)
     return checkpoint.round, checkpoint.learning_rate
 
 
 def settings_of(args: Namespace) -> dict[str, Any]:
     """Return the arguments that a run and its continuation must have in common."""
-    return {
-        name: getattr(args, name)
-        for name in ("batch_size", "federate_after_n_batches", "lr", "seed")
-    }
+    names = ["batch_size", "federate_after_n_batches", "lr", "seed"]
+    # Only if they are used: checkpoints of earlier versions do not have them.
+    names += [name for name, usual in USUAL_STRATEGY.items() if getattr(args, name) != usual]
+    return {name: getattr(args, name) for name in names}
+
+
+def open_records(
+    args: Namespace, last_round: int, stack: contextlib.ExitStack
+) -> list[History | Board]:
+    """Return what the arguments ask for to be written of each round; `stack` closes it."""
+    records: list[History | Board] = []
+    # First what may be missing: it should leave an earlier history alone.
+    if args.tensorboard:
+        records.append(stack.enter_context(Board(args.tensorboard, last_round)))
+    if args.history:
+        records.append(stack.enter_context(History(args.history, last_round)))
+    return records
 
 
 async def main(args: Namespace) -> None:
@@ -425,17 +504,21 @@ async def main(args: Namespace) -> None:
     model = Net().to(device)
     example = torch.zeros([1, 1, 28, 28], dtype=torch.float).to(device)
     traced_model = torch.jit.trace(model, example, check_trace=False)  # the check takes a second
-    last_round, learning_rate = resume(args, traced_model)
+    server_optimizer = server_optimizer_of(args)
+    last_round, learning_rate = resume(args, traced_model, server_optimizer)
 
     with contextlib.ExitStack() as stack:
-        history = stack.enter_context(History(args.history, last_round)) if args.history else None
+        records = open_records(args, last_round, stack)
         worker_instances, testing = await connect_to_workers(args)
 
         for curr_round in _with_progress_bar(range(last_round + 1, args.training_rounds + 1)):
             result = await train_one_round(
                 worker_instances, traced_model, curr_round, learning_rate, args
             )
-            traced_model = utils.federated_avg(result.models).to(device)
+            average = AVERAGES[args.average](result.models)
+            if server_optimizer is not None:
+                average = server_optimizer.step(traced_model, average)
+            traced_model = average.to(device)
 
             evaluation = {}
             if curr_round % 10 == 1 or curr_round == args.training_rounds:
@@ -443,8 +526,8 @@ async def main(args: Namespace) -> None:
                     result.models | {"federated": traced_model}, testing, args, device
                 )
 
-            if history is not None:
-                history.append(
+            for record in records:
+                record.append(
                     round=curr_round,
                     learning_rate=learning_rate,
                     **result.to_fields(),
@@ -452,9 +535,9 @@ async def main(args: Namespace) -> None:
                 )
             learning_rate = max(0.98 * learning_rate, args.lr * 0.01)
             if args.checkpoint:
-                Checkpoint.of(traced_model, curr_round, learning_rate, settings_of(args)).save(
-                    args.checkpoint
-                )
+                Checkpoint.of(
+                    traced_model, curr_round, learning_rate, settings_of(args), server_optimizer
+                ).save(args.checkpoint)
 
     if args.save_model:
         torch.save(traced_model.state_dict(), "mnist_cnn.pt")
@@ -472,9 +555,9 @@ def run(args: Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return lifetime.INTERRUPTED
-    except (SyftError, OSError) as error:
+    except (SyftError, OSError, BoardMissing) as error:
         print(f"error: {_first_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, (CheckpointError, HistoryDamaged)) else 1
+        return 2 if isinstance(error, (CheckpointError, HistoryDamaged, BoardMissing)) else 1
     return 0
 
 
@@ -515,11 +598,35 @@ def _add_training_options(parser: Parser) -> None:
     add("--verbose", "-v", action="store_true", help="log each call to a worker")
 
 
+def _add_strategy_options(parser: Parser) -> None:
+    add = parser.add_argument_group(
+        "strategy", "how the next model is made of the workers' models, see docs/uneven_data.md"
+    ).add_argument
+    help_text = (
+        "of each parameter the workers' mean, median, or mean without the smallest and largest "
+        "value; the last two bear with a worker that returns nonsense"
+    )
+    average = USUAL_STRATEGY["average"]
+    add("--average", choices=AVERAGES, default=average, help=help_text)
+    help_text = "weight of FedProx's term, which keeps workers near the model they were sent"
+    mu = USUAL_STRATEGY["proximal_mu"]
+    add("--proximal_mu", type=not_negative, default=mu, metavar="MU", help=help_text)
+    help_text = (
+        "optimizer of torch.optim that goes from the last model to the average, e.g. SGD, Adam "
+        "(default: the average is the next model)"
+    )
+    add("--server_optimizer", metavar="NAME", help=help_text)
+    add("--server_lr", type=positive, default=SERVER_LR, help="its learning rate")
+    add("--server_momentum", type=positive, metavar="M", help="its momentum, e.g. 0.7 for SGD")
+    add("--server_nesterov", action="store_true", help="take SGD's momentum as Nesterov does")
+    add("--server_eps", type=positive, metavar="EPS", help="its eps, e.g. 0.001 for Adam")
+
+
 def _add_options_for_workers(parser: Parser) -> None:
     add = parser.add_argument_group("workers").add_argument
     help_text = (
-        "workers that are elsewhere, for example: alice=192.0.2.11:8777 (default: localhost:8777 "
-        "to 8780)"
+        "workers that are elsewhere, for example: alice=192.0.2.11:8777. If one has a name of its "
+        "own, these alone train, and testing evaluates (default: localhost:8777 to 8780)"
     )
     add("--workers", nargs="+", type=_address, default=(), metavar="NAME=HOST:PORT", help=help_text)
     seconds = os.environ.get(CONNECT_TIMEOUT_VARIABLE) or CONNECT_TIMEOUT
@@ -541,7 +648,7 @@ def _add_options_for_faults(parser: Parser) -> None:
     )
     add("--round_timeout", type=positive, metavar="S", help=help_text)
     help_text = "workers that must answer in a round (default: all; 1 with --round_timeout)"
-    add("--min_workers", type=int, choices=range(1, len(WORKERS)), metavar="N", help=help_text)
+    add("--min_workers", type=at_least(1), metavar="N", help=help_text)
     add(
         "--checkpoint",
         type=_writable,
@@ -551,6 +658,8 @@ def _add_options_for_faults(parser: Parser) -> None:
     add("--resume", metavar="FILE", help="go on after the last round of the checkpoint FILE")
     help_text = "write one JSON object per round to FILE; with --resume, append to FILE"
     add("--history", type=_writable, metavar="FILE", help=help_text)
+    help_text = "write losses, accuracies and seconds of each round to DIR, for TensorBoard"
+    add("--tensorboard", type=_writable_folder, metavar="DIR", help=help_text)
 
 
 def _writable(text: str) -> str:
@@ -561,12 +670,20 @@ def _writable(text: str) -> str:
     return text
 
 
+def _writable_folder(text: str) -> str:
+    path = Path(text).absolute()
+    nearest = next(each for each in (path, *path.parents) if each.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: no folder, or not ours")
+    return text
+
+
 def _address(text: str) -> tuple[str, tuple[str, int]]:
     name, _, address = text.partition("=")
     host, _, port = address.rpartition(":")
-    if name not in WORKERS or not host or not port.isdecimal():
+    if not name or not host or not port.isdecimal():
         raise argparse.ArgumentTypeError(
-            f"{text!r}; expected NAME=HOST:PORT, NAME one of {', '.join(WORKERS)}"
+            f"{text!r}; expected NAME=HOST:PORT, for example alice=192.0.2.11:8777"
         )
     return name, (host, int(port))
 

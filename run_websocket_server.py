@@ -1,6 +1,7 @@
 """Runs one worker: a server that holds some digits of MNIST and trains models on them.
 
     python run_websocket_server.py --id alice --port 8777
+    python run_websocket_server.py --id dave --port 8781 --split dirichlet:0.3 --part 4/5
 
 `start_websocket_servers.py` runs all four. The tutorial shows `start_websocket_server_worker`.
 """
@@ -25,12 +26,19 @@ from torchvision import datasets, transforms
 
 import syft as sy
 from syft.exceptions import AddressInUse, TokenNotKept
+from syft.federated import splits
 from syft.graph import for_inference
 from syft.limits import Limits
 from syft.policy import Policy
 from syft.workers import websocket_server
 from tutorial.mnist import DATA_ROOT, DamagedArchiveError, unpack_mnist
-from tutorial.options import Parser, add_worker_options, worker_options
+from tutorial.options import (
+    Parser,
+    add_split_options,
+    add_worker_options,
+    part_of_split,
+    worker_options,
+)
 
 logger = logging.getLogger("run_websocket_server")
 
@@ -88,7 +96,16 @@ def load_mnist(training: bool) -> datasets.MNIST:
 
 
 def start_websocket_server_worker(
-    id, host, port, hook, verbose, keep_labels=None, training=True, block=True, **options
+    id,
+    host,
+    port,
+    hook,
+    verbose,
+    keep_labels=None,
+    training=True,
+    block=True,
+    split=None,
+    **options,
 ):
     """Make a worker, give it its digits, and start it.
 
@@ -102,6 +119,8 @@ def start_websocket_server_worker(
         training: whether it holds training images, as "mnist", or the test images, as
             "mnist_testing".
         block: whether to return only when the worker is stopped.
+        split: further arguments of `syft.federated.splits.part`, which then chooses the samples of
+            the training set, in place of `keep_labels`.
         **options: further keyword arguments of WebsocketServerWorker; `policy` and `limits` may be
             dicts of theirs.
 
@@ -117,8 +136,9 @@ def start_websocket_server_worker(
 
     if training:
         digits = KEEP_LABELS_DICT[None] if keep_labels is None else keep_labels
-        indices = np.isin(targets, digits)
-        logger.info("number of true indices: %s", indices.sum())
+        kept = np.flatnonzero(np.isin(targets, digits))
+        indices = kept if split is None else splits.part(targets, *split)
+        logger.info("number of true indices: %s", len(indices))
         data, targets = data[indices], targets[indices]
         logger.info("after selection: %s", data.shape)
 
@@ -143,15 +163,28 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     parser = Parser("Run one websocket server worker.")
     add = parser.add_argument_group("workers").add_argument
     names = [name for name in KEEP_LABELS_DICT if name is not None]
-    add("--id", required=True, choices=names, help="name of the worker, e.g. --id alice")
+    help_text = f"name of the worker: {', '.join(names)}, or any with --split or --testing"
+    add("--id", required=True, metavar="NAME", help=help_text)
     add("--port", "-p", type=int, required=True, help="port to listen on, e.g. --port 8777")
     add("--testing", action="store_true", help="hold the test images instead of training images")
     add("--verbose", "-v", action="store_true", help="log each request")
+    split = add_split_options(parser)
+    help_text = "number of this worker's part of the split and number of parts, e.g. --part 2/5"
+    split("--part", type=part_of_split, metavar="K/N", help=help_text)
     add_worker_options(parser)
     arguments = parser.parse_args(args)
     if not 0 <= arguments.port <= 65535:
         parser.error(
             f"argument --port/-p: {arguments.port} is no port; expected a number from 0 to 65535"
+        )
+    if (arguments.split is None) != (arguments.part is None):
+        parser.error("a split needs both --split and --part")
+    if arguments.split and arguments.testing:
+        parser.error("--split is for training images; --testing holds all test images")
+    if arguments.id not in names and not (arguments.split or arguments.testing):
+        parser.error(
+            f"argument --id: invalid choice: {arguments.id!r}; expected one of {', '.join(names)}, "
+            "or --split and --part"
         )
     arguments.options = worker_options(parser, arguments)
     return arguments
@@ -179,12 +212,13 @@ def main() -> int:
             port=args.port,
             hook=hook,
             verbose=args.verbose,
-            keep_labels=KEEP_LABELS_DICT[args.id],
+            keep_labels=KEEP_LABELS_DICT.get(args.id),
             training=not args.testing,
             block=False,
+            split=(args.split, *args.part, args.split_seed) if args.split else None,
             **args.options,
         )
-    except (AddressInUse, TokenNotKept, DamagedArchiveError) as error:
+    except (AddressInUse, TokenNotKept, DamagedArchiveError, splits.SplitError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     stop.wait()

@@ -2,6 +2,7 @@
 
     python start_websocket_servers.py                                    # serve until Ctrl-C
     python start_websocket_servers.py -- python run_websocket_client.py  # serve while it runs
+    python start_websocket_servers.py --names a b c d e --split dirichlet:0.3
 
     launcher ──> fork server (imports torch once) ──┬─> alice    digits 0-3
         │                                           ├─> bob      digits 4-6
@@ -44,11 +45,18 @@ from typing import Any
 
 from tutorial import lifetime
 from tutorial.mnist import DamagedArchiveError, unpack_mnist
-from tutorial.options import CONNECT_TIMEOUT_VARIABLE, Parser, add_worker_options, worker_options
+from tutorial.options import (
+    CONNECT_TIMEOUT_VARIABLE,
+    Parser,
+    add_split_options,
+    add_worker_options,
+    worker_options,
+)
 
 Command = subprocess.Popen[bytes]
 
-WORKERS = ("alice", "bob", "charlie", "testing")
+TRAINERS = ("alice", "bob", "charlie")
+EVALUATOR = "testing"
 FIRST_PORT = 8777
 START_TIMEOUT = 120.0
 """Seconds in which all workers must be ready."""
@@ -130,12 +138,12 @@ def main() -> int:
         # What may fail at once comes before the first process is started.
         unpack_mnist()
         set_environment()
-        check_ports(args.host, args.ports)
+        check_ports(args.host, args.names, args.ports)
         with run_workers(args, logs) as (workers, command):
             wait_until_ready(workers, command)
             if command is not None:
                 return wait_for_command(command, workers)
-            print("\nNow run, in another terminal: python run_websocket_client.py")
+            print(f"\nNow run, in another terminal: python run_websocket_client.py{_where(args)}")
             print("or open federated_training.ipynb. Ctrl-C stops the workers.", flush=True)
             wait_for_failure(workers)
         return 0
@@ -159,19 +167,31 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
         epilog="Example: %(prog)s -- python run_websocket_client.py --training_rounds 10",
     )
     add = parser.add_argument_group("workers").add_argument
-    help_text = (
-        f"ports of the four workers, in their order (default: {FIRST_PORT} and the next three)"
-    )
-    ports = list(range(FIRST_PORT, FIRST_PORT + len(WORKERS)))
-    add("--ports", type=int, nargs=len(WORKERS), default=ports, metavar="PORT", help=help_text)
+    help_text = f"ports of the workers, testing at last (default: {FIRST_PORT} and the next ones)"
+    add("--ports", type=int, nargs="+", metavar="PORT", help=help_text)
     add(
         "--verbose", "-v", action="store_true", help="show the workers' logs, each request included"
     )
+    split = add_split_options(parser)
+    help_text = "workers to split the training images among (default: alice, bob and charlie)"
+    split("--names", nargs="+", metavar="NAME", help=help_text)
     add_worker_options(parser)
     parser.add_argument(
         "command", nargs="*", metavar="-- COMMAND", help="command to run; the workers stop after it"
     )
     arguments = parser.parse_args(args)
+    if arguments.names and not arguments.split:
+        parser.error("--names needs --split: how the training images are split among them")
+    arguments.names = [*(arguments.names or TRAINERS), EVALUATOR]
+    if len(set(arguments.names)) < len(arguments.names):
+        parser.error(f"argument --names: {', '.join(arguments.names)} are not all different")
+    if arguments.ports is None:
+        arguments.ports = list(range(FIRST_PORT, FIRST_PORT + len(arguments.names)))
+    if len(arguments.ports) != len(arguments.names):
+        parser.error(
+            f"argument --ports: {len(arguments.ports)} numbers; expected one for each of "
+            f"{', '.join(arguments.names)}"
+        )
     for port in arguments.ports:
         if not 1 <= port <= 65535:
             parser.error(f"argument --ports: {port} is no port; expected numbers from 1 to 65535")
@@ -187,12 +207,12 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def check_ports(host: str, ports: Sequence[int]) -> None:
+def check_ports(host: str, names: Sequence[str], ports: Sequence[int]) -> None:
     """Raise WorkerFailed if something listens on a worker's port.
 
     The command would take that for the worker.
     """
-    for worker_id, port in zip(WORKERS, ports, strict=True):
+    for worker_id, port in zip(names, ports, strict=True):
         try:
             socket.create_server((host, port)).close()
         except OSError as error:
@@ -219,7 +239,11 @@ def run_workers(
         if method == "forkserver":
             _start_fork_server(context)
         command = start_command(args.command) if args.command else None
-        for worker_id, port in zip(WORKERS, args.ports, strict=True):
+        trainers = len(args.names) - 1
+        for number, (worker_id, port) in enumerate(zip(args.names, args.ports, strict=True), 1):
+            options = args.options
+            if args.split and worker_id != EVALUATOR:
+                options = options | {"split": (args.split, number, trainers, args.split_seed)}
             ours, theirs = context.Pipe()
             log = logs / f"{worker_id}.log"
             settings = (
@@ -229,7 +253,8 @@ def run_workers(
                 args.verbose,
                 None if args.verbose else log,
                 theirs,
-                args.options,
+                _threads(worker_id, trainers),
+                options,
             )
             process = context.Process(target=serve, args=settings, name=worker_id)
             process.start()
@@ -303,9 +328,10 @@ def serve(
     verbose: bool,
     log: Path | None,
     pipe: Connection,
+    threads: int,
     options: dict[str, Any],
 ) -> None:
-    """Be one worker: load its digits, say so, and serve until the pipe ends.
+    """Be one worker: load its images, say so, and serve until the pipe ends.
 
     Runs in the worker's process.
     """
@@ -325,10 +351,11 @@ def serve(
     import run_websocket_server as rws
     from syft import TorchHook
     from syft.exceptions import AddressInUse, TokenNotKept
+    from syft.federated.splits import SplitError
 
     logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
-    evaluates = worker_id == "testing"
-    torch.set_num_threads(1 if evaluates else _threads(worker_id))
+    evaluates = worker_id == EVALUATOR
+    torch.set_num_threads(1 if evaluates else threads)
     try:
         server = rws.start_websocket_server_worker(
             id=worker_id,
@@ -336,15 +363,15 @@ def serve(
             port=port,
             hook=TorchHook(torch),
             verbose=verbose,
-            keep_labels=rws.KEEP_LABELS_DICT[worker_id],
-            training=worker_id != "testing",
+            keep_labels=rws.KEEP_LABELS_DICT.get(worker_id),
+            training=not evaluates,
             block=False,
             **options,
         )
-    except (AddressInUse, TokenNotKept) as error:
+    except (AddressInUse, TokenNotKept, SplitError) as error:
         sys.exit(f"error: {error}")
     if evaluates:
-        server.evaluation_threads = _threads(worker_id)
+        server.evaluation_threads = threads
     dataset = next(iter(server.datasets.values()))
     with contextlib.suppress(EOFError, OSError):
         pipe.send({"samples": len(dataset), "digits": sorted(set(dataset.targets.tolist()))})
@@ -380,11 +407,8 @@ def wait_until_ready(workers: list[Worker], command: Command | None) -> None:
         # Ctrl-C reaches the command; from now on, the rest is up to that.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in workers:
-        digits, samples = worker.about["digits"], worker.about["samples"]
-        print(
-            f"{worker.id:8} {worker.url:22} digits {digits[0]}-{digits[-1]}  {samples:6,} samples",
-            flush=True,
-        )
+        digits, samples = _ranges(worker.about["digits"]), worker.about["samples"]
+        print(f"{worker.id:8} {worker.url:22} digits {digits}  {samples:6,} samples", flush=True)
 
 
 def wait_for_failure(workers: list[Worker]) -> None:
@@ -462,7 +486,7 @@ def _raise_if_ended(workers: list[Worker]) -> None:
             raise WorkerFailed(worker.failure())
 
 
-def _threads(worker_id: str) -> int:
+def _threads(worker_id: str, trainers: int) -> int:
     """Return how many threads a worker computes with.
 
     The trainers share the cores, the evaluator has all.
@@ -470,7 +494,22 @@ def _threads(worker_id: str) -> int:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return cores if worker_id == "testing" else max(1, cores // (len(WORKERS) - 1))
+    return cores if worker_id == EVALUATOR else max(1, cores // trainers)
+
+
+def _ranges(digits: Sequence[int]) -> str:
+    """Return ascending digits as a text: 0-3 where none is missing, else 0 1 3."""
+    whole = digits[-1] - digits[0] + 1 == len(digits)
+    return f"{digits[0]}-{digits[-1]}" if whole else " ".join(map(str, digits))
+
+
+def _where(args: argparse.Namespace) -> str:
+    """Return the option that tells the coordinator where the workers are, unless it knows."""
+    known = list(range(FIRST_PORT, FIRST_PORT + len(TRAINERS) + 1))
+    if args.names == [*TRAINERS, EVALUATOR] and args.ports == known:
+        return ""
+    addresses = zip(args.names, args.ports, strict=True)
+    return " --workers " + " ".join(f"{name}={args.host}:{port}" for name, port in addresses)
 
 
 def _ignore_stop_signals() -> None:

@@ -237,6 +237,7 @@ TRAIN_CONFIG: Mapping[str, Kind] = {
     "max_nr_batches": NUMBER,
     "shuffle": BOOL,
     "seed": _optional(INT),
+    "proximal_mu": NUMBER,
 }
 """What the fields of a TrainConfig have to be; TrainConfig itself refuses unknown ones."""
 

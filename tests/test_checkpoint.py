@@ -16,7 +16,7 @@ import syft as sy
 from syft.exceptions import CheckpointDamaged, CheckpointError, CheckpointMismatch, HistoryDamaged
 from syft.federated import Checkpoint, History, checkpoint, read_history, run_round
 from syft.frameworks.torch.fl import utils
-from tests.models import Regressor, blobs, classifier, make_config
+from tests.models import Regressor, blobs, classifier, make_config, same
 
 ARGUMENTS = {"lr": 0.1, "seed": 1, "batch_size": 32}
 
@@ -140,11 +140,25 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
     Checkpoint.of(classifier(), 7, 0.1, ARGUMENTS).save(tmp_path / "c")
     monkeypatch.undo()
-    with pytest.raises(CheckpointDamaged, match="its format is 2; expected 1"):
+    with pytest.raises(CheckpointDamaged, match="its format is 3; expected 1 or 2"):
         Checkpoint.load(tmp_path / "c")
+
+
+def test_a_checkpoint_of_the_first_format_can_be_restored(tmp_path):
+    """It had no server optimizer."""
+    tensors = {f"model.{name}": tensor for name, tensor in classifier().state_dict().items()}
+    tensors["generator"] = torch.get_rng_state()
+    operators = Checkpoint.of(classifier(), 7, 0.1, {}).operators
+    fields = {"format": 1, "round": 7, "learning_rate": 0.1, "operators": operators}
+    text = json.dumps(fields | {"arguments": ARGUMENTS})
+    metadata = {"checkpoint": text, "sha256": checkpoint._digest(text, tensors)}
+    safetensors.torch.save_file(tensors, tmp_path / "c", metadata)
+    model = classifier(seed=1)
+    Checkpoint.load(tmp_path / "c").restore(model, ARGUMENTS)
+    assert same(model, classifier())
 
 
 class Deeper(nn.Module):

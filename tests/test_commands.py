@@ -67,6 +67,7 @@ WRONG_FIELDS = [
     *(("batch_size", value) for value in (1.5, "8", None, torch.ones(1), [8], True)),
     *(("epochs", value) for value in (1.5, None, float("inf"))),
     *(("max_nr_batches", value) for value in (float("nan"), float("inf"), "1", None, True)),
+    *(("proximal_mu", value) for value in (float("nan"), float("inf"), "1", None, True)),
     *(("model_id", value) for value in (torch.ones(1), [1], 2**64)),
     *(("optimizer", value) for value in (None, 5, "x" * 257)),
     *(

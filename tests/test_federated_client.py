@@ -74,6 +74,39 @@ def test_fit_is_plain_local_training_bit_for_bit(epochs, shuffle, max_nr_batches
     assert torch.equal(loss, expected) and loss.shape == () and not loss.requires_grad
 
 
+@pytest.mark.parametrize("mu", [0.1, 10.0])
+def test_a_proximal_term_pulls_each_step_towards_the_start_of_the_fit(mu):
+    """Its gradient is mu (w - w0). The second fit starts where the first has ended."""
+    local = Classifier()
+    client = client_with(
+        copy.deepcopy(local), shuffle=False, proximal_mu=mu, optimizer_args={"lr": 0.05}
+    )
+    for _ in range(2):
+        loss = client.fit("blobs")
+        start = [parameter.detach().clone() for parameter in local.parameters()]
+        for batch in torch.arange(20).split(8):
+            local.zero_grad()
+            expected = F.nll_loss(local(blobs().data[batch]), blobs().targets[batch])
+            expected.backward()
+            with torch.no_grad():
+                for parameter, origin in zip(local.parameters(), start, strict=True):
+                    expected = expected + mu / 2 * (parameter - origin).square().sum()
+                    parameter -= 0.05 * (parameter.grad + mu * (parameter - origin))
+        torch.testing.assert_close(loss, expected.detach())
+        for one, other in zip(
+            client.get_obj(MODEL).obj.parameters(), local.parameters(), strict=True
+        ):
+            torch.testing.assert_close(one, other)
+
+
+def test_frozen_parameters_stay_as_they_are_with_a_proximal_term():
+    model = Classifier()
+    model.hidden.weight.requires_grad_(False)
+    before = model.hidden.weight.clone()
+    client_with(model, proximal_mu=1.0).fit("blobs")
+    assert torch.equal(model.hidden.weight, before) and model.hidden.weight.grad is None
+
+
 @pytest.mark.parametrize(
     "kind", [torch.jit.script, lambda model: torch.jit.trace(model, blobs().data)]
 )

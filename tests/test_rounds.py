@@ -377,3 +377,45 @@ async def test_what_is_no_answer_is_the_failure_of_its_worker(answer, reason):
         result.failures["bob"].startswith("failed: InvalidReply: worker 'bob' sent")
         and reason in result.failures["bob"]
     )
+
+
+def noise(sent, trained):
+    """Return a model with random parameters of a large scale."""
+    noisy, generator = utils.scale_model(trained, 1), torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in noisy.parameters():
+            parameter.normal_(std=100, generator=generator)
+    return noisy
+
+
+def flipped(sent, trained):
+    """Return a model that has gone the other way, and further."""
+    return utils.add_model(utils.scale_model(sent, 11), utils.scale_model(trained, -10))
+
+
+@pytest.mark.parametrize("lie", [noise, flipped], ids=["noise", "flipped signs"])
+async def test_one_worker_of_five_spoils_the_mean_and_not_the_robust_averages(lie):
+    workers = [sy.VirtualWorker(id=name) for name in ("anna", "ben", "carla", "dan", "mallory")]
+    for seed, worker in enumerate(workers):
+        worker.add_dataset(blobs(60, seed), key="blobs")
+    data, targets = blobs(600, seed=99).data, blobs(600, seed=99).targets
+
+    async def accuracy_with(average, honest=False):
+        model = classifier()
+
+        async def fit(worker):
+            config = make_config(model, optimizer_args={"lr": 0.5})
+            config.send(worker)
+            loss = await worker.async_fit("blobs")
+            trained = (await config.model_ptr.async_get()).obj
+            lies = worker.id == "mallory" and not honest
+            return worker.id, lie(model, trained) if lies else trained, loss
+
+        for _ in range(8):
+            model = average((await run_round(workers, fit)).models)
+        return utils.accuracy(model(data), targets)
+
+    honest = await accuracy_with(utils.federated_avg, honest=True)
+    assert await accuracy_with(utils.federated_avg) < honest - 0.25
+    for robust in (utils.coordinate_median, utils.trimmed_mean):
+        assert await accuracy_with(robust) > honest - 0.1

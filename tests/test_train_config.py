@@ -62,6 +62,18 @@ def test_a_seed_that_is_given_leaves_torchs_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("mu", [-0.1, float("nan"), float("inf"), "0.1", None], ids=str)
+def test_a_proximal_mu_that_is_no_number_of_at_least_0_is_refused(mu):
+    with pytest.raises(ValueError, match=r"^TrainConfig: proximal_mu is .*; expected a number of"):
+        sy.TrainConfig(None, None, proximal_mu=mu)
+
+
+def test_a_proximal_mu_travels_only_if_there_is_one():
+    """Workers of an earlier version do not know it."""
+    assert "proximal_mu" not in sy.TrainConfig(None, None).to_fields()
+    assert sy.TrainConfig(None, None, proximal_mu=1).to_fields()["proximal_mu"] == 1.0
+
+
 @pytest.mark.parametrize("seed", [1.0, "1", [1], torch.ones(2)], ids=str)
 def test_a_seed_that_is_no_integer_is_refused(seed):
     with pytest.raises(ValueError, match=r"^TrainConfig: seed is .*; expected an integer\.$"):

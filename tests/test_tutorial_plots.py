@@ -12,6 +12,7 @@ from matplotlib.container import BarContainer
 
 import syft as sy
 from run_websocket_server import MnistWorker
+from syft.federated import History
 from tests.models import classifier, nll
 from tutorial import plots
 from tutorial.traffic import Message
@@ -323,3 +324,63 @@ def test_check_workers_tells_who_is_ready_and_what_to_start_else(monkeypatch):
         ("bob", f"ws://localhost:{port}", "WorkerUnreachable", "", ""),
     ]
     assert table.note == "Not ready: bob. Run in a terminal: python start_websocket_servers.py"
+
+
+RUN = [
+    {
+        "round": 1,
+        "losses": {"alice": 2.0, "bob": 1.5},
+        "accuracies": {"alice": 0.2, "federated": 0.3},
+    },
+    {"round": 2, "losses": {"alice": 1.0}, "failures": {"bob": "timeout after 60 s"}},
+    {"round": 3, "losses": {"alice": 0.5, "bob": None}, "accuracies": {"federated": 0.75}},
+]
+
+
+def test_a_history_is_drawn_with_gaps_where_nothing_was_measured():
+    figure = plots.plot_history(RUN, "a run")
+    accuracy, loss = figure.axes
+    drawn(figure)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in accuracy.lines}
+    np.testing.assert_equal(
+        lines, {"alice": [[1, 20], [3, np.nan]], "federated": [[1, 30], [3, 75]]}
+    )
+    lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
+    np.testing.assert_equal(
+        lines, {"alice": [[1, 2], [2, 1], [3, 0.5]], "bob": [[1, 1.5], [2, np.nan], [3, np.nan]]}
+    )
+    assert figure.get_suptitle() == "a run"
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_history_is_drawn_into_a_file(tmp_path, ending):
+    with History(tmp_path / "run.jsonl") as history:
+        for each in RUN:
+            history.append(**each)
+    target = tmp_path / f"run.{ending}"
+    assert plots.main([str(tmp_path / "run.jsonl"), str(target)]) == 0
+    beginning = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    assert target.read_bytes().startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("content", "target", "complaint"),
+    [
+        (None, "run.png", "is not the history of a run: it has no rounds"),
+        ("", "run.png", "is not the history of a run: it has no rounds"),
+        ("no json\n", "run.png", "is not the history of a run: "),
+        ('{"losses": {"alice": 1}}\n', "run.png", "is not the history of a run: 'round'"),
+        ('{"round": 1, "losses": [1]}\n', "run.png", "is not the history of a run: "),
+        ('{"round": 1}\n', "nowhere/run.png", "cannot write "),
+        ('{"round": 1}\n', "run.xyz", "cannot write "),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(tmp_path, capsys, content, target, complaint):
+    source = tmp_path / "run.jsonl"
+    if content is not None:
+        source.write_text(content)
+    with pytest.raises(SystemExit) as exited:
+        plots.main([str(source), str(tmp_path / target)])
+    assert exited.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line and line.endswith("; see --help")

@@ -12,11 +12,13 @@ from syft.exceptions import EmptyRoundError, ModelMismatchError
 from syft.frameworks.torch.fl.utils import (
     accuracy,
     add_model,
+    coordinate_median,
     create_gaussian_mixture_toy_data,
     extract_batches_per_worker,
     federated_avg,
     iris_data_partial,
     scale_model,
+    trimmed_mean,
 )
 from tests.models import Classifier, blobs
 
@@ -147,10 +149,61 @@ def test_the_average_of_models_fit_to_be_averaged_again():
     assert torch.allclose(average.hidden.weight, (first.hidden.weight + second.hidden.weight) / 2)
 
 
+@kinds
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("by_id", [True, False], ids=["dict", "list"])
+def test_robust_averages_are_those_that_numpy_computes(kind, count, by_id):
+    models = [kind(normed(batches)) for batches in range(1, count + 1)]
+    before = [bits(model) for model in models]
+    states = [model.state_dict() for model in models]
+    given = {f"worker {i}": model for i, model in enumerate(models)} if by_id else models
+    trim = (count - 1) // 2
+    for average, expected in (
+        (coordinate_median(given), lambda values: np.median(values, axis=0)),
+        (trimmed_mean(given, trim), lambda values: np.sort(values, 0)[trim : count - trim].mean(0)),
+        (trimmed_mean(given, 0), lambda values: np.mean(values, axis=0)),
+    ):
+        for name, tensor in average.state_dict().items():
+            values = [state[name].double().numpy(force=True) for state in states]
+            wanted = values[0] if name == "norm.num_batches_tracked" else expected(values)
+            assert tensor.dtype == states[0][name].dtype
+            np.testing.assert_allclose(tensor.numpy(force=True), wanted, rtol=1e-6, atol=1e-7)
+    assert [bits(model) for model in models] == before
+
+
+def test_robust_averages_computed_by_hand():
+    models = [of(1, 8), of(2, -1), of(30, 0), of(4, 1), of(-9, 100)]
+    assert coordinate_median(models).weight.tolist() == [2, 1]
+    assert coordinate_median(models[:4]).weight.tolist() == [3, 0.5]
+    assert trimmed_mean(models).weight.tolist() == pytest.approx([7 / 3, 3])
+
+
+@pytest.mark.parametrize("average", [coordinate_median, trimmed_mean])
+@pytest.mark.parametrize("lie", [1e30, -1e30, float("inf"), float("-inf"), float("nan")])
+def test_one_of_three_models_cannot_spoil_a_robust_average(average, lie):
+    for place in range(3):
+        models = [of(1.0), of(2.0)]
+        models.insert(place, of(lie))
+        assert 1 <= average(models).weight.item() <= 2
+
+
+@pytest.mark.parametrize("average", [coordinate_median, trimmed_mean])
+def test_complex_numbers_are_averaged_by_their_parts(average):
+    models = [of(value, dtype=torch.complex64) for value in (1 + 5j, 2 - 1j, 100 + 2j)]
+    assert average(models).weight.item() == 2 + 2j
+
+
+@pytest.mark.parametrize(("count", "trim"), [(2, 1), (4, 2), (3, -1)])
+def test_a_trimmed_mean_of_nothing_is_refused(count, trim):
+    with pytest.raises(ValueError, match=rf"^cannot leave out {trim} models at either end: there"):
+        trimmed_mean([of(1)] * count, trim)
+
+
+@pytest.mark.parametrize("average", [federated_avg, coordinate_median, trimmed_mean])
 @pytest.mark.parametrize("models", [{}, [], ()], ids=repr)
-def test_an_empty_round_is_named(models):
+def test_an_empty_round_is_named(average, models):
     with pytest.raises(EmptyRoundError, match="`models` is empty") as refused:
-        federated_avg(models)
+        average(models)
     assert isinstance(refused.value, ValueError)
 
 
@@ -169,9 +222,10 @@ def renamed() -> nn.Module:
     ],
     ids=["missing", "shape", "dtype"],
 )
-def test_models_that_do_not_match_are_named(other, name, observed):
+@pytest.mark.parametrize("average", [federated_avg, coordinate_median])
+def test_models_that_do_not_match_are_named(average, other, name, observed):
     with pytest.raises(ModelMismatchError) as refused:
-        federated_avg({"alice": of(1, 2), "bob": other})
+        average({"alice": of(1, 2), "bob": other})
     error = refused.value
     assert isinstance(error, ValueError)
     assert (error.model, error.name, error.observed, error.expected) == (

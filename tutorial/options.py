@@ -60,6 +60,14 @@ def positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0")
 
 
+def not_negative(text: str) -> float:
+    """Return an option's number, of at least 0 and finite."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}; expected a number of at least 0")
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
     """Return what reads an option's integer, of at least `lowest`."""
 
@@ -70,6 +78,35 @@ def at_least(lowest: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"{text!r}; expected an integer of at least {lowest}")
 
     return number
+
+
+def add_split_options(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+    """Add the options that say how the training images are split among workers.
+
+    Returns:
+        What adds further options to their group.
+    """
+    add = parser.add_argument_group(
+        "split", "who holds which training images, see syft/federated/splits.py"
+    ).add_argument
+    help_text = (
+        "labels, iid, shards:N with N shards a worker, or dirichlet:ALPHA, the smaller the less "
+        "even (default: the tutorial's digits)"
+    )
+    add("--split", type=_split, metavar="KIND", help=help_text)
+    help_text = "seed of the split; all workers must have the same"
+    add("--split_seed", type=at_least(0), default=1, metavar="N", help=help_text)
+    return add
+
+
+def part_of_split(text: str) -> tuple[int, int]:
+    """Return the two numbers of an option such as 2/5."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected K/N, the number of a part and the number of parts: 1/3, 2/3 or 3/3"
+        )
+    return int(match[1]), int(match[2])
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
@@ -263,6 +300,21 @@ def _use_token_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             "the token should be one line of printable ASCII without spaces (--token_file, "
             f"{TOKEN_VARIABLE})"
         )
+
+
+def _split(text: str) -> str:
+    # As in the package, whose import would take seconds.
+    name, _, number = text.partition(":")
+    valid = text in ("labels", "iid")
+    with contextlib.suppress(ValueError):
+        valid |= name == "shards" and int(number) >= 1
+        valid |= name == "dirichlet" and 1e-6 <= float(number) <= 1e6
+    if not valid:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected labels, iid, shards:N with N of at least 1, or dirichlet:ALPHA "
+            "with ALPHA from 1e-6 to 1e6"
+        )
+    return text
 
 
 def _origin(text: str) -> str:

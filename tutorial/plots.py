@@ -1,4 +1,6 @@
-"""What the notebooks draw and tabulate with.
+"""What the notebooks draw and tabulate with; and a figure of any run's history.
+
+    python -m tutorial.plots run.jsonl run.png
 
 Each `plot_` function takes data and returns a new matplotlib Figure; nothing here keeps figures or
 changes its arguments. Figures are readable without colour: every worker has its own hatch, marker
@@ -8,6 +10,7 @@ and line style.
 from __future__ import annotations
 
 import html
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +28,8 @@ from torch import nn
 import syft as sy
 from syft import wire
 from syft.exceptions import SyftError
+from syft.federated import read_history
+from tutorial.options import Parser
 from tutorial.traffic import Message
 
 DIGITS = np.arange(10)
@@ -40,6 +45,8 @@ MARKERS = ("o", "s", "^", "D", "v")
 LINES = ("-", "--", "-.", "-", ":")
 AVERAGE = "average"
 """The name of the federated model in `Round.evaluations`; drawn thicker than the others."""
+FEDERATED = "federated"
+"""Its name in a history."""
 
 
 @dataclass(frozen=True)
@@ -506,8 +513,63 @@ def plot_panels(panels: Mapping[str, Mapping[str, float]], title: str) -> Figure
         ax.xaxis.set_major_locator(MaxNLocator(3))
     axes[0, 0].set_yticks(range(len(things)), things)
     axes[0, 0].invert_yaxis()
+    return figure
+
+
+def plot_history(rounds: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Draw a run's history: accuracies where they were measured, and losses of all rounds.
+
+    Args:
+        rounds: what `syft.federated.read_history` returns. A worker that was left out of a round
+            has a gap there.
+        title: title of the figure.
+    """
+    figure, axes = _figure(9, 4, 1, 2)
+    panels = (
+        ("accuracies", "Accuracy on the evaluator's test images", "correct (%)", 100),
+        ("losses", "Loss on each worker's last batch", "negative log-likelihood", 1),
+    )
+    for ax, (field_, name, unit, scale) in zip(axes[0], panels, strict=True):
+        found = [each for each in rounds if each.get(field_)]
+        names = dict.fromkeys(name for each in found for name in each[field_])
+        for index, line in enumerate(names):
+            values = [_number(each[field_].get(line)) for each in found]
+            style = _line(index, AVERAGE if line == FEDERATED else "")
+            numbers = [each["round"] for each in found]
+            ax.plot(numbers, scale * np.asarray(values), label=line, **style)
+        _axes(ax, name, "round", unit)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if names:
+            ax.legend(loc="best")
+    axes[0, 0].set_ylim(0, 100)
     figure.suptitle(title)
     return figure
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Draw a history into a file; return the exit status. A mistake is one line and status 2."""
+    parser = Parser("Draw the history of a run.")
+    help_text = "what run_websocket_client.py --history has written, e.g. run.jsonl"
+    parser.add_argument("history", metavar="HISTORY", help=help_text)
+    help_text = "file to draw to; its ending tells its format, e.g. run.png, run.svg"
+    parser.add_argument("figure", metavar="FIGURE", help=help_text)
+    given = parser.parse_args(args)
+    try:
+        if not (rounds := read_history(given.history)):
+            raise ValueError("it has no rounds")
+        figure = plot_history(rounds, given.history)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
+        parser.error(f"{given.history} is not the history of a run: {reason}")
+    try:
+        figure.savefig(given.figure, dpi=150)
+    except (OSError, ValueError) as reason:
+        parser.error(f"cannot write {given.figure}: {reason}")
+    return 0
+
+
+def _number(value: Any) -> float:
+    """Return a number of a history; null and what is missing as NaN, which leaves a gap."""
+    return float("nan") if value is None else float(value)
 
 
 def _ask(worker: str, host: str, port: int) -> tuple[str, str, Any]:
@@ -592,3 +654,7 @@ def _text(value: Any) -> str:
 def _html_cell(value: Any) -> str:
     align = "right" if isinstance(value, int) else "left"
     return f'<td style="text-align: {align}">{html.escape(_text(value))}</td>'
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,6 +8,7 @@ from syft.federated.evaluation import checked_evaluation
 from syft.federated.federated_client import FederatedClient
 from syft.federated.history import History, read_history
 from syft.federated.rounds import RoundResult, run_round
+from syft.federated.server_optimizer import ServerOptimizer
 from syft.federated.train_config import TrainConfig
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "FederatedClient",
     "History",
     "RoundResult",
+    "ServerOptimizer",
     "TrainConfig",
     "checked_evaluation",
     "read_history",

@@ -11,17 +11,19 @@ A checkpoint is a safetensors file, so reading one runs no code:
     tensor          holds
     --------------  ------------------------------------------------------------------------------
     "model.NAME"    a parameter or buffer of the model
+    "server.NAME"   what a server optimizer remembers of a parameter, if there is one
     "generator"     state of torch's generator on the CPU, from which the seeds of the rounds come
 
     metadata        holds
     --------------  ------------------------------------------------------------------------------
-    "checkpoint"    JSON: format (1), round, learning_rate, operators of the model, arguments
+    "checkpoint"    JSON: format (2), round, learning_rate, operators of the model, arguments, name
+                    and arguments of the server optimizer, or null; format 1 had none
     "sha256"        digest of all of the above
 
 A checkpoint is written to a temporary file in the same directory, synced, and renamed, so a crash
 leaves either the old file or the new one, never half of one. The digest finds damage that happens
-later. Not kept: the state of optimizers, because workers start each round with a new one, and the
-objects that workers hold.
+later. Not kept: the state of the workers' optimizers, because workers start each round with a new
+one, and the objects that workers hold.
 
 The arguments and operators are kept to be compared: resuming with another model, seed or learning
 rate would not fail by itself, it would silently train something else.
@@ -38,7 +40,7 @@ import stat
 import struct
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +51,14 @@ from torch import nn
 
 from syft.exceptions import CheckpointDamaged, CheckpointMismatch
 from syft.federated.seeding import program_state, set_program_state
+from syft.federated.server_optimizer import ServerOptimizer
 from syft.graph.content import bytes_of
 from syft.graph.script import operators as operators_of
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, 2)
 
-_PREFIX = "model."
+_MODEL, _SERVER = "model.", "server."
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +73,8 @@ class Checkpoint:
         state: name -> parameter or buffer of the model, on the CPU.
         generator: state of torch's generator on the CPU, (n,) uint8.
         path: where it was loaded from, for errors.
+        server_optimizer: name and arguments of the server optimizer; None: there is none.
+        server_state: what it remembers, see ServerOptimizer.state().
     """
 
     round: int
@@ -78,21 +84,38 @@ class Checkpoint:
     state: dict[str, torch.Tensor]
     generator: torch.Tensor
     path: str = ""
+    server_optimizer: list[Any] | None = None
+    server_state: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, model: nn.Module, round: int, learning_rate: float, arguments: Mapping[str, Any]
+        cls,
+        model: nn.Module,
+        round: int,
+        learning_rate: float,
+        arguments: Mapping[str, Any],
+        server_optimizer: ServerOptimizer | None = None,
     ) -> Checkpoint:
         """Return a checkpoint of the present state.
 
-        It has copies of the model's tensors and of the state of torch's generator.
+        It has copies of the model's tensors, of the state of torch's generator, and of what the
+        server optimizer remembers.
         """
         state = {
             name: tensor.detach().cpu().clone().contiguous()
             for name, tensor in model.state_dict().items()
         }
         operators = operators_of(model)
-        return cls(round, learning_rate, dict(arguments), operators, state, program_state())
+        return cls(
+            round,
+            learning_rate,
+            dict(arguments),
+            operators,
+            state,
+            program_state(),
+            server_optimizer=_named(server_optimizer),
+            server_state={} if server_optimizer is None else server_optimizer.state(),
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -126,11 +149,16 @@ class Checkpoint:
             )
         fields = json.loads(text)
         version = fields.pop("format", None)
-        if version != FORMAT:
-            raise CheckpointDamaged(name, f"its format is {version}; expected {FORMAT}")
-        generator = tensors.pop("generator")
-        state = {key.removeprefix(_PREFIX): tensor for key, tensor in tensors.items()}
-        return cls(**fields, state=state, generator=generator, path=name)
+        if version not in _READABLE:
+            raise CheckpointDamaged(name, f"its format is {version}; expected 1 or 2")
+        state, server_state = (_under(prefix, tensors) for prefix in (_MODEL, _SERVER))
+        return cls(
+            **fields,
+            state=state,
+            generator=tensors["generator"],
+            path=name,
+            server_state=server_state,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the checkpoint, whole or not at all, in place of any earlier file.
@@ -144,23 +172,34 @@ class Checkpoint:
             "learning_rate": self.learning_rate,
             "operators": self.operators,
             "arguments": self.arguments,
+            "server_optimizer": self.server_optimizer,
         }
         text = json.dumps(fields, sort_keys=True)
-        tensors = {_PREFIX + name: tensor for name, tensor in self.state.items()} | {
-            "generator": self.generator
+        tensors = {
+            **{_MODEL + name: tensor for name, tensor in self.state.items()},
+            **{_SERVER + name: tensor for name, tensor in self.server_state.items()},
+            "generator": self.generator,
         }
         metadata = {"checkpoint": text, "sha256": _digest(text, tensors)}
         write_whole(path, safetensors_torch.save(tensors, metadata))
 
-    def restore(self, model: nn.Module, arguments: Mapping[str, Any]) -> None:
+    def restore(
+        self,
+        model: nn.Module,
+        arguments: Mapping[str, Any],
+        server_optimizer: ServerOptimizer | None = None,
+    ) -> None:
         """Restore the parameters and buffers of `model`, and the state of torch's generator.
 
         Args:
             model: a model of the saved structure. Modified.
             arguments: the arguments of the resumed run; they must equal those that were saved.
+            server_optimizer: the server optimizer of the resumed run, with the saved one's name and
+                arguments; it gets its state. Modified. None if there was none.
 
         Raises:
-            CheckpointMismatch: the model or an argument differs. Nothing is changed then.
+            CheckpointMismatch: the model, an argument or the server optimizer differs. Nothing is
+                changed then.
         """
         # All comparisons first, so that a mismatch leaves the model as it was.
         self._expect_same("argument", self.arguments, arguments)
@@ -175,6 +214,12 @@ class Checkpoint:
                 ", ".join(names) or "unknown" for names in (self.operators, operators)
             )
             raise CheckpointMismatch(self.path, "model's forward()", observed, expected)
+        # As JSON, which has no tuples.
+        optimizers = json.dumps(self.server_optimizer), json.dumps(_named(server_optimizer))
+        if optimizers[0] != optimizers[1]:
+            raise CheckpointMismatch(self.path, "server optimizer", *optimizers)
+        if server_optimizer is not None:
+            server_optimizer.load(self.server_state, model)
         model.load_state_dict(self.state)
         set_program_state(self.generator)
 
@@ -185,6 +230,22 @@ class Checkpoint:
             if name not in saved or name not in expected or saved[name] != expected[name]:
                 pair = (str(values.get(name, "missing")) for values in (saved, expected))
                 raise CheckpointMismatch(self.path, f"{kind} {name!r}", *pair)
+
+
+def _named(optimizer: ServerOptimizer | None) -> list[Any] | None:
+    """Return the name and the arguments of a server optimizer, in alphabetical order."""
+    return (
+        None if optimizer is None else [optimizer.name, dict(sorted(optimizer.arguments.items()))]
+    )
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with the prefix, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:

@@ -184,8 +184,8 @@ class FederatedClient(ObjectStorage):
             **kwargs: ignored, as in PySyft 0.2.
 
         Returns:
-            The loss on the last batch, a scalar on the CPU; None if `epochs` or `max_nr_batches`
-            is 0.
+            The loss on the last batch, a scalar on the CPU, the proximal term included; None if
+            `epochs` or `max_nr_batches` is 0.
 
         Raises:
             TrainConfigMissing: no TrainConfig was sent.
@@ -302,6 +302,7 @@ class FederatedClient(ObjectStorage):
         finally:
             running_fit.reset(token)
         loss_fn, loss = loss_of(loss_fn), None
+        proximal = _proximal_term(model, config.proximal_mu)
         model.train()
         with seeded(seeds.layers):
             for *inputs, target in self._batches(loader, config):
@@ -312,7 +313,7 @@ class FederatedClient(ObjectStorage):
                     inputs: list[Any] = inputs, target: torch.Tensor = target
                 ) -> torch.Tensor:
                     optimizer.zero_grad()
-                    loss = loss_fn(model(*inputs), target)
+                    loss = loss_fn(model(*inputs), target) + proximal()
                     loss.backward()
                     return loss
 
@@ -447,6 +448,23 @@ class FederatedClient(ObjectStorage):
 
     def _name(self) -> str:
         return str(getattr(self, "id", type(self).__name__))
+
+
+def _proximal_term(model: Any, mu: float) -> Callable[[], torch.Tensor | float]:
+    """Return what computes mu / 2 |w - w0|^2.
+
+    w are the trainable parameters of `model` then, w0 those of now.
+    """
+    if not mu:
+        return lambda: 0.0
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    start = [each.detach().clone() for each in parameters]
+
+    def term() -> torch.Tensor | float:
+        pairs = zip(parameters, start, strict=True)
+        return mu / 2 * sum((now - then).abs().square().sum() for now, then in pairs)
+
+    return term
 
 
 def optimizer_names() -> list[str]:

@@ -44,7 +44,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
@@ -108,12 +108,15 @@ class RoundResult:
             batch.
         failures: worker id -> reason, for the other workers.
         seconds: duration of the round.
+        worker_seconds: worker id -> seconds from the start of its fit to its answer, for the
+            workers that answered in time.
     """
 
     models: dict[ObjectId, nn.Module]
     losses: dict[ObjectId, float | None]
     failures: dict[ObjectId, str]
     seconds: float
+    worker_seconds: dict[ObjectId, float] = field(default_factory=dict)
 
     def to_fields(self) -> dict[str, Any]:
         """Return everything but the models as plain values, for a history."""
@@ -122,6 +125,7 @@ class RoundResult:
             "workers": list(self.models),
             "losses": dict(self.losses),
             "failures": dict(self.failures),
+            "worker_seconds": dict(self.worker_seconds),
         }
 
     def __str__(self) -> str:
@@ -195,10 +199,12 @@ class _Round:
 
     async def _take_part(
         self, worker: AnyWorker, fit: Fit[AnyWorker]
-    ) -> tuple[nn.Module, float | None]:
+    ) -> tuple[nn.Module, float | None, float]:
         await worker.async_connect()
         self._reached.add(worker.id)
-        return _outcome(worker.id, await fit(worker))
+        started = time.monotonic()
+        answer = await fit(worker)
+        return *_outcome(worker.id, answer), time.monotonic() - started
 
     async def wait(self) -> None:
         """Return when the round is over. Workers that have not answered by then are late."""
@@ -252,9 +258,10 @@ class _Round:
             raise QuorumNotReached(len(answers), self._min_workers, named) from (
                 errors[0] if errors else None
             )
-        models = {worker_id: model for worker_id, (model, _) in answers.items()}
-        losses = {worker_id: loss for worker_id, (_, loss) in answers.items()}
-        return RoundResult(models, losses, failures, time.monotonic() - self._started)
+        models = {worker_id: model for worker_id, (model, _, _) in answers.items()}
+        losses = {worker_id: loss for worker_id, (_, loss, _) in answers.items()}
+        seconds = {worker_id: each for worker_id, (_, _, each) in answers.items()}
+        return RoundResult(models, losses, failures, time.monotonic() - self._started, seconds)
 
     def _answered(self) -> int:
         return sum(

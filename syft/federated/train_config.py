@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,14 +44,18 @@ class TrainConfig:
             every round's config has the same seed; two workers draw different batches; and a new
             process with new proxies repeats them all. None: drawn from torch's generator when the
             config is made, so that a program that calls torch.manual_seed is reproducible.
+        proximal_mu: the worker adds mu / 2 |w - w0|^2 to the loss, where w0 are the trainable
+            parameters at the start of the fit. It keeps workers with uneven data from straying far
+            from the model that they were sent (FedProx; Li et al., MLSys 2020,
+            https://arxiv.org/abs/1812.06127). 0: nothing is added.
 
     Attributes:
         model_ptr: pointer to the model on the worker, once sent.
         loss_fn_ptr: pointer to the loss function on the worker, once sent.
 
     Raises:
-        ValueError: `batch_size` is no integer above 0, `epochs` no integer of at least 0, or `seed`
-            no integer.
+        ValueError: `batch_size` is no integer above 0, `epochs` no integer of at least 0, `seed` no
+            integer, or `proximal_mu` no number of at least 0.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class TrainConfig:
         loss_fn_id: ObjectId | None = None,
         model_id: ObjectId | None = None,
         seed: int | None = None,
+        proximal_mu: float = 0.0,
     ) -> None:
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
@@ -81,6 +87,7 @@ class TrainConfig:
         self.max_nr_batches = max_nr_batches
         self.shuffle = shuffle
         self.seed = draw_seed() if seed is None else _integer("seed", seed)
+        self.proximal_mu = _not_negative("proximal_mu", proximal_mu)
         self.model_ptr: Any = None
         self.loss_fn_ptr: Any = None
         self._model_id = model_id
@@ -150,6 +157,8 @@ class TrainConfig:
             "max_nr_batches": self.max_nr_batches,
             "shuffle": self.shuffle,
             "seed": self.seed,
+            # Only if there is one: older workers do not know it, and need not.
+            **({"proximal_mu": self.proximal_mu} if self.proximal_mu else {}),
         }
 
     def __str__(self) -> str:
@@ -169,3 +178,9 @@ def _integer(name: str, number: Any, least: int | None = None) -> int:
         expected = "an integer" if least is None else f"an integer of at least {least}"
         raise ValueError(f"TrainConfig: {name} is {number!r:.60}; expected {expected}.")
     return integer
+
+
+def _not_negative(name: str, number: Any) -> float:
+    if isinstance(number, (int, float)) and 0 <= number < math.inf:
+        return float(number)
+    raise ValueError(f"TrainConfig: {name} is {number!r:.60}; expected a number of at least 0.")

@@ -82,9 +82,18 @@ def tensors_of(path):
     return safetensors.torch.load_file(path)
 
 
-def test_a_run_that_was_interrupted_can_be_resumed(workers, tmp_path):
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        (),
+        ("--server_optimizer", "SGD", "--server_momentum", "0.7", "--server_nesterov"),
+        ("--average", "median", "--proximal_mu", "0.1"),
+    ],
+    ids=["average", "server momentum", "median and FedProx"],
+)
+def test_a_run_that_was_interrupted_can_be_resumed(workers, tmp_path, strategy):
     """Ctrl-C ends it within a second; what is resumed equals a run without a break to the bit."""
-    files = ("--checkpoint", "checkpoint", "--history", "history")
+    files = ("--checkpoint", "checkpoint", "--history", "history", *strategy)
     with coordinator(workers, tmp_path, "--training_rounds", "100000", *files) as process:
         wait_for_rounds(tmp_path, lambda rounds: len(rounds) >= 3)
         started = time.monotonic()
@@ -114,6 +123,18 @@ def test_a_run_that_was_interrupted_can_be_resumed(workers, tmp_path):
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     for one, other in zip(rounds_in(tmp_path), rounds_in(tmp_path / "whole"), strict=True):
         assert (one["losses"], one["learning_rate"]) == (other["losses"], other["learning_rate"])
+
+
+def test_a_run_with_another_server_optimizer_is_not_resumed(workers, tmp_path):
+    files = ("--training_rounds", "1", "--checkpoint", "checkpoint")
+    status, errors = run(workers, tmp_path, *files, "--server_optimizer", "SGD")
+    assert status == 0, errors
+    status, errors = run(workers, tmp_path, "--resume", "checkpoint")
+    assert status == 2
+    assert errors == [
+        "error: checkpoint 'checkpoint' belongs to another run: its server optimizer is "
+        '["SGD", {"lr": 1.0}]; expected null. Resume with the model and the arguments of that run.'
+    ]
 
 
 def test_goes_on_without_a_killed_worker_and_takes_it_in_again(workers, tmp_path):
@@ -298,6 +319,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused(workers, tmp_path):
         ["--min_workers", "0"],
         ["--min_workers", "4"],
         ["--batch_size", "x"],
+        ["--server_optimizer", "FedAdam"],
+        ["--server_optimizer", "Adam", "--server_momentum", "0.5"],
+        ["--server_momentum", "0"],
+        ["--proximal_mu", "-1"],
+        ["--average", "mode"],
+        ["--average", "trimmed_mean", "--min_workers", "2"],
+        ["--average", "trimmed_mean", "--round_timeout", "9"],
         ["--checkpoint", "/no/such/directory/file"],
         ["--history", "/"],
     ],

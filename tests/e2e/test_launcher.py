@@ -56,6 +56,41 @@ def assert_shows_the_workers(lines: list[str], ports: list[int]) -> None:
         ]
 
 
+def test_the_workers_may_have_other_names_and_share_all_images_in_another_way(tmp_path):
+    names, ports = ("anna", "ben", "carla", "dan", "eve"), free_ports(6)
+    arguments = ["--names", *names, "--split", "dirichlet:0.3", "--split_seed", "5"]
+    with running(LAUNCHER, *on(ports, *arguments), folder=tmp_path) as program:
+        *lines, _, hint = program.read_until("Now run, in another terminal")
+        assert [line.split()[0] for line in lines] == [*names, "testing"]
+        samples = [int(line.split()[-2].replace(",", "")) for line in lines]
+        assert sum(samples[:-1]) == 60_000 and samples[-1] == 10_000
+        _, _, addresses = hint.partition(" --workers ")
+        status, _, log = run(
+            "run_websocket_client.py",
+            "--training_rounds",
+            "1",
+            "--verbose",
+            "--workers",
+            *addresses.split(),
+            folder=tmp_path,
+        )
+        assert status == 0
+        for name in names:
+            assert f"Model update {name}: Average loss: " in log
+        program.signal(signal.SIGTERM)
+        assert program.finish()[0] == 0
+        assert_nothing_left(program, ports)
+
+
+def test_a_split_that_is_not_possible_is_one_line(tmp_path):
+    ports = free_ports(12)
+    names = [f"w{number}" for number in range(11)]
+    arguments = on(ports, "--names", *names, "--split", "labels")
+    status, _, err = run(LAUNCHER, *arguments, folder=tmp_path)
+    assert status == 1 and "Traceback" not in err
+    assert "cannot split by label: there are 10 labels; expected at least one for each of 11" in err
+
+
 def test_a_command_that_is_killed_gives_the_exit_status(tmp_path):
     ports = free_ports()
     killed = command("sys.stdin.read()", "os.kill(os.getpid(), signal.SIGKILL)")
@@ -119,7 +154,12 @@ def test_a_signal_while_serving_ends_all_workers(tmp_path, number, group, status
     with running(LAUNCHER, *on(ports), folder=tmp_path) as program:
         lines = program.read_until(READY)
         assert_shows_the_workers(lines[:4], ports)
-        assert lines[5] == "Now run, in another terminal: python run_websocket_client.py"
+        where = " ".join(
+            f"{name}=localhost:{port}" for name, port in zip(SAMPLES, ports, strict=True)
+        )
+        assert lines[5] == (
+            f"Now run, in another terminal: python run_websocket_client.py --workers {where}"
+        )
         program.signal(number, group)
         assert program.finish() == (status, "" if status else "stopping the workers\n", "")
         assert_nothing_left(program, ports)
@@ -228,7 +268,18 @@ def test_a_worker_that_is_killed_ends_the_others_which_share_one_import_of_torch
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (["--ports", "1", "2", "3"], "argument --ports: expected 4 arguments"),
+        (
+            ["--ports", "1", "2", "3"],
+            "argument --ports: 3 numbers; expected one for each of alice, bob, charlie, testing",
+        ),
+        (
+            ["--names", "a", "b"],
+            "--names needs --split: how the training images are split among them",
+        ),
+        (
+            ["--split", "iid", "--names", "a", "testing"],
+            "argument --names: a, testing, testing are not all different",
+        ),
         (["--ports", "1", "2", "3", "x"], "argument --ports: invalid int value: 'x'"),
         (
             ["--ports", "1", "2", "3", "65536"],

@@ -7,9 +7,12 @@ import socket
 import sys
 
 import pytest
+import torch
 
+import run_websocket_client
 import run_websocket_server
 import syft as sy
+from syft.federated.splits import split
 from tests.e2e.programs import free_ports, is_free, run, running, write_namesakes
 from tests.models import blobs
 
@@ -85,6 +88,22 @@ def test_a_worker_whose_port_is_in_use_says_so(tmp_path):
             ["--id", "bob", "-p", "70000"],
             "argument --port/-p: 70000 is no port; expected a number from 0 to 65535",
         ),
+        (["--id", "bob", "-p", "0", "--split", "iid"], "a split needs both --split and --part"),
+        (["--id", "bob", "-p", "0", "--part", "1/2"], "a split needs both --split and --part"),
+        (
+            ["--id", "bob", "-p", "0", "--split", "dirichlet:0", "--part", "1/2"],
+            "argument --split: 'dirichlet:0'; expected labels, iid, shards:N with N of at least "
+            "1, or dirichlet:ALPHA with ALPHA from 1e-6 to 1e6",
+        ),
+        (
+            ["--id", "bob", "-p", "0", "--split", "iid", "--part", "3/2"],
+            "argument --part: '3/2'; expected K/N, the number of a part and the number of parts: "
+            "1/3, 2/3 or 3/3",
+        ),
+        (
+            ["--id", "eve", "-p", "0", "--split", "iid", "--part", "1/2", "--testing"],
+            "--split is for training images; --testing holds all test images",
+        ),
     ],
 )
 def test_wrong_arguments_of_a_worker_are_one_line(capsys, args, complaint):
@@ -101,6 +120,47 @@ def test_an_unknown_worker_is_refused(capsys):
     assert info.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert ": error: argument --id: invalid choice: 'dave'" in line
+
+
+@pytest.mark.parametrize(
+    "text", ["labels", "iid", "shards:1", "shards:20", "dirichlet:0.000001", "dirichlet:1e6"]
+)
+def test_the_command_line_knows_the_same_splits_as_the_package(text):
+    arguments = ["--id", "eve", "--port", "0", "--split", text, "--part", "2/2"]
+    parsed = run_websocket_server.define_and_get_arguments(arguments)
+    assert (parsed.split, parsed.part) == (text, (2, 2))
+    assert len(split(list(range(10)) * 20, text, 2)) == 2
+
+
+def test_a_worker_holds_its_part_of_a_split():
+    held = []
+    for number in (1, 2, 3):
+        worker = run_websocket_server.start_websocket_server_worker(
+            "eve", "localhost", 0, None, False, block=False, split=("iid", number, 3, 1)
+        )
+        worker.stop()
+        held.append(worker.datasets["mnist"])
+    assert [len(each) for each in held] == [20_000] * 3
+    counts = sum(torch.bincount(each.targets) for each in held)
+    assert counts.tolist() == TRAINING_IMAGES
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], ["alice", "bob", "charlie", "testing"]),
+        (["testing=h:1", "bob=h:2"], ["alice", "bob", "charlie", "testing"]),
+        (["dan=h:1", "alice=h:2"], ["dan", "alice", "testing"]),
+        (["testing=h:1", "dan=h:2"], ["dan", "testing"]),
+    ],
+)
+def test_workers_with_names_of_their_own_train_alone(given, expected):
+    args = run_websocket_client.define_and_get_arguments(["--workers", *given] if given else [])
+    addresses = run_websocket_client.addresses_of(args)
+    assert list(addresses) == expected
+    for text in given:
+        name, _, address = text.partition("=")
+        assert "{}:{}".format(*addresses[name]) == address
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")

@@ -1,8 +1,8 @@
-"""Federated averaging and small helpers around it."""
+"""Federated averaging, robust averages, and small helpers around them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,22 +41,75 @@ def federated_avg(models: Models, weights: Weights | None = None) -> nn.Module:
         ValueError: `weights` are not one number >= 0 for each model, or are all 0.
     """
     named = _by_id(models)
-    if not named:
-        raise EmptyRoundError
-    shares = _shares(list(named), weights)
-    tensors = {model_id: dict(_named_tensors(model)) for model_id, model in named.items()}
-    first, *others = tensors
-    for model_id in named:
-        _check_same_structure(str(model_id), tensors[model_id], tensors[first])
-    average = clone(named[first]).cpu()
-    with torch.no_grad():
-        for name, target in _named_tensors(average):
-            if target.is_floating_point() or target.is_complex():
-                mean = shares[first] * _wide(tensors[first][name])
-                for model_id in others:
-                    mean += shares[model_id] * _wide(tensors[model_id][name])
-                target.copy_(mean)
-    return average
+    shares = _shares(list(named), weights) if named else {}
+
+    def mean(values: Iterator[torch.Tensor]) -> torch.Tensor:
+        weighted = (share * value for share, value in zip(shares.values(), values, strict=True))
+        total = next(weighted)
+        for each in weighted:
+            total += each
+        return total
+
+    return _combined(named, mean)
+
+
+def coordinate_median(models: Models) -> nn.Module:
+    """Return a new model, each of whose numbers is the median of those in `models`.
+
+    Less than half of the models can be anything, such as noise or parameters with flipped signs:
+    each number of the result still lies between numbers of the others. That suits workers whose
+    data are alike. Where only one worker has seen a digit, the median leaves out what it has
+    learned, as if it were the one to guard against.
+
+    Source: Yin et al., ICML 2018, https://arxiv.org/abs/1803.01498, option I.
+
+    Args:
+        models: worker id -> model, or a list of models; as in `federated_avg`. Not modified.
+
+    Returns:
+        A copy of the first model on the CPU, as in `federated_avg`; of an even number of models,
+        the mean of the two in the middle. Numbers that are no number (NaN) count as the largest.
+
+    Raises:
+        EmptyRoundError, ModelMismatchError: as in `federated_avg`.
+    """
+    return trimmed_mean(models, (len(models) - 1) // 2)
+
+
+def trimmed_mean(models: Models, trim: int = 1) -> nn.Module:
+    """Return a new model whose numbers are means without the smallest and the largest ones.
+
+    Up to `trim` of the models can be anything, as with `coordinate_median`, which leaves out more.
+
+    Source: Yin et al., ICML 2018, https://arxiv.org/abs/1803.01498, option II, where the numbers
+    left out are a share of all.
+
+    Args:
+        models: worker id -> model, or a list of models; as in `federated_avg`. Not modified.
+        trim: how many of the smallest values of each number are left out, and how many of the
+            largest; 0: none, which is the mean.
+
+    Returns:
+        A copy of the first model on the CPU, as in `federated_avg`.
+
+    Raises:
+        EmptyRoundError, ModelMismatchError: as in `federated_avg`.
+        ValueError: `trim` is negative, or nothing would be left of so few models.
+    """
+    named = _by_id(models)
+    if named and not 0 <= 2 * trim < len(named):
+        raise ValueError(
+            f"cannot leave out {trim} models at either end: there are {len(named)}; expected at "
+            f"least {2 * abs(trim) + 1}."
+        )
+
+    def middle(values: Iterator[torch.Tensor]) -> torch.Tensor:
+        stacked = torch.stack(list(values))
+        parts = torch.view_as_real(stacked) if stacked.is_complex() else stacked
+        mean = parts.sort(dim=0).values[trim : len(stacked) - trim].mean(dim=0)
+        return torch.view_as_complex(mean) if stacked.is_complex() else mean
+
+    return _combined(named, middle)
 
 
 def add_model(dst_model: nn.Module, src_model: nn.Module) -> nn.Module:
@@ -165,6 +218,34 @@ def iris_data_partial() -> tuple[torch.Tensor, torch.Tensor]:
     return data, torch.arange(3).repeat_interleave(10)
 
 
+def _combined(
+    models: Mapping[Any, nn.Module], combine: Callable[[Iterator[torch.Tensor]], torch.Tensor]
+) -> nn.Module:
+    """Return a copy of the first model whose floating-point tensors are combined ones.
+
+    Args:
+        models: worker id -> model. Not modified.
+        combine: makes one tensor of those of all models, which come in double precision and in the
+            order of the models.
+
+    Raises:
+        EmptyRoundError, ModelMismatchError: as in `federated_avg`.
+    """
+    if not models:
+        raise EmptyRoundError
+    tensors = {model_id: dict(_named_tensors(model)) for model_id, model in models.items()}
+    first = next(iter(tensors))
+    for model_id in models:
+        check_same_structure(str(model_id), tensors[model_id], tensors[first])
+    result: nn.Module = clone(models[first]).cpu()
+    with torch.no_grad():
+        for name, target in _named_tensors(result):
+            if target.is_floating_point() or target.is_complex():
+                # One at a time: all models in double precision may be more than fits into memory.
+                target.copy_(combine(_wide(each[name]) for each in tensors.values()))
+    return result
+
+
 def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
@@ -200,9 +281,10 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
-def _check_same_structure(
+def check_same_structure(
     model: str, tensors: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]
 ) -> None:
+    """Raise ModelMismatchError if two models differ in names, shapes or dtypes of their tensors."""
     for name in {**first, **tensors}:
         observed, expected = _describe(tensors.get(name)), _describe(first.get(name))
         if observed != expected:
