@@ -13,13 +13,15 @@ from __future__ import annotations
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from settings import Settings
+
 app = ClientApp()
 
 
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
     """Say who this is."""
-    name, number, parts = _identity(context)
+    name, number, parts = _identity(context, Settings.of(context.run_config))
     record = ConfigRecord({"name": name, "number": number, "parts": parts})
     return Message(RecordDict({"client": record}), reply_to=message)
 
@@ -30,11 +32,10 @@ def train(message: Message, context: Context) -> Message:
     import torch
 
     import task
-    from settings import Settings
 
     torch.set_num_threads(1)
     settings = Settings.of(context.run_config)
-    name, number, parts = _identity(context)
+    name, number, parts = _identity(context, settings)
     dataset = task.part_of(settings, number, parts)
     state, loss = task.train(
         name,
@@ -48,10 +49,10 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-def _identity(context: Context) -> tuple[str, int, int]:
+def _identity(context: Context, settings: Settings) -> tuple[str, int, int]:
     """Return the client's name, its number from 0 on, and the number of clients.
 
     A SuperNode is told them by --node-config; the simulation numbers its clients.
     """
     number, parts = (int(context.node_config[key]) for key in ("partition-id", "num-partitions"))
-    return str(context.node_config.get("name", f"client-{number}")), number, parts
+    return str(context.node_config.get("name", settings.name_of(number))), number, parts

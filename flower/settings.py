@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +15,10 @@ MEANS = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
 """Flower's strategies that begin with the mean of the clients' models."""
 STRATEGIES = (*MEANS, "FedMedian", "FedTrimmedAvg", "Krum")
 WEIGHTS = ("equal", "samples")
+IMAGES = 60_000
+"""Training images of MNIST."""
+TUTORIAL = ("alice", "bob", "charlie")
+"""The tutorial's clients; each holds some digits."""
 
 
 class SettingsError(ValueError):
@@ -27,8 +32,8 @@ class Settings:
     Attributes:
         rounds: number of rounds.
         clients: number of clients of the run: as many as the first round waits for.
-        split: who holds which training images: "digits" (the tutorial's), or what
-            `syft.federated.splits` knows: "iid", "shards:2", "dirichlet:0.3".
+        split: who holds which training images: "digits", as in the tutorial, "iid", "shards:2" or
+            "dirichlet:0.3", see `syft.federated.splits`.
         split_seed: its seed; each client computes the whole split and keeps its own part.
         least_samples: samples that each part of a Dirichlet split has at least.
         fraction: share of the clients that train in a round, above 0; at least one does.
@@ -85,6 +90,10 @@ class Settings:
         if self.min_models > self.sampled:
             expected = f"at most {self.sampled}, the clients that train in a round"
             raise _refused("min_models", self.min_models, expected)
+        most = IMAGES // self._least_of_a_client() if self.split != "digits" else 10
+        if self.clients > most:
+            expected = f"at most {most:,} with {self.split!r} and {IMAGES:,} training images"
+            raise _refused("clients", self.clients, expected)
         self.arguments()  # refuses what it cannot read
 
     @classmethod
@@ -128,6 +137,24 @@ class Settings:
                     "strategy_arguments", word, "NAME=NUMBER, as server_momentum=0.7"
                 ) from None
         return pairs
+
+    def name_of(self, number: int) -> str:
+        """Return the name of a client, by its number from 0 on, if nobody gave it another."""
+        is_tutorial = self.split == "digits" and self.clients == len(TUTORIAL)
+        return TUTORIAL[number] if is_tutorial else f"client-{number}"
+
+    def _least_of_a_client(self) -> int:
+        """Return how many images each client has at least. As in the package, without torch."""
+        name, _, number = self.split.partition(":")
+        if self.split in ("digits", "iid"):
+            return 1
+        if name == "shards" and re.fullmatch("[1-9][0-9]*", number):
+            return int(number)
+        with suppress(ValueError):
+            if name == "dirichlet" and 1e-6 <= float(number) <= 1e6:
+                return self.least_samples
+        expected = "digits, iid, shards:N, or dirichlet:ALPHA with ALPHA from 1e-6 to 1e6"
+        raise _refused("split", self.split, expected)
 
     def is_due(self, round_number: int) -> bool:
         """Return whether a round ends with an evaluation."""

@@ -52,8 +52,7 @@ def run(
     """Run the app on three nodes, or as many as the settings say; return them and the model."""
     config = SMALL | config
     settings = Settings.of(config)
-    names = NAMES if settings.clients == 3 else None
-    grid = LocalGrid(client_app.app, settings.clients, names, config, change)
+    grid = LocalGrid(client_app.app, settings.clients, None, config, change)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(History(history)) if history else None
         return grid, server_app.run(grid, settings, opened)
@@ -345,15 +344,26 @@ def test_settings_that_are_not_possible_are_refused_in_one_line(config, reason):
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"split": "even"}, "no split is called 'even'; expected labels, iid, shards:N or"),
-        ({"split": "iid", "clients": 60_001}, "cannot split 60000 samples into 60001 parts"),
-        ({"clients": 11}, "cannot split by label: there are 10 labels"),
+        ({"split": "even"}, "split is 'even'; expected digits, iid, shards:N, or dirichlet:ALPHA"),
+        ({"split": "dirichlet:x"}, "split is 'dirichlet:x'; expected digits, iid, shards:N, or"),
+        ({"split": "shards:0"}, "split is 'shards:0'; expected digits, iid, shards:N, or dirich"),
+        ({"split": "iid", "clients": 60_001}, "clients is 60001; expected at most 60,000 with"),
+        ({"split": "shards:2", "clients": 30_001}, "clients is 30001; expected at most 30,000"),
+        ({"clients": 11}, "clients is 11; expected at most 10 with 'digits' and 60,000 training"),
+        ({"split": "dirichlet:0.00001", "clients": 30}, "cannot split: in 1,000 draws with alpha"),
     ],
 )
-def test_a_split_that_is_not_possible_is_refused_in_one_line(config, reason):
+def test_a_split_that_is_not_possible_is_refused_in_one_line(config, reason, monkeypatch):
+    few = task.mnist(train=False)
+    monkeypatch.setattr(task, "mnist", lambda train: few)  # which makes 1,000 draws quick
     with pytest.raises(SettingsError) as refused:
         task.check_split(Settings.of(config))
     assert str(refused.value).startswith(reason) and "\n" not in str(refused.value)
+
+
+def test_the_tutorials_clients_have_their_names():
+    assert [Settings().name_of(number) for number in range(3)] == NAMES
+    assert Settings(split="iid").name_of(2) == "client-2"
 
 
 def test_an_argument_that_a_strategy_does_not_take_is_refused_in_one_line():
