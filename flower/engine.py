@@ -4,7 +4,7 @@ Each process writes to a log file of its own and ends with the program that star
 one folder, where Flower keeps its files too, so nothing here sees or changes what else of Flower is
 on this machine. Nothing is sent home, and nothing is installed.
 
-Imports neither torch nor flwr.
+Imports neither torch nor flwr, but at the end of a run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from statistics import median
 from typing import Any
 
 import psutil
+
+from settings import Settings
 
 APP = Path(__file__).resolve().parent
 ROOT = APP.parent
@@ -181,8 +183,8 @@ class Engine:
         *options: str,
         verbose: bool = False,
         meanwhile: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Run the app and show its progress, a line a round.
+    ) -> int:
+        """Run the app and show its progress, a line a round; return how many rounds it did.
 
         Args:
             settings: settings of the run, by their names in pyproject.toml.
@@ -199,17 +201,19 @@ class Engine:
         command = ["flwr", "run", str(APP), "here", "--stream", "--run-config", str(config)]
         process = self.start("run", *command, *options)
         with self.log_of("run").open(encoding="utf-8", errors="replace") as log:
-            ended = False
+            ended, done = False, 0
             while not ended:
                 ended = process.poll() is not None
                 while line := log.readline():
                     text = _plain(line)
+                    done += text.startswith("round ")
                     if verbose or _SHOWN.match(text):
                         say(text)
                 meanwhile()
                 time.sleep(0.2)
         if process.returncode:
             raise EngineError(f"flwr run failed: {self.last_words('run')}")
+        return done
 
 
 def main_of(run: Callable[[], int]) -> int:
@@ -242,6 +246,34 @@ def _setting(text: str) -> tuple[str, Any]:
         with suppress(ValueError):
             return name, kind(value)
     return name, value
+
+
+def finish(output: Path, settings: Settings, memory: Memory) -> int:
+    """Print the table of a run and draw its accuracy; return 0.
+
+    Args:
+        output: folder with its history, run.jsonl, and for the curve.
+        settings: its settings.
+        memory: what was measured meanwhile.
+
+    Raises:
+        EngineError: the run ended early.
+    """
+    # torch and matplotlib, whose imports nobody has to wait for now.
+    from syft.federated import read_history
+    from tutorial.plots import plot_accuracy
+
+    if rounds := read_history(output / "run.jsonl"):
+        say(summary(rounds))
+        if memory.most:
+            say(f"at most {memory.most / 1e9:.1f} GB in all processes of the engine")
+        title = f"{settings.strategy}, {settings.clients:,} clients, {settings.split}"
+        plot_accuracy(rounds, title).savefig(output / "accuracy.png", dpi=150)
+        say(f"accuracy curve: {output / 'accuracy.png'}; history: {output / 'run.jsonl'}")
+    if len(rounds) < settings.rounds:
+        done = f"{len(rounds)} of {settings.rounds}"
+        raise EngineError(f"the run ended after {done} rounds; see {output / 'run.log'}")
+    return 0
 
 
 def summary(rounds: Sequence[Mapping[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from engine import Engine, EngineError, Memory, add_options, free_port, main_of, say, summary
+from engine import Engine, EngineError, Memory, add_options, finish, free_port, main_of, say
 from settings import Settings, SettingsError
 from tutorial.options import Parser, at_least, positive
 
@@ -69,7 +69,7 @@ def main(args: list[str] | None = None) -> int:
         finally:
             if (log := engine.log_of("run")).exists():
                 (given.output / "run.log").write_bytes(log.read_bytes())
-    return report(given.output, settings, memory.most)
+    return finish(given.output, settings, memory)
 
 
 def define_and_get_arguments(
@@ -148,26 +148,6 @@ def ray_cluster(folder: Path, actors: int, environment: dict[str, str]) -> Itera
         yield
     finally:
         ray.shutdown()
-
-
-def report(output: Path, settings: Settings, memory: int) -> int:
-    """Print the table of a run, draw its accuracy, and return the exit status."""
-    from syft.federated import read_history  # torch, which no actor has to wait for now
-    from tutorial.plots import plot_history
-
-    rounds = read_history(output / "run.jsonl")
-    if rounds:
-        say(summary(rounds))
-        say(f"at most {memory / 1e9:.1f} GB in all processes of the engine")
-        # A line for each of hundreds of clients would say nothing.
-        curve = [{**each, "losses": each.get("test_losses", {})} for each in rounds]
-        title = f"{settings.strategy}, {settings.clients:,} clients, {settings.split}"
-        plot_history(curve, title).savefig(output / "accuracy.png", dpi=150)
-        say(f"accuracy curve: {output / 'accuracy.png'}; history: {output / 'run.jsonl'}")
-    if len(rounds) < settings.rounds:
-        done = f"{len(rounds)} of {settings.rounds}"
-        raise EngineError(f"the run ended after {done} rounds; see {output / 'run.log'}")
-    return 0
 
 
 if __name__ == "__main__":
