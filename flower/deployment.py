@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
+import ssl
 import sys
 import tempfile
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,10 @@ from tutorial.options import Parser, at_least, positive
 HOST = "127.0.0.1"
 RETRY_SECONDS = 300
 """How long a SuperNode tries to reach its SuperLink before it gives up."""
+RESTARTS, RESTART_SECONDS = 15, 10.0
+"""How often a SuperNode that ends at once is started again, and after how long each time."""
+STABLE_SECONDS = 30.0
+"""A SuperNode that ran for so long did not end at once."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -111,7 +119,7 @@ def use(engine: Engine, address: str, ca_file: Path | None) -> None:
     """Use a SuperLink that runs already.
 
     Raises:
-        EngineError: nobody listens there.
+        EngineError: nobody listens there, or the authority has not signed its certificate.
     """
     host, _, port = address.rpartition(":")
     if not listens(host, int(port)):
@@ -119,6 +127,16 @@ def use(engine: Engine, address: str, ca_file: Path | None) -> None:
             f"no SuperLink answers at {address}. Start it there first: flower-superlink --host "
             f"{host} --port {port} ..., see docs/flower.md"
         )
+    if ca_file:
+        context = ssl.create_default_context(cafile=ca_file)
+        try:
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                context.wrap_socket(connection, server_hostname=host).close()
+        except OSError as reason:
+            raise EngineError(
+                f"the SuperLink at {address} is not to be trusted: {reason}. Give --ca_file the "
+                "authority that signed its certificate, and the name that the certificate has"
+            ) from None
     engine.connect_to(address, ca_file.resolve() if ca_file else None)
 
 
@@ -130,6 +148,9 @@ class Deployment:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._port = engine, free_port()
+        self._restarts: Counter[str] = Counter()
+        self._started: dict[str, float] = {}
+        self._due: dict[str, float] = {}
         self.ca_file = engine.folder / "ca.pem"
 
     @property
@@ -154,20 +175,37 @@ class Deployment:
     def look_after(self) -> None:
         """Start SuperNodes again that have ended.
 
+        The SuperLink takes one that was killed for connected until it has missed its heartbeats,
+        and lets no other in with the same key: so this may take some attempts, and a minute.
+
         Raises:
-            EngineError: the SuperLink has ended.
+            EngineError: the SuperLink has ended, or a SuperNode ends again and again.
         """
         for number in range(self._settings.clients):
             name = self._settings.name_of(number)
-            status = self._engine.processes[name].poll()
-            if status is not None:
-                how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-                self._engine.stop(name)  # what it has left behind
-                process = self.start_supernode(name, number, self._settings.clients)
-                say(f"SuperNode {name} ended ({how}); started again: process {process}")
+            if name in self._due:
+                if time.monotonic() >= self._due[name]:
+                    del self._due[name]
+                    self.start_supernode(name, number, self._settings.clients)
+            elif (status := self._engine.processes[name].poll()) is not None:
+                self._ended(name, status)
         if self._engine.processes["superlink"].poll() is not None:
             words = self._engine.last_words("superlink")
             raise EngineError(f"the SuperLink ended; its last words: {words}")
+
+    def _ended(self, name: str, status: int) -> None:
+        """Have a SuperNode that has ended started again some seconds later."""
+        if time.monotonic() - self._started[name] > STABLE_SECONDS:
+            self._restarts[name] = 0
+        self._restarts[name] += 1
+        words = self._engine.last_words(name)
+        if self._restarts[name] > RESTARTS:
+            raise EngineError(f"SuperNode {name} ended {self._restarts[name]} times: {words}")
+        self._engine.stop(name)  # what it has left behind
+        self._due[name] = time.monotonic() + RESTART_SECONDS
+        if self._restarts[name] == 1:
+            how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+            say(f"SuperNode {name} ended {how}; it is started again until the SuperLink lets it in")
 
     def register(self, name: str) -> None:
         """Make a key pair for a SuperNode, and tell the SuperLink the public one."""
@@ -203,6 +241,7 @@ class Deployment:
             *("--host", HOST, "--port", str(free_port()), "--max-wait-time", str(RETRY_SECONDS)),
             *("--node-config", f'name="{name}" partition-id={number} num-partitions={parts}'),
         )
+        self._started[name] = time.monotonic()
         return process.pid
 
     def key_file(self, name: str) -> Path:

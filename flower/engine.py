@@ -144,10 +144,9 @@ class Engine:
             time.sleep(0.05)
 
     def last_words(self, name: str) -> str:
-        """Return the last line of a process's log that says something."""
-        text = self.log_of(name).read_text(errors="replace")
-        lines = [plain for line in text.splitlines() if (plain := _plain(line).strip("│╰╯─ "))]
-        return lines[-1] if lines else "none"
+        """Return what a process has logged last of why it ended."""
+        lines = self.log_of(name).read_text(errors="replace").splitlines()
+        return _reason([_plain(line) for line in lines])
 
     def connect_to(self, address: str, ca_file: Path | None) -> None:
         """Have `flwr` find the SuperLink at an address under the name "here"."""
@@ -173,8 +172,8 @@ class Engine:
         )
         output = done.stdout + done.stderr
         if done.returncode:
-            words = " ".join(line.strip("│╭╰╮╯─ ") for line in output.splitlines()).split()
-            raise EngineError(f"flwr {' '.join(arguments[:2])} failed: {' '.join(words)}")
+            words = _reason(output.splitlines())
+            raise EngineError(f"flwr {' '.join(arguments[:2])} failed: {words}")
         return output
 
     def run(
@@ -242,6 +241,8 @@ def add_options(parser: Parser) -> None:
 
 def _setting(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
+    if value in ("true", "false"):
+        return name, value == "true"
     for kind in (int, float):
         with suppress(ValueError):
             return name, kind(value)
@@ -333,6 +334,17 @@ def say(text: str) -> None:
 def _plain(line: str) -> str:
     """Return a line of the engine's log without colours and level."""
     return _PREFIX.sub("", _PREFIX.sub("", line)).strip()
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """Return what lines of Flower's say of a failure: a box, an exit code, or the last line."""
+    boxed = [line.strip("│ ") for line in lines if line.startswith("│")]
+    if boxed:
+        return " ".join(boxed)
+    for number, line in enumerate(lines):
+        if line.startswith("Exit Code"):
+            return " ".join(lines[number + 1 : number + 3])
+    return next((line for line in reversed(lines) if line), "none")
 
 
 def _ending_with(parent: int) -> Callable[[], None]:

@@ -48,11 +48,17 @@ def run(grid: Grid, settings: Settings, history: History | None = None) -> nn.Mo
 
     def report(number: int, result: RoundResult, model: nn.Module) -> None:
         nonlocal started
-        evaluated, accuracy = {}, ""
+        evaluated: dict[str, dict[str, float]] = {}
+        accuracy = ""
         if settings.is_due(number):
-            loss, share = task.evaluate(model)
-            evaluated = {"test_losses": {"federated": loss}, "accuracies": {"federated": share}}
-            accuracy = f"; {100 * share:.2f} %"
+            models = result.models if settings.evaluate_clients else {}
+            scores = {name: task.evaluate(each) for name, each in models.items()}
+            scores["federated"] = task.evaluate(model)
+            evaluated = {
+                "test_losses": {str(name): loss for name, (loss, _) in scores.items()},
+                "accuracies": {str(name): share for name, (_, share) in scores.items()},
+            }
+            accuracy = f"; {100 * scores['federated'][1]:.2f} %"
         whole, started = time.monotonic() - started, time.monotonic()
         outcome = str(result).removeprefix("received ")
         logger.info("round %s/%s: %s%s; %.1f s", number, settings.rounds, outcome, accuracy, whole)

@@ -49,6 +49,7 @@ class Settings:
         round_seconds: how long a round waits for models.
         evaluate_every: the model is evaluated in round 1, in every so many rounds after it, and in
             the last.
+        evaluate_clients: whether the clients' models are evaluated too then.
         history: file to which a line is written for each round; "": none.
 
     Raises:
@@ -72,6 +73,7 @@ class Settings:
     wait_seconds: float = 120.0
     round_seconds: float = 600.0
     evaluate_every: int = 10
+    evaluate_clients: bool = False
     history: str = ""
 
     def __post_init__(self) -> None:

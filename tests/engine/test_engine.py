@@ -102,17 +102,17 @@ def test_a_simulation_and_a_deployment_give_the_same_model(launched, tmp_path):
 
 
 def test_a_supernode_that_is_killed_is_started_again_and_the_run_goes_on(launched, tmp_path):
-    program = launched("deployment.py", "--rounds", "4", "--round_seconds", "60")
+    program = launched("deployment.py", "--rounds", "6", "--round_seconds", "90")
     found = re.search(r"process (\d+)", line(program, "SuperNode bob: process"))
     assert found
-    line(program, "round 1/4: 3 models, 0 failures")
+    line(program, "round 1/6: 3 models, 0 failures")
     deadline = time.monotonic() + DEADLINE
     supernode = psutil.Process(int(found[1]))
     # In the middle of its second fit.
     while not any("flwr-clientapp" in " ".join(each.cmdline()) for each in tree(supernode)):
         assert time.monotonic() < deadline
     os.kill(supernode.pid, signal.SIGKILL)
-    assert "SIGKILL" in line(program, "SuperNode bob ended")
+    assert "by SIGKILL" in line(program, "SuperNode bob ended")
     status, output = finished(program)
     assert status == 0, output
     failures = [each["failures"] for each in rounds(tmp_path / "deployment")]
@@ -178,7 +178,8 @@ def test_a_run_takes_no_superlink_of_another_authority(deployed, launched, tmp_p
     arguments = ["--superlink", deployment.address, "--ca_file", str(other)]
     status, output = finished(launched("deployment.py", *arguments))
     assert status == 1
-    assert re.fullmatch(r"error: flwr run failed: .*\n", output)
+    assert output.startswith(f"error: the SuperLink at {deployment.address} is not to be trusted")
+    assert output.count("\n") == 1
 
 
 def test_a_superlink_that_is_not_there_is_one_line(launched):
