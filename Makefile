@@ -14,10 +14,10 @@ FLOWER_STAMP := $(ENV)/.flower-installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook dataloader certificates simulate deployment test test-fast test-all test-engine coverage fuzz check bench
+.PHONY: help install demo notebook dataloader certificates install-flower simulate deployment test test-fast test-all test-engine coverage fuzz check bench
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "PYTHON=python3.13 uses another Python than python3; LOWEST=1 the lowest versions that requirements.txt allows."
 
 install: $(STAMP) ## make .venv and install all packages (first time: minutes, some GB)
@@ -30,6 +30,8 @@ notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
 
 dataloader: $(STAMP) ## the same with the tutorial on remote tensors, which the workers then allow
 	$(BIN)/python start_websocket_servers.py --remote_operations -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_dataloader.ipynb
+
+install-flower: $(FLOWER_STAMP) ## add Flower with Ray (0.2 GB) to .venv, which the next two do by themselves
 
 simulate: $(FLOWER_STAMP) ## train with 100 clients on Flower's simulation engine: make simulate ARGS="--clients 1000"
 	@$(BIN)/python flower/simulate.py $(ARGS)

@@ -108,7 +108,7 @@ def define_and_get_arguments(
         "round-seconds": given.round_seconds,
         "evaluate-every": 1,
     }
-    given.config = {**config, **dict(given.set)}
+    given.config = {**config, **dict(given.set or [])}
     try:
         return given, Settings.of(given.config)
     except SettingsError as reason:

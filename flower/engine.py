@@ -235,7 +235,7 @@ def add_options(parser: Parser) -> None:
     """Add the options that both launchers have."""
     add = parser.add_argument
     help_text = "further settings of the run, see flower/settings.py, e.g. --set lr=0.05 seed=2"
-    add("--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE", help=help_text)
+    add("--set", nargs="+", type=_setting, metavar="NAME=VALUE", help=help_text)
     add("--verbose", "-v", action="store_true", help="show all that the engine says")
 
 

@@ -84,7 +84,7 @@ def define_and_get_arguments(
     help_text = "who holds which images: digits, iid, shards:N or dirichlet:ALPHA"
     add("--split", default="dirichlet:0.3", metavar="KIND", help=help_text)
     add("--strategy", default="FedAvg", metavar="NAME", help="one of Flower's strategies")
-    help_text = "its further arguments, e.g. server_momentum=0.7"
+    help_text = "its further arguments, e.g. server_momentum=0.7 (default: none)"
     add("--strategy_arguments", default="", metavar="NAME=NUMBER", help=help_text)
     help_text = "clients that train at a time (default: as many as cores and memory allow)"
     add("--actors", type=at_least(1), metavar="N", help=help_text)
@@ -94,7 +94,7 @@ def define_and_get_arguments(
     given = parser.parse_args(args)
     names = ("clients", "fraction", "rounds", "split", "strategy", "strategy_arguments")
     config: dict[str, Any] = {name.replace("_", "-"): getattr(given, name) for name in names}
-    given.config = {**config, "evaluate-every": 1, **dict(given.set)}
+    given.config = {**config, "evaluate-every": 1, **dict(given.set or [])}
     try:
         return given, Settings.of(given.config)
     except SettingsError as reason:

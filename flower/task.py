@@ -4,8 +4,7 @@ A client trains with `syft.federated.FederatedClient` and a TrainConfig, as a we
 What it draws follows from its name and the seed that the server sends, so both give the same model
 for the same start, to the bit.
 
-Images are read without torchvision. A deployed client is a new process for each message, and
-importing torchvision would take such a process as long as importing torch.
+Images are mapped into memory, not copied into it: all processes of a simulation share them.
 """
 
 from __future__ import annotations

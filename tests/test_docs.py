@@ -52,7 +52,7 @@ def commands(path: Path) -> list[list[str]]:
 @functools.cache
 def script_options(script: str) -> set[str]:
     """Return the options that a script's --help names."""
-    module, shown = importlib.import_module(script.removesuffix(".py")), io.StringIO()
+    module, shown = importlib.import_module(Path(script).stem), io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
         module.define_and_get_arguments(["--help"])
     return set(re.findall(r"--\w+", shown.getvalue()))
@@ -104,7 +104,13 @@ def test_the_commands_of_a_document_exist(path):
     "path", [*RUNNABLE, REPOSITORY / "SECURITY.md"], ids=lambda path: path.name
 )
 def test_the_options_that_a_document_mentions_exist(path):
-    scripts = ("run_websocket_client.py", "run_websocket_server.py", "start_websocket_servers.py")
+    scripts = (
+        "run_websocket_client.py",
+        "run_websocket_server.py",
+        "start_websocket_servers.py",
+        "flower/simulate.py",
+        "flower/deployment.py",
+    )
     mentioned = {
         option
         for code in CODE.findall(prose(path))
