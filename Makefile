@@ -14,7 +14,7 @@ FLOWER_STAMP := $(ENV)/.flower-installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook dataloader certificates install-flower simulate deployment test test-fast test-all test-engine coverage fuzz check bench
+.PHONY: help install demo notebook dataloader certificates install-flower python-for-flower simulate deployment test test-fast test-all test-engine coverage fuzz check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,11 @@ notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
 
 dataloader: $(STAMP) ## the same with the tutorial on remote tensors, which the workers then allow
 	$(BIN)/python start_websocket_servers.py --remote_operations -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_dataloader.ipynb
+
+# First of all: a Python that is too old should be told before GBs are downloaded.
+install-flower simulate deployment test-engine: python-for-flower
+python-for-flower:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d; Flower needs 3.11 or later. Name another: make simulate PYTHON=python3.12" % sys.version_info[:2])'
 
 install-flower: $(FLOWER_STAMP) ## add Flower with Ray (0.2 GB) to .venv, which the next two do by themselves
 
@@ -86,7 +91,6 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@echo "Installed."
 
 $(FLOWER_STAMP): requirements-flower.txt $(STAMP)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d; Flower needs 3.11 or later. Name another: make simulate PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "Installing Flower with Ray (0.2 GB) into $(ENV)."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-flower.txt
 	@touch $@
