@@ -91,6 +91,13 @@ def test_each_part_of_a_dirichlet_split_has_enough_samples():
         assert min(map(len, dirichlet(LABELS[:100], 5, 0.3, seed))) >= LEAST_SAMPLES
 
 
+def test_a_thousand_parts_are_possible_with_fewer_samples_each():
+    labels = np.repeat(np.arange(10), 6000)
+    found = split(labels, "dirichlet:0.3", 1000, least=1)
+    assert 1 <= min(map(len, found)) < LEAST_SAMPLES
+    assert np.array_equal(np.sort(np.concatenate(found)), np.arange(60_000))
+
+
 def test_a_split_draws_nothing_from_the_programs_generators():
     np.random.seed(1)
     torch.manual_seed(1)

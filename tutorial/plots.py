@@ -579,6 +579,18 @@ def plot_history(rounds: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
+def plot_accuracy(rounds: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Draw the federated model's accuracy in a run's history, where it was measured."""
+    figure, ax = _single(8, 4)
+    found = [each for each in rounds if FEDERATED in each.get("accuracies", {})]
+    percent = [100 * _number(each["accuracies"][FEDERATED]) for each in found]
+    ax.plot([each["round"] for each in found], percent, **_line(0, AVERAGE))
+    _axes(ax, title, "round", "correct of 10,000 test images (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylim(0, 100)
+    return figure
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Draw a history into a file; return the exit status. A mistake is one line and status 2."""
     parser = Parser("Draw the history of a run.")

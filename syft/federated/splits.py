@@ -29,7 +29,7 @@ import numpy as np
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 LEAST_SAMPLES = 10
-"""Samples that each part of a Dirichlet split has at least."""
+"""Samples that each part of a Dirichlet split has at least, unless a caller says otherwise."""
 _ATTEMPTS = 1000
 
 
@@ -107,11 +107,13 @@ def shards(labels: Any, parts: int, shards_per_part: int = 2, seed: int = 1) -> 
     ]
 
 
-def dirichlet(labels: Any, parts: int, alpha: float, seed: int = 1) -> list[Indices]:
+def dirichlet(
+    labels: Any, parts: int, alpha: float, seed: int = 1, least: int = LEAST_SAMPLES
+) -> list[Indices]:
     """Return a split in which each label is shared out among the parts at random.
 
     The shares of each label are drawn from a Dirichlet distribution. At 100 the parts are nearly
-    alike, at 0.1 most parts have few labels. Splits are drawn until each part has LEAST_SAMPLES.
+    alike, at 0.1 most parts have few labels. Splits are drawn until each part has `least` samples.
 
     Source: Yurochkin et al., ICML 2019, https://arxiv.org/abs/1905.12022, section 4.
     The parts differ in size too.
@@ -121,15 +123,16 @@ def dirichlet(labels: Any, parts: int, alpha: float, seed: int = 1) -> list[Indi
         parts: number of parts.
         alpha: concentration, from 1e-6 to 1e6.
         seed: from 0 to 2**32 - 1.
+        least: samples that each part has at least. With a thousand parts, some have few.
 
     Returns:
         For each part the indices of its samples, ascending.
 
     Raises:
-        SplitError: `parts` is below 1, `alpha` is out of bounds, or in 1,000 draws some part had
-            too few samples each time.
+        SplitError: `parts` or `least` is below 1, `alpha` is out of bounds, or in 1,000 draws some
+            part had too few samples each time.
     """
-    labels = _labels(labels, parts, LEAST_SAMPLES)
+    labels = _labels(labels, parts, least)
     if not 1e-6 <= alpha <= 1e6:
         raise SplitError(f"cannot split: alpha is {alpha}; expected a number from 1e-6 to 1e6.")
     random = _generator(seed)
@@ -142,15 +145,17 @@ def dirichlet(labels: Any, parts: int, alpha: float, seed: int = 1) -> list[Indi
             for part, piece in zip(dealt, pieces, strict=True):
                 part.append(piece)
         found = [np.sort(np.concatenate(part)) for part in dealt]
-        if min(map(len, found)) >= LEAST_SAMPLES:
+        if min(map(len, found)) >= least:
             return found
     raise SplitError(
         f"cannot split: in {_ATTEMPTS:,} draws with alpha {alpha:g} some part had fewer than "
-        f"{LEAST_SAMPLES} samples each time. Use a larger alpha or fewer parts."
+        f"{least} samples each time. Use a larger alpha or fewer parts."
     )
 
 
-def split(labels: Any, how: str, parts: int, seed: int = 1) -> list[Indices]:
+def split(
+    labels: Any, how: str, parts: int, seed: int = 1, least: int = LEAST_SAMPLES
+) -> list[Indices]:
     """Return the split that a text names, see the table at the top.
 
     Args:
@@ -158,6 +163,7 @@ def split(labels: Any, how: str, parts: int, seed: int = 1) -> list[Indices]:
         how: "labels", "iid", "shards:N" or "dirichlet:ALPHA".
         parts: number of parts.
         seed: from 0 to 2**32 - 1; "labels" draws nothing.
+        least: samples that each part of a Dirichlet split has at least.
 
     Returns:
         For each part the indices of its samples, ascending.
@@ -173,6 +179,7 @@ def split(labels: Any, how: str, parts: int, seed: int = 1) -> list[Indices]:
             arguments = (seed,)
         else:
             arguments = ({"shards": int, "dirichlet": float}[name](number), seed)
+            arguments += (least,) if name == "dirichlet" else ()
     except (KeyError, ValueError):
         raise SplitError(
             f"no split is called {how!r}; expected labels, iid, shards:N or dirichlet:ALPHA."
