@@ -48,7 +48,7 @@ def test_the_package_needs_the_versions_that_the_tutorial_needs():
 def test_the_extras_are_those_of_the_requirements_beside():
     extras = PROJECT["optional-dependencies"]
     assert extras == {name: requirements(f"requirements-{name}.txt") for name in extras}
-    assert set(extras) == {"privacy", "tensorboard"}
+    assert set(extras) == {"flower", "privacy", "tensorboard"}
 
 
 def requirements(file: str) -> list[str]:
