@@ -192,6 +192,13 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
     arguments.names = [*(arguments.names or TRAINERS), EVALUATOR]
     if len(set(arguments.names)) < len(arguments.names):
         parser.error(f"argument --names: {', '.join(arguments.names)} are not all different")
+    # To the coordinator, names of the tutorial alone say where some of its workers are.
+    if set(arguments.names) < {*TRAINERS, EVALUATOR}:
+        missing = ", ".join(name for name in TRAINERS if name not in arguments.names)
+        parser.error(
+            f"argument --names: run_websocket_client.py would look for {missing} too, as in the "
+            "tutorial; expected another name among them"
+        )
     if arguments.ports is None:
         arguments.ports = _usual_ports(arguments.names)
     if len(arguments.ports) != len(arguments.names):

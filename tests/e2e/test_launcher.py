@@ -7,6 +7,8 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -282,10 +284,35 @@ def test_a_worker_that_is_killed_comes_back_where_that_is_asked_for(tmp_path):
         assert_nothing_left(program, ports)
 
 
+def test_a_worker_that_is_started_again_has_the_same_part_of_the_images(tmp_path):
+    given = ["--names", "ann", "ben", "--split", "iid", "--split_seed", "5", "--keep_going"]
+    args = start_websocket_servers.define_and_get_arguments([*given, "--epsilon", "3"])
+    context = SimpleNamespace(Pipe=lambda: (Mock(), Mock()), Process=Mock())
+    worker = start_websocket_servers.start_worker(context, args, "ben", 1, tmp_path / "log")
+    worker.again()
+    first, again = (call.kwargs["args"][-1] for call in context.Process.call_args_list)
+    assert first == again
+    assert first["split"] == ("iid", 2, 2, 5) and first["policy"]["privacy"]["epsilon"] == 3
+
+
+@pytest.mark.parametrize("more", [[], ["--threads", "3"]])
+def test_the_workers_share_the_cores_and_the_evaluator_has_one_thread_a_batch(monkeypatch, more):
+    monkeypatch.setattr(start_websocket_servers, "_cores", lambda: 9)
+    given = ["--names", "a", "b", "c", "d", "--split", "iid", "--epsilon", "3"]
+    args = start_websocket_servers.define_and_get_arguments([*given, *more])
+    trainer, evaluator = (start_websocket_servers.options_of(args, id) for id in ("d", "testing"))
+    assert (trainer["threads"], evaluator["threads"]) == ((3, 3) if more else (2, 1))
+    assert "split" not in evaluator and "privacy" not in evaluator["policy"]
+
+
 @pytest.mark.parametrize(
     ("args", "more"),
     [
         ([], ""),
+        (
+            ["--names", "ann", "bob", "--split", "iid"],
+            " --workers ann=localhost:8777 bob=localhost:8778 testing=localhost:8779",
+        ),
         (["--token_file", "my token"], " --token_file 'my token'"),
         (
             [
@@ -329,6 +356,11 @@ def test_the_command_to_type_is_the_one_that_reaches_the_workers(tmp_path, monke
         (
             ["--split", "iid", "--names", "a", "testing"],
             "argument --names: a, testing, testing are not all different",
+        ),
+        (
+            ["--split", "iid", "--names", "bob", "alice"],
+            "argument --names: run_websocket_client.py would look for charlie too, as in the "
+            "tutorial; expected another name among them",
         ),
         (["--ports", "1", "2", "3", "x"], "argument --ports: invalid int value: 'x'"),
         (
