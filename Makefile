@@ -14,7 +14,7 @@ FLOWER_STAMP := $(ENV)/.flower-installed
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo notebook dataloader certificates install-flower simulate deployment test test-fast test-all test-engine coverage fuzz check bench
+.PHONY: help install demo notebook dataloader certificates install-flower python-for-flower simulate deployment test test-fast test-all test-engine coverage fuzz check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,12 +31,16 @@ notebook: $(STAMP) ## start the four workers and open the tutorial in JupyterLab
 dataloader: $(STAMP) ## the same with the tutorial on remote tensors, which the workers then allow
 	$(BIN)/python start_websocket_servers.py --remote_operations -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_dataloader.ipynb
 
-install-flower: $(FLOWER_STAMP) ## add Flower with Ray (0.2 GB) to .venv, which the next two do by themselves
+# First of all: a Python that is too old should be told before GBs are downloaded.
+python-for-flower:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d; Flower needs 3.11 or later. Name another: make simulate PYTHON=python3.12" % sys.version_info[:2])'
 
-simulate: $(FLOWER_STAMP) ## train with 100 clients on Flower's simulation engine: make simulate ARGS="--clients 1000"
+install-flower: python-for-flower $(FLOWER_STAMP) ## add Flower with Ray (0.2 GB) to .venv, which the next two do by themselves
+
+simulate: python-for-flower $(FLOWER_STAMP) ## train with 100 clients on Flower's simulation engine: make simulate ARGS="--clients 1000"
 	@$(BIN)/python flower/simulate.py $(ARGS)
 
-deployment: $(FLOWER_STAMP) ## train on Flower's deployment engine: a SuperLink and three SuperNodes, with TLS
+deployment: python-for-flower $(FLOWER_STAMP) ## train on Flower's deployment engine: a SuperLink and three SuperNodes, with TLS
 	@$(BIN)/python flower/deployment.py $(ARGS)
 
 certificates: $(STAMP) ## make TLS certificates for tests in certificates/: make certificates NAMES="localhost 192.0.2.11"
@@ -62,7 +66,7 @@ coverage: $(STAMP) ## as test-fast, and show which lines and branches of syft/ n
 test-all: $(if $(LOWEST),,check) $(STAMP) ## as `make test`, with all of torchvision's families of models
 	@ALL_MODELS=1 $(BIN)/python -m pytest
 
-test-engine: $(FLOWER_STAMP) ## test the Flower app on Flower's own engines (minutes)
+test-engine: python-for-flower $(FLOWER_STAMP) ## test the Flower app on Flower's own engines (minutes)
 	@$(BIN)/python -m pytest tests/engine
 
 fuzz: $(STAMP) ## run 50,000 structures, replies, requests and operations that nobody wrote (minutes)
@@ -86,7 +90,6 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@echo "Installed."
 
 $(FLOWER_STAMP): requirements-flower.txt $(STAMP)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d; Flower needs 3.11 or later. Name another: make simulate PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "Installing Flower with Ray (0.2 GB) into $(ENV)."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-flower.txt
 	@touch $@

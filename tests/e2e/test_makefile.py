@@ -51,3 +51,15 @@ def test_the_lowest_versions_are_the_lower_bounds() -> None:
 def test_the_workers_of_the_notebook_on_remote_tensors_allow_them() -> None:
     for target, allows in (("notebook", False), ("dataloader", True)):
         assert ("start_websocket_servers.py --remote_operations" in commands(target)) == allows
+
+
+def test_flower_is_installed_with_ray_by_those_targets_alone_that_need_it() -> None:
+    for target in ("simulate", "deployment", "test-engine", "install-flower"):
+        assert "-r requirements-flower.txt" in commands(target)
+    assert "requirements-flower.txt" not in commands("test")
+
+
+def test_a_python_that_is_too_old_for_flower_is_told_before_anything_is_installed() -> None:
+    steps = commands("simulate").splitlines()
+    told = next(number for number, step in enumerate(steps) if "Flower needs 3.11" in step)
+    assert told < next(number for number, step in enumerate(steps) if "pip install" in step)
