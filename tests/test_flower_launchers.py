@@ -48,6 +48,23 @@ def test_options_that_are_not_possible_are_one_line(launcher, options, reason, c
     assert left.value.code == 2 and reason in printed and printed.count("\n") == 1
 
 
+def test_an_engine_that_is_not_installed_is_one_line(capsys):
+    if sys.version_info < (3, 11):
+        pytest.skip("another line comes first")
+    assert engine.main_of(lambda: 0, "json", "no_such_engine") == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: no_such_engine cannot be imported. Install what Flower's")
+    assert printed.count("\n") == 1
+
+
+def test_a_python_that_is_too_old_is_one_line(capsys, monkeypatch):
+    old = types.SimpleNamespace(major=3, minor=10)
+    monkeypatch.setattr(engine.sys, "version_info", old)
+    assert engine.main_of(lambda: 0) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: Flower needs Python 3.11 or later; this is 3.10. Name")
+
+
 @pytest.mark.parametrize(("gigabytes", "actors"), [(64.0, 8), (4.5, 3), (0.5, 1)])
 def test_actors_fit_into_cores_and_memory(gigabytes, actors, monkeypatch):
     memory = types.SimpleNamespace(available=int(gigabytes * 2**30))
