@@ -32,16 +32,15 @@ dataloader: $(STAMP) ## the same with the tutorial on remote tensors, which the 
 	$(BIN)/python start_websocket_servers.py --remote_operations -- $(BIN)/python -m jupyterlab $(ROOT_FLAG) federated_dataloader.ipynb
 
 # First of all: a Python that is too old should be told before GBs are downloaded.
-install-flower simulate deployment test-engine: python-for-flower
 python-for-flower:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d; Flower needs 3.11 or later. Name another: make simulate PYTHON=python3.12" % sys.version_info[:2])'
 
-install-flower: $(FLOWER_STAMP) ## add Flower with Ray (0.2 GB) to .venv, which the next two do by themselves
+install-flower: python-for-flower $(FLOWER_STAMP) ## add Flower with Ray (0.2 GB) to .venv, which the next two do by themselves
 
-simulate: $(FLOWER_STAMP) ## train with 100 clients on Flower's simulation engine: make simulate ARGS="--clients 1000"
+simulate: python-for-flower $(FLOWER_STAMP) ## train with 100 clients on Flower's simulation engine: make simulate ARGS="--clients 1000"
 	@$(BIN)/python flower/simulate.py $(ARGS)
 
-deployment: $(FLOWER_STAMP) ## train on Flower's deployment engine: a SuperLink and three SuperNodes, with TLS
+deployment: python-for-flower $(FLOWER_STAMP) ## train on Flower's deployment engine: a SuperLink and three SuperNodes, with TLS
 	@$(BIN)/python flower/deployment.py $(ARGS)
 
 certificates: $(STAMP) ## make TLS certificates for tests: make certificates WORKERS="alice=192.0.2.11 bob=192.0.2.12"
@@ -65,7 +64,7 @@ coverage: $(STAMP) ## as test-fast, and show which lines and branches of syft/ n
 test-all: $(if $(LOWEST),,check) $(STAMP) ## as `make test`, with all of torchvision's families of models
 	@ALL_MODELS=1 $(BIN)/python -m pytest
 
-test-engine: $(FLOWER_STAMP) ## test the Flower app on Flower's own engines (minutes)
+test-engine: python-for-flower $(FLOWER_STAMP) ## test the Flower app on Flower's own engines (minutes)
 	@$(BIN)/python -m pytest tests/engine
 
 fuzz: $(STAMP) ## run 50,000 structures, replies, requests and operations that nobody wrote (minutes)

@@ -277,4 +277,4 @@ def _address(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main_of(main))
+    sys.exit(main_of(main, "flwr"))

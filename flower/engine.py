@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,6 +45,11 @@ _TOO_OLD = (
 )
 _PREFIX = re.compile(r"\x1b\[[0-9;]*m|^\s*(?:INFO|WARNING|ERROR)\s*:\s*")
 _SHOWN = re.compile(r"round \d+/\d+: |Waiting up to |Going on with |error: |A node does not ")
+
+_MISSING = (
+    "cannot be imported. Install what Flower's engines need: make install-flower, or pip install "
+    "-r requirements-flower.txt"
+)
 
 
 class EngineError(RuntimeError):
@@ -215,11 +221,17 @@ class Engine:
         return done
 
 
-def main_of(run: Callable[[], int]) -> int:
-    """Run a launcher; return its exit status. What goes wrong is one line."""
+def main_of(run: Callable[[], int], *modules: str) -> int:
+    """Run a launcher that needs some modules; return its exit status.
+
+    What goes wrong is one line.
+    """
     version = (sys.version_info.major, sys.version_info.minor)
     if version < (3, 11):
         print(f"error: {_TOO_OLD.format(*version)}", file=sys.stderr)
+        return 2
+    if missing := [name for name in modules if find_spec(name) is None]:
+        print(f"error: {' and '.join(missing)} {_MISSING}", file=sys.stderr)
         return 2
     try:
         return run()

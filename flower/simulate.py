@@ -156,4 +156,4 @@ def ray_cluster(folder: Path, actors: int, environment: dict[str, str]) -> Itera
 
 
 if __name__ == "__main__":
-    sys.exit(main_of(main))
+    sys.exit(main_of(main, "flwr", "ray"))

@@ -120,6 +120,20 @@ def test_a_supernode_that_is_killed_is_started_again_and_the_run_goes_on(launche
     assert failures[0] == {} and failures[-1] == {}
 
 
+@pytest.mark.parametrize(
+    ("script", "under_way"), [("simulate.py", "^round 1/"), ("deployment.py", "SuperNode charlie")]
+)
+def test_ctrl_c_leaves_nothing_behind(launched, script, under_way):
+    program = launched(script)
+    line(program, under_way)
+    children = psutil.Process(program.pid).children(recursive=True)
+    assert len(children) > 3
+    program.send_signal(signal.SIGINT)
+    status, output = finished(program)
+    assert (status, output.splitlines()[-1]) == (130, "interrupted")
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+
+
 def tree(process: psutil.Process) -> list[psutil.Process]:
     """Return the descendants of a process that can still be asked."""
     found = []
