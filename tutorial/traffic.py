@@ -14,6 +14,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from syft import wire
+from syft.graph import Receiver
 from syft.workers.websocket_link import Link, Waiting
 
 
@@ -110,7 +111,7 @@ def _message(seconds: float, sent: bool, frame: bytes) -> Message:
     if sent and wire.has_blobs(frame):  # a model or a function, which only a worker reads
         command = "model"
     elif sent:
-        request = wire.decode(frame)
+        request = wire.decode(frame, Receiver())
         assert isinstance(request, wire.Request)
         command, arguments = request.command, request.arguments
         operations = len(arguments["operations"]) if command == "operate" else 0
