@@ -44,7 +44,7 @@ _TOO_OLD = (
     "PYTHON=python3.12"
 )
 _PREFIX = re.compile(r"\x1b\[[0-9;]*m|^\s*(?:INFO|WARNING|ERROR)\s*:\s*")
-_SHOWN = re.compile(r"round \d+/\d+: |Waiting up to |Going on with |error: |A node does not ")
+_SHOWN = re.compile(r"round \d+/\d+: |Waiting up to |Going on with |error: |A node is left out: ")
 
 _MISSING = (
     "cannot be imported. Install what Flower's engines need: make install-flower, or pip install "

@@ -82,7 +82,7 @@ class CheckedStrategy(Strategy):
         self.model = model
         self._strategy = _strategy_of(settings)
         self._clients: dict[int, Known] = {}
-        self._asked: dict[str, Known] = {}
+        self._left_out: set[int] = set()
         self._messages: list[tuple[Known, Message]] = []
         self._absent: list[str] = []
         self._lr, self._started = settings.lr, 0.0
@@ -155,7 +155,7 @@ class CheckedStrategy(Strategy):
         deadline, told = time.monotonic() + settings.wait_seconds, False
         while True:
             nodes = set(grid.get_node_ids())
-            self._introduce(nodes - self._clients.keys(), grid)
+            self._introduce(nodes, grid)
             clients = sorted(self._clients[node] for node in nodes & self._clients.keys())
             if len(clients) >= needed:
                 break
@@ -177,33 +177,62 @@ class CheckedStrategy(Strategy):
         return clients
 
     def _introduce(self, nodes: set[int], grid: Grid) -> None:
-        """Ask nodes that nobody has asked yet who they are."""
-        if not nodes:
+        """Ask those of the connected nodes that are not known who they are."""
+        unknown = sorted(nodes - self._clients.keys())
+        if not unknown:
             return
         seconds = min(self._settings.wait_seconds, self._settings.round_seconds)
         messages = [
             Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY, ttl=seconds)
-            for node in sorted(nodes)
+            for node in unknown
         ]
-        for reply in grid.send_and_receive(messages, timeout=seconds):
-            if reply.has_error():
-                logger.warning("A node does not say who it is: %s", one_line(reply.error.reason))
+        replies = grid.send_and_receive(messages, timeout=seconds)
+        asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        for node, reply in [(asked[key], answers[key]) for key in asked if key in answers]:
+            try:
+                client = self._introduced(node, reply, nodes)
+            except _Failed as reason:
+                if node not in self._left_out:
+                    logger.warning("A node is left out: %s", one_line(str(reason)))
+                self._left_out.add(node)
                 continue
+            # A SuperNode that was started again may be another node, and then replaces the first.
+            for known in list(self._clients.values()):
+                if client.number == known.number or client.name == known.name:
+                    del self._clients[known.node_id]
+            self._clients[node] = client
+
+    def _introduced(self, node: int, reply: Message, connected: set[int]) -> Known:
+        """Return who a node says it is.
+
+        Raises:
+            _Failed: it cannot be a client of this run.
+        """
+        if reply.has_error():
+            raise _Failed(reply.error.reason)
+        try:
             told = reply.content["client"]
-            number, name, parts = int(told["number"]), str(told["name"]), int(told["parts"])
-            if not 0 <= number < parts == self._settings.clients:
-                raise SettingsError(
-                    f"client {name!r} is number {number} of {parts}; the run has "
-                    f"{self._settings.clients} clients. Give --run-config 'clients={parts}', or "
-                    "start each SuperNode with partition-id and num-partitions of its own."
-                )
-            # A SuperNode that was started again may have another node, and then replaces the first.
-            for node_id, known in list(self._clients.items()):
-                if known.number == number:
-                    del self._clients[node_id]
-            self._clients[reply.metadata.src_node_id] = Known(
-                number, name, reply.metadata.src_node_id
+            number, parts = int(told["number"]), int(told["parts"])
+            client = Known(number, one_line(str(told["name"])), node)
+        except (KeyError, TypeError, ValueError):
+            raise _Failed("it does not say who it is") from None
+        if not 0 <= number < parts == self._settings.clients:
+            raise _Failed(
+                f"{client.name} is number {number} of {parts}; the run has "
+                f"{self._settings.clients} clients. Start its SuperNode with partition-id and "
+                "num-partitions of this run, or set clients for the run"
             )
+        for known in self._clients.values():
+            if known.node_id in connected and (
+                client.number == known.number or client.name == known.name
+            ):
+                raise _Failed(
+                    f"{client.name}, number {number}, is connected as {known.name}, number "
+                    f"{known.number}, already; give each SuperNode a partition-id and a name of "
+                    "its own"
+                )
+        return client
 
     def _draw(self, server_round: int, connected: list[Known]) -> list[Known]:
         """Return this round's clients, in the order of their numbers."""

@@ -52,7 +52,8 @@ def run(
     """Run the app on three nodes, or as many as the settings say; return them and the model."""
     config = SMALL | config
     settings = Settings.of(config)
-    grid = LocalGrid(client_app.app, settings.clients, None, config, change)
+    names = NAMES if settings.clients == 3 else None
+    grid = LocalGrid(client_app.app, settings.clients, names, config, change)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(History(history)) if history else None
         return grid, server_app.run(grid, settings, opened)
@@ -72,8 +73,7 @@ async def websocket_run(rounds: int, history: Path) -> None:
         for number, name in enumerate([*NAMES, "testing"]):
             server = sy.WebsocketServerWorker(None, "127.0.0.1", 0, id=name, token="")
             if name == "testing":
-                images, digits = task.mnist(train=False)
-                server.add_dataset(sy.BaseDataset(task.normalised(images), digits), "mnist_testing")
+                server.add_dataset(task._test_images(), "mnist_testing")
             else:
                 server.add_dataset(task.part_of(Settings(), number, 3), "mnist")
             stack.enter_context(serving(server))
@@ -83,7 +83,10 @@ async def websocket_run(rounds: int, history: Path) -> None:
         await rwc.main(args)
 
 
-def test_three_rounds_give_the_websocket_runs_model_to_the_digit(tmp_path):
+def test_three_rounds_give_the_websocket_runs_model_to_the_digit(tmp_path, monkeypatch):
+    images, digits = (each[:1000] for each in task.mnist(train=False))
+    few = sy.BaseDataset(task.normalised(images), digits)
+    monkeypatch.setattr(task, "_test_images", lambda: few)
     ours, theirs = tmp_path / "flower.jsonl", tmp_path / "websockets.jsonl"
     run({"rounds": 3, "batches": 10, "batch-size": 32, "evaluate-clients": True}, history=ours)
     asyncio.run(websocket_run(3, theirs))
@@ -251,11 +254,32 @@ def test_a_client_that_leaves_is_a_failure_and_takes_part_again_on_another_node(
     assert failures == [{}, {"bob": "not connected"}, {}]
 
 
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"partition-id": 2, "num-partitions": 4}, "bob is number 2 of 4; the run has 3 clients"),
+        ({"partition-id": 0}, "bob, number 0, is connected as alice, number 0, already; give"),
+        ({"name": "alice"}, "alice, number 1, is connected as alice, number 0, already; give"),
+        ({"partition-id": "x"}, "<class 'ValueError'>"),
+    ],
+)
 @pytest.mark.usefixtures("unevaluated")
-def test_clients_of_another_number_of_parts_are_refused():
-    grid = LocalGrid(client_app.app, 2, NAMES, {"clients": 3})
-    with pytest.raises(SettingsError, match=r"client 'alice' is number 0 of 2; the run has 3"):
-        server_app.run(grid, Settings(rounds=1))
+def test_a_node_that_cannot_be_a_client_of_the_run_is_left_out_and_named(
+    config, reason, monkeypatch
+):
+    told: list[str] = []
+    monkeypatch.setattr(
+        strategy.logger, "warning", lambda text, *arguments: told.append(text % arguments)
+    )
+    monkeypatch.setattr(strategy, "POLL_SECONDS", 0.001)
+    settings = {"batches": 1, "wait-seconds": 0.01, "rounds": 2}
+    grid = LocalGrid(client_app.app, 3, NAMES, settings)
+    alice, bob, charlie = grid.nodes.values()
+    grid.nodes = {1: alice, 2: bob | config, 3: charlie}
+    server_app.run(grid, Settings.of(settings))
+    assert grid.asked == [[0, 2], [0, 2]]
+    (line,) = [text for text in told if text.startswith("A node is left out")]
+    assert reason in line
 
 
 # --- strategies ---
