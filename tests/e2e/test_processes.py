@@ -73,7 +73,10 @@ def test_the_hook_adds_names_and_changes_none(new_process):
     assert others == [
         "Dataset.federate",
         *(f"Module.{name}" for name in ("copy", "get", "location", "move", "send")),
-        *(f"Tensor.{name}" for name in ("copy", "create_pointer", "describe", "get_", "id")),
+        *(
+            f"Tensor.{name}"
+            for name in ("combine", "copy", "create_pointer", "describe", "get_", "id")
+        ),
         *(f"Tensor.{name}" for name in ("location", "owner", "send", "send_", "tag")),
         "torch.hook",
     ]
