@@ -172,7 +172,7 @@ async def fit_model_on_worker(
 
     Returns:
         worker_id: id of the worker. model: the trained model. loss: loss on the last batch, a
-            scalar tensor.
+            scalar tensor; None if the worker's owner withholds it.
     """
     train_config = sy.TrainConfig(
         model=traced_model,
@@ -189,9 +189,8 @@ async def fit_model_on_worker(
     device = next(traced_model.parameters()).device
     loss = await worker.async_fit(dataset_key="mnist", return_ids=[0], device=device)
     model = (await train_config.model_ptr.async_get()).obj
-    logger.debug(
-        "Round %s, worker %s: loss of the last batch %.4f", curr_round, worker.id, loss.item()
-    )
+    shown = "not told" if loss is None else f"{loss.item():.4f}"
+    logger.debug("Round %s, worker %s: loss of the last batch %s", curr_round, worker.id, shown)
     return worker.id, model, loss
 
 

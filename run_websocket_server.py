@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import syft as sy
-from syft.exceptions import AddressInUse, TokenNotKept
+from syft.exceptions import AddressInUse, PrivacyAccountDamaged, TokenNotKept
 from syft.federated import splits
 from syft.graph import for_inference
 from syft.limits import Limits
@@ -49,6 +49,17 @@ KEEP_LABELS_DICT: dict[str | None, list[int]] = {
     "testing": list(range(10)),
     None: list(range(10)),
 }
+
+
+NOT_STARTED = (
+    AddressInUse,
+    TokenNotKept,
+    DamagedArchiveError,
+    splits.SplitError,
+    PrivacyAccountDamaged,
+    ModuleNotFoundError,
+)
+"""What keeps a worker from starting, each with a text that says what to do."""
 
 
 class MnistWorker(websocket_server.WebsocketServerWorker):
@@ -181,6 +192,8 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
         parser.error("a split needs both --split and --part")
     if arguments.split and arguments.testing:
         parser.error("--split is for training images; --testing holds all test images")
+    if arguments.epsilon and arguments.testing:
+        parser.error("--epsilon is for training images; --testing evaluates, and trains nothing")
     if arguments.id not in names and not (arguments.split or arguments.testing):
         parser.error(
             f"argument --id: invalid choice: {arguments.id!r}; expected one of {', '.join(names)}, "
@@ -218,7 +231,7 @@ def main() -> int:
             split=(args.split, *args.part, args.split_seed) if args.split else None,
             **args.options,
         )
-    except (AddressInUse, TokenNotKept, DamagedArchiveError, splits.SplitError) as error:
+    except NOT_STARTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     stop.wait()

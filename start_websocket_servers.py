@@ -242,7 +242,12 @@ def run_workers(
         trainers = len(args.names) - 1
         for number, (worker_id, port) in enumerate(zip(args.names, args.ports, strict=True), 1):
             options = args.options
-            if args.split and worker_id != EVALUATOR:
+            if worker_id == EVALUATOR:  # it trains nothing, and evaluating is what it is for
+                policy = {
+                    name: each for name, each in options["policy"].items() if name != "privacy"
+                }
+                options = options | {"policy": policy}
+            elif args.split:
                 options = options | {"split": (args.split, number, trainers, args.split_seed)}
             ours, theirs = context.Pipe()
             log = logs / f"{worker_id}.log"
@@ -350,8 +355,6 @@ def serve(
 
     import run_websocket_server as rws
     from syft import TorchHook
-    from syft.exceptions import AddressInUse, TokenNotKept
-    from syft.federated.splits import SplitError
 
     logging.basicConfig(format=f"%(asctime)s | {worker_id} | %(message)s", level=logging.INFO)
     evaluates = worker_id == EVALUATOR
@@ -368,7 +371,7 @@ def serve(
             block=False,
             **options,
         )
-    except (AddressInUse, TokenNotKept, SplitError) as error:
+    except rws.NOT_STARTED as error:
         sys.exit(f"error: {error}")
     if evaluates:
         server.evaluation_threads = threads

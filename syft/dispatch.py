@@ -119,6 +119,10 @@ class Dispatcher:
         allow_torchscript: take models as TorchScript archives too, which trusts all coordinators.
         guard: what coordinators may use and ask for; None: as Limits says, and everything that the
             worker offers.
+
+    Raises:
+        ValueError: the guard's policy has privacy, and `allow_torchscript` is set: an archive's
+            code could read the data by itself.
     """
 
     def __init__(
@@ -133,6 +137,11 @@ class Dispatcher:
         self.max_message_bytes = max_message_bytes
         self.sessions: dict[str, Session] = {}
         self.guard = guard if guard is not None else Guard(str(worker.id))
+        if allow_torchscript and self.guard.policy.privacy is not None:
+            raise ValueError(
+                "allow_torchscript is set for a worker with a privacy budget: the code in an "
+                "archive could read the data by itself; expected one or the other."
+            )
         self.receiver = Receiver(self.guard.policy.check_model, allow_operators, allow_torchscript)
         self._commands: dict[str, Callable[..., Any]] = {
             "set": self._set,

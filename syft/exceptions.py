@@ -38,6 +38,8 @@ SyftError
 ├── EmptyRoundError             (also ValueError)
 ├── LimitExceeded               (also RuntimeError)  more than the worker grants
 ├── NotPermitted                (also PermissionError)  something the worker's owner does not allow
+├── PrivacyBudgetSpent          (also PermissionError)  a fit would tell more than is left to tell
+├── PrivacyAccountDamaged       (also ValueError)  the file of what was spent cannot be read
 ├── AuditLogUnavailable         (also RuntimeError)  a worker cannot write to its audit log
 ├── ModelMismatchError          (also ValueError)
 ├── QuorumNotReached            (also RuntimeError)  too few workers answered in a round
@@ -518,6 +520,41 @@ class NotPermitted(SyftError, PermissionError):
     allowed: list[str]
     _text = (
         "worker {worker!r} does not permit {asked!r}; its owner allows these {setting}: {allowed}."
+    )
+
+
+@dataclass(eq=False)
+class PrivacyBudgetSpent(SyftError, PermissionError):
+    """A fit would cost more differential privacy than the worker's owner has left to grant.
+
+    Attributes:
+        spent: epsilon of all fits so far.
+        asked: epsilon with this fit.
+        epsilon: what all fits together may cost.
+        delta: the other half of the guarantee.
+    """
+
+    worker: str
+    spent: float
+    asked: float
+    epsilon: float
+    delta: float
+    _text = (
+        "worker {worker!r} has spent epsilon {spent:.4g} of {epsilon:.4g} (delta {delta:g}); with "
+        "this fit it would be {asked:.4g}. Ask for fewer steps or smaller batches; what is spent "
+        "does not come back."
+    )
+
+
+@dataclass(eq=False)
+class PrivacyAccountDamaged(SyftError, ValueError):
+    """The file in which a worker keeps what its fits have cost cannot be read."""
+
+    path: str
+    reason: str
+    _text = (
+        "privacy account {path!r} cannot be used: {reason}. Restore it: without it, what was spent "
+        "is unknown, so the worker trains no more. Each worker needs an account of its own."
     )
 
 

@@ -72,7 +72,7 @@ def test_what_cannot_be_written_leaves_the_earlier_one(path, monkeypatch, call):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(OSError, match="No space left"):
         Checkpoint.of(classifier(), 8, 0.08, ARGUMENTS).save(path)
     monkeypatch.undo()

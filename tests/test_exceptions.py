@@ -56,6 +56,8 @@ EXAMPLES = [
     exceptions.OperatorNotAllowed("aten::save", "__torch__.Net.forward"),
     exceptions.LimitExceeded("alice", "the open connections", 65, 64, "connections"),
     exceptions.NotPermitted("alice", "datasets", "secret", ["mnist"]),
+    exceptions.PrivacyBudgetSpent("alice", 2.5, 3.25, 3.0, 1e-5),
+    exceptions.PrivacyAccountDamaged("alice.json", "it is no JSON"),
     exceptions.AuditLogUnavailable("alice", "No space left on device"),
     exceptions.EmptyRoundError(),
     exceptions.ModelMismatchError("bob", "fc.weight", "missing", "(2, 3) torch.float32"),

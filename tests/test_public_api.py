@@ -85,7 +85,7 @@ METHODS = {
 
 # From the ground up; a module belongs to the longest entry that its name begins with.
 FLOORS = [
-    ["syft.version", "syft.facts", "syft.fits"],
+    ["syft.version", "syft.facts", "syft.files", "syft.fits"],
     ["syft.exceptions"],
     ["syft.objects", "syft.graph"],
     ["syft.wire"],

@@ -185,6 +185,60 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         help="samples of one batch (default: any number)",
     )
     add("--audit_log", metavar="FILE", help="file to which a line is added for every request")
+    _add_privacy_options(parser)
+
+
+def _add_privacy_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "privacy", "how much trainings may tell of any one image, see docs/privacy.md"
+    ).add_argument
+    help_text = "budget of all trainings on a worker together (default: no differential privacy)"
+    add("--epsilon", type=positive, metavar="E", help=help_text)
+    for name, (kind, usual, help_text) in PRIVACY_OPTIONS.items():
+        add(
+            f"--{name}",
+            type=kind,
+            metavar=name.split("_")[0].upper(),
+            help=f"{help_text} (default: {usual:g})",
+        )
+    help_text = (
+        "folder in which each worker keeps what was spent, in a file (default: the current one)"
+    )
+    add("--privacy_folder", metavar="DIR", help=help_text)
+
+
+def _below_1(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0 and below 1")
+
+
+PRIVACY_OPTIONS: dict[str, tuple[Callable[[str], float], float, str]] = {
+    "delta": (_below_1, 1e-5, "the other half of the guarantee"),
+    "noise_multiplier": (positive, 1.0, "deviation of the noise, in units of --max_grad_norm"),
+    "max_grad_norm": (positive, 1.0, "norm to which the gradient of each image is clipped"),
+}
+"""name -> what reads it, default, help."""
+
+
+def _privacy(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the keyword arguments of DifferentialPrivacy as the policy's `privacy`, or nothing."""
+    if args.epsilon is None:
+        for name in (*PRIVACY_OPTIONS, "privacy_folder"):
+            if getattr(args, name) is not None:
+                parser.error(f"--{name} is for a privacy budget: give --epsilon too")
+        return {}
+    if args.allow_torchscript:
+        parser.error("--allow_torchscript would let code read the data in spite of --epsilon")
+    folder = Path(args.privacy_folder or ".").absolute()
+    if not folder.is_dir():
+        parser.error(f"argument --privacy_folder: {args.privacy_folder!r} is no folder")
+    numbers = {
+        name: usual if getattr(args, name) is None else getattr(args, name)
+        for name, (_, usual, _) in PRIVACY_OPTIONS.items()
+    }
+    return {"privacy": {"epsilon": args.epsilon, **numbers, "account": str(folder)}}
 
 
 def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
@@ -219,6 +273,7 @@ def worker_options(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         "max_steps_per_fit": args.max_steps,
         "max_samples": args.max_samples,
         "max_batch_size": args.max_batch_size,
+        **_privacy(parser, args),
     }
     rules = {
         "policy": policy,

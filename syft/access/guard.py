@@ -110,6 +110,7 @@ class Guard:
             policy.max_samples_per_call,
             self.policy.pool,
             self.limits.call_bytes,
+            self.policy.privacy,
         )
 
     def record(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from syft.access.privacy import PrivacyAccount
 from syft.exceptions import CallAbandoned, LimitExceeded
 from syft.objects import ObjectWrapper
 
@@ -88,6 +89,7 @@ class Budget:
         samples_per_call: samples it may read; None: any number.
         pool: samples that all calls together may still read; None: any number.
         bytes: bytes that a model may make in one forward pass; None: any number.
+        privacy: the account of what fits tell; None: there is no differential privacy.
         abandoned: set when nobody waits for the call any more.
         samples: samples it has read.
         deadline: end of its time, by time.monotonic().
@@ -100,6 +102,7 @@ class Budget:
     samples_per_call: int | None = None
     pool: SamplePool | None = None
     bytes: int | None = None
+    privacy: PrivacyAccount | None = None
     abandoned: threading.Event = field(default_factory=threading.Event)
     samples: int = field(init=False, default=0)
     deadline: float = field(init=False, default=float("inf"))

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from syft.access.limits import SamplePool
+from syft.access.privacy import DifferentialPrivacy, PrivacyAccount
 from syft.exceptions import LimitExceeded, NotPermitted
+
+PRIVATE_CALLS = frozenset({"fit", "clear_objects", "list_objects", "objects_count"})
+"""Methods of every worker that may be called where the policy has privacy and names no calls."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class Policy:
             is read.
         max_samples: samples that all fits and evaluations read, from the worker's start on.
         max_batch_size: samples of one batch. A batch has at most as many as the dataset.
+        privacy: how much fits may tell of any one sample, as a DifferentialPrivacy or its keyword
+            arguments. With it, fit() trains by DP-SGD and
+            withholds its loss, evaluate() is refused, and of the owner's own methods only those
+            that `calls` names may be called: what they tell, they tell without noise.
 
     Samples that methods of the owner's own read are not counted, unless they take them from fit()
     or evaluate().
@@ -45,6 +53,7 @@ class Policy:
     max_samples_per_call: int | None = None
     max_samples: int | None = None
     max_batch_size: int | None = None
+    privacy: DifferentialPrivacy | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("datasets", "calls", "models"):
@@ -52,6 +61,8 @@ class Policy:
             if isinstance(value, str):
                 raise ValueError(f"Policy: {name} is {value!r}; expected several names, or None.")
             object.__setattr__(self, name, None if value is None else frozenset(value))
+        if isinstance(self.privacy, Mapping):
+            object.__setattr__(self, "privacy", DifferentialPrivacy(**self.privacy))
 
 
 class Enforcer:
@@ -69,6 +80,11 @@ class Enforcer:
         self.pool = (
             SamplePool(worker, policy.max_samples) if policy.max_samples is not None else None
         )
+        self.privacy = (
+            PrivacyAccount(worker, policy.privacy)
+            if isinstance(policy.privacy, DifferentialPrivacy)
+            else None
+        )
         self._lock = threading.Lock()
 
     def check_model(self, digest: str) -> None:
@@ -85,6 +101,11 @@ class Enforcer:
             LimitExceeded: there were too many fits.
         """
         self._check("calls", name)
+        if self.privacy is not None:
+            named = self.policy.calls or PRIVATE_CALLS
+            if name == "evaluate" or name not in named:
+                allowed = sorted(set(named) - {"evaluate"})
+                raise NotPermitted(self._worker, "calls", name[:256], allowed)
         if self.policy.datasets is not None:
             try:
                 arguments = inspect.signature(method).bind(*args, **kwargs).arguments

@@ -31,14 +31,10 @@ rate would not fail by itself, it would silently train something else.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
-import stat
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +48,7 @@ from torch import nn
 from syft.exceptions import CheckpointDamaged, CheckpointMismatch
 from syft.federated.seeding import program_state, set_program_state
 from syft.federated.server_optimizer import ServerOptimizer
+from syft.files import write_whole
 from syft.graph.content import bytes_of
 from syft.graph.script import operators as operators_of
 
@@ -246,51 +243,6 @@ def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file, whole or not at all, even if the machine stops in the middle.
-
-    Raises:
-        OSError: it cannot be written, or it is not a regular file. An earlier file is left
-            unchanged.
-    """
-    target = Path(os.path.realpath(path))
-    # /dev/null must not be replaced.
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-    # In the same directory: a file can be renamed in one step only within its file system.
-    number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp() gives mode 600; others may read a checkpoint as any file that the user writes.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_directory(target.parent)
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a rename survive a crash. Windows cannot open a directory, and does not need this."""
-    with contextlib.suppress(OSError):
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def _metadata(content: bytes) -> dict[str, str]:

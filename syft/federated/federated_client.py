@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from itertools import chain, islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
@@ -22,10 +22,12 @@ from syft.exceptions import (
     DatasetExists,
     DatasetNotFound,
     DeviceUnavailable,
+    NotPermitted,
     ObjectNotFoundError,
     TrainConfigMissing,
     UnknownOptimizer,
 )
+from syft.federated.private_training import PrivateGradients
 from syft.federated.scores import Score, Scorer
 from syft.federated.seeding import FitSeeds, fit_seeds, running_fit, seeded
 from syft.federated.train_config import TrainConfig
@@ -193,6 +195,8 @@ class FederatedClient(ObjectStorage):
             DatasetEmpty: the dataset has no samples.
             UnknownOptimizer: torch.optim has no such optimizer (also a ValueError).
             DeviceUnavailable: this worker has no such device.
+            PrivacyBudgetSpent: the fit would tell more of the data than the owner has left to
+                grant (also a PermissionError).
         """
         training = self._training()
         model, loss_fn = self._model_and_loss(training, dataset_key)
@@ -301,8 +305,13 @@ class FederatedClient(ObjectStorage):
             loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
         finally:
             running_fit.reset(token)
-        loss_fn, loss = loss_of(loss_fn), None
         proximal = _proximal_term(model, config.proximal_mu)
+        call = self._running_call()
+        if call is not None and call.budget.privacy is not None:
+            with seeded(seeds.layers):
+                self._fit_privately(call, model, loss_fn, loader, proximal, device, seeds.layers)
+            return None
+        loss_fn, loss = loss_of(loss_fn), None
         model.train()
         with seeded(seeds.layers):
             for *inputs, target in self._batches(loader, config):
@@ -319,6 +328,49 @@ class FederatedClient(ObjectStorage):
 
                 loss = optimizer.step(closure)  # a closure, since LBFGS needs one
         return None if loss is None else loss.detach().cpu()
+
+    def _fit_privately(
+        self,
+        call: RunningCall,
+        model: Any,
+        loss_fn: Any,
+        loader: DataLoader,
+        proximal: Callable[[], torch.Tensor | float],
+        device: str | torch.device,
+        seed: int,
+    ) -> None:
+        """Train by DP-SGD, as this worker's owner demands of every coordinator.
+
+        Batches have the config's size on average; they are drawn at random in any case.
+
+        Raises:
+            NotPermitted: the optimizer needs more of the data than one gradient a step.
+            PrivacyBudgetSpent: the fit would cost more than is left.
+        """
+        config, account = self._config(call.training), call.budget.privacy
+        assert account is not None
+        if config.optimizer == "LBFGS":
+            others = [name for name in optimizer_names() if name != "LBFGS"]
+            raise NotPermitted(self._name(), "optimizers", config.optimizer, others)
+        batch_size, steps = loader.batch_size or 1, self._planned_steps(loader, config)
+        gradients = PrivateGradients(
+            model,
+            loss_fn,
+            cast(Batches, loader.dataset),
+            batch_size / len(loader.dataset),  # type: ignore[arg-type]
+            account.privacy,
+            seed,
+            device,
+            check=lambda: call.budget.check(0),
+        )
+        account.charge(gradients.rate, steps)
+        for _ in range(steps):
+            # The size on average: how many samples were drawn is not to be told.
+            call.budget.spend(batch_size)
+            gradients.step()
+            if config.proximal_mu:
+                proximal().backward()  # type: ignore[union-attr]
+            call.training.optimizer.step()
 
     def _scores(
         self, scorer: Scorer, model: Any, loss_fn: Any, loader: DataLoader, device: torch.device
@@ -345,13 +397,22 @@ class FederatedClient(ObjectStorage):
         Raises:
             LimitExceeded: these are more than this worker's owner allows.
         """
+        steps = self._planned_steps(loader, config)
+        epochs = (self._accounted(loader) for _ in range(config.epochs))
+        # Over all epochs together: a bound inside each epoch would let the later ones run on.
+        return islice(chain.from_iterable(epochs), min(steps, sys.maxsize))
+
+    def _planned_steps(self, loader: DataLoader, config: TrainConfig) -> int:
+        """Return the number of training steps of a fit.
+
+        Raises:
+            LimitExceeded: these are more than this worker's owner allows.
+        """
         steps = config.epochs * len(loader)
         if config.max_nr_batches >= 0:
             steps = min(steps, math.ceil(config.max_nr_batches))
         self._check_plan(loader, steps, training=True)
-        epochs = (self._accounted(loader) for _ in range(config.epochs))
-        # Over all epochs together: a bound inside each epoch would let the later ones run on.
-        return islice(chain.from_iterable(epochs), min(steps, sys.maxsize))
+        return steps
 
     @staticmethod
     def _check_plan(loader: DataLoader, batches: int, training: bool = False) -> None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from syft.exceptions import HistoryDamaged
-from syft.federated.checkpoint import write_whole
+from syft.files import write_whole
 
 
 class History:

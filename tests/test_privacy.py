@@ -1,0 +1,472 @@
+"""Differential privacy: the account, the gradients, and what a coordinator can still ask for."""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import run_websocket_server as rws
+import syft as sy
+from syft.access import privacy as account
+from syft.access.privacy import DifferentialPrivacy, PrivacyAccount, epsilon_of
+from syft.exceptions import NotPermitted, PrivacyAccountDamaged, PrivacyBudgetSpent
+from syft.federated.private_training import PrivateGradients, clipped, drawn, normal
+from syft.frameworks.torch.fl.dataset import Batches
+from syft.policy import Policy
+from tests.models import Classifier, blobs, classifier, make_config, same
+from tests.network import Server, proxy_of, serving
+
+SETTINGS = {"noise_multiplier": 1.0, "max_grad_norm": 0.5, "epsilon": 10.0, "delta": 1e-5}
+NO_NOISE = DifferentialPrivacy(**SETTINGS | {"noise_multiplier": 1e-12})
+
+
+@pytest.fixture
+def simple(monkeypatch):
+    """Let a step cost as much epsilon as the share of the samples that it draws."""
+    cost = lambda history, delta: sum(rate * steps for _, rate, steps in history)  # noqa: E731
+    monkeypatch.setattr(account, "epsilon_of", cost)
+
+
+def private(**changes) -> DifferentialPrivacy:
+    return DifferentialPrivacy(**SETTINGS | changes)
+
+
+# The account
+
+
+# Noise multiplier, batch size, epochs; epsilon at delta 1e-5 for 60,000 samples as published with
+# https://github.com/tensorflow/privacy/tree/master/tutorials. Newer conversions of Renyi
+# differential privacy are tighter by up to a quarter.
+PUBLISHED = [(1.3, 256, 15, 1.19), (1.1, 256, 60, 3.01), (0.7, 256, 45, 7.10)]
+
+
+@pytest.mark.parametrize(("noise", "batch", "epochs", "epsilon"), PUBLISHED)
+def test_epsilon_is_that_of_the_published_trainings_on_mnist(noise, batch, epochs, epsilon):
+    pytest.importorskip("opacus")
+    computed = epsilon_of([(noise, batch / 60_000, epochs * 60_000 // batch)], 1e-5)
+    assert 0.75 * epsilon < computed <= epsilon
+
+
+def test_epsilon_is_below_that_of_the_moments_accountant():
+    """Abadi et al., section 3.2: q = 0.01, sigma = 4, delta = 1e-5, 10,000 steps: 1.26."""
+    pytest.importorskip("opacus")
+    assert 0.75 * 1.26 < epsilon_of([(4, 0.01, 10_000)], 1e-5) <= 1.26
+
+
+def test_the_epsilon_of_one_gaussian_is_near_the_exact_one():
+    """Balle and Wang, 2018: the exact epsilon of one Gaussian with sigma = 2 at delta 1e-5."""
+    pytest.importorskip("opacus")
+
+    def delta(epsilon: float, sigma: float) -> float:
+        phi = lambda x: 0.5 * math.erfc(-x / math.sqrt(2))  # noqa: E731
+        a, b = 1 / (2 * sigma), epsilon * sigma
+        return phi(a - b) - math.exp(epsilon) * phi(-a - b)
+
+    low, high = 0.0, 10.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta(middle, 2.0) > 1e-5 else (low, middle)
+    assert high <= epsilon_of([(2.0, 1.0, 1)], 1e-5) < 1.15 * high
+
+
+def test_no_noise_to_speak_of_costs_more_than_any_budget():
+    pytest.importorskip("opacus")
+    assert epsilon_of([(1e-3, 0.5, 10)], 1e-5) > 1e4
+    assert epsilon_of([], 1e-5) == 0
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    for name in ("opacus", "opacus.accountants"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match="pip install opacus"):
+        Server(policy=Policy(privacy=private()))
+
+
+def test_fits_are_added_up_until_the_budget_is_spent(simple):
+    kept = PrivacyAccount("alice", private(epsilon=1.0))
+    kept.charge(0.25, 2)
+    kept.charge(0.1, 4)
+    with pytest.raises(PrivacyBudgetSpent) as refused:
+        kept.charge(0.25, 1)
+    error = refused.value
+    assert (error.spent, error.asked, error.epsilon) == (pytest.approx(0.9), pytest.approx(1.15), 1)
+    assert str(error).startswith("worker 'alice' has spent epsilon 0.9 of 1 (delta 1e-05); with ")
+    kept.charge(0.1, 1)
+    kept.charge(1.0, 0)
+    assert kept.spent == pytest.approx(1.0)
+
+
+def test_what_was_spent_survives_a_restart(simple, tmp_path):
+    settings = private(epsilon=1.0, account=tmp_path / "alice.json")
+    PrivacyAccount("alice", settings).charge(0.25, 3)
+    again = PrivacyAccount("alice", settings)
+    assert again.spent == 0.75
+    with pytest.raises(PrivacyBudgetSpent):
+        again.charge(0.5, 1)
+    again.charge(0.25, 1)
+    assert PrivacyAccount("alice", settings).spent == 1.0
+    assert os.listdir(tmp_path) == ["alice.json"]
+
+
+def test_the_file_is_that_of_now_even_if_the_worker_changes_its_directory(
+    simple, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    kept = PrivacyAccount("alice", private(account="alice.json"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    kept.charge(0.25, 1)
+    assert (tmp_path / "alice.json").exists()
+
+
+def test_nothing_is_charged_that_cannot_be_written(simple, tmp_path):
+    (tmp_path / "folder").mkdir()
+    kept = PrivacyAccount("alice", private(account=tmp_path / "folder" / "alice.json"))
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(OSError):
+        kept.charge(0.25, 1)
+    assert kept.spent == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "no json", "[]", "{}", '{"format": 2, "history": []}', '{"format": 1}',
+        '{"format": 1, "history": [[1, 2]]}', '{"format": 1, "history": [[1, 0.1, -5]]}',
+        '{"format": 1, "history": [[1, 2, 5]]}', '{"format": 1, "history": [[NaN, 0.1, 5]]}',
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_refused_rather_than_begun_anew(simple, tmp_path, content):
+    path = tmp_path / "alice.json"
+    path.write_text(content)
+    with pytest.raises(PrivacyAccountDamaged, match="so the worker trains no more"):
+        PrivacyAccount("alice", private(account=path))
+    assert path.read_text() == content
+
+
+def test_two_workers_with_one_file_cannot_spend_the_same_budget_twice(simple, tmp_path):
+    settings = private(account=tmp_path / "account.json")
+    first, second = PrivacyAccount("alice", settings), PrivacyAccount("bob", settings)
+    first.charge(0.25, 1)
+    with pytest.raises(PrivacyAccountDamaged, match="it has changed since this worker wrote it"):
+        second.charge(0.25, 1)
+    (tmp_path / "account.json").unlink()
+    with pytest.raises(PrivacyAccountDamaged):
+        first.charge(0.25, 1)
+
+
+def test_a_folder_has_a_file_for_each_worker(simple, tmp_path):
+    for worker in ("alice", "../bob"):
+        PrivacyAccount(worker, private(account=tmp_path)).charge(0.25, 1)
+    assert set(os.listdir(tmp_path)) == {"alice.privacy.json", "-2e--2e--2f-bob.privacy.json"}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "1", None], ids=str)
+def test_settings_that_promise_nothing_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"DifferentialPrivacy: {name} is "):
+        private(**{name: value})
+    with pytest.raises(ValueError, match="above 0 and below 1"):
+        private(delta=1)
+
+
+# Gradients
+
+
+def test_gradients_are_clipped_to_their_norm_together():
+    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
+    one, other = clipped(gradients, 1.0)
+    assert one.tolist() == pytest.approx([0.6, 0]) and other.tolist() == [[pytest.approx(0.8)]]
+    assert same(clipped(gradients, 5.5), [each.double() for each in gradients])
+    assert same(clipped([torch.zeros(2)], 1.0), [torch.zeros(2).double()])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_gradients_that_are_not_finite_count_as_zero(value):
+    zeros = clipped([torch.tensor([value, 1.0]), torch.ones(1)], 1.0)
+    assert same(zeros, [torch.zeros(2).double(), torch.zeros(1).double()])
+    assert all(each.isfinite().all() for each in clipped([torch.full((9,), 3e38)], 1.0))
+
+
+def test_noise_is_standard_normal():
+    found = normal((300, 1000)).numpy()
+    assert abs(found.mean()) < 0.01 and abs(found.std() - 1) < 0.01
+    assert abs((found**3).mean()) < 0.03 and abs((found**4).mean() - 3) < 0.1
+    assert abs(np.mean(np.abs(found) > 2) - 0.0455) < 0.002
+    assert abs(np.corrcoef(found[:, :-1].ravel(), found[:, 1:].ravel())[0, 1]) < 0.01
+
+
+def test_noise_and_drawing_come_from_the_secure_generator_and_not_from_seeds():
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first = normal((5,))
+    torch.manual_seed(1)
+    np.random.seed(1)
+    assert not torch.equal(normal((5,)), first)
+    assert normal((0,)).shape == (0,) and normal(()).shape == ()
+    ones = lambda count: b"\xff" * count  # noqa: E731 - the largest number that can be drawn
+    assert normal((5,), ones).isfinite().all()
+
+
+def test_each_sample_is_drawn_with_the_same_probability():
+    counts = np.zeros(50)
+    for _ in range(2000):
+        counts[drawn(50, 0.3)] += 1
+    assert abs(counts.mean() / 2000 - 0.3) < 0.01 and counts.std() / 2000 < 0.02
+    sizes = [len(drawn(1000, 0.1)) for _ in range(300)]
+    assert 90 < np.mean(sizes) < 110 and 7 < np.std(sizes) < 12  # binomial: 9.5
+    assert drawn(7, 1.0).tolist() == list(range(7))
+
+
+def test_a_step_without_noise_is_the_mean_of_the_clipped_gradients_of_single_samples():
+    model, data = Classifier(), blobs()
+    gradients = PrivateGradients(model, F.nll_loss, Batches(data), 1.0, NO_NOISE, seed=1)
+    gradients.step()
+    expected = [torch.zeros_like(each, dtype=torch.float64) for each in model.parameters()]
+    for x, target in zip(data.data, data.targets, strict=True):
+        local = Classifier()
+        local.load_state_dict(model.state_dict())
+        F.nll_loss(local(x[None]), target[None]).backward()
+        norm = torch.cat([each.grad.flatten() for each in local.parameters()]).norm()
+        assert norm > 0.5  # so that clipping matters
+        for total, each in zip(expected, local.parameters(), strict=True):
+            total += each.grad * (0.5 / norm) / len(data)
+    for parameter, wanted in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad.double(), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_the_noise_of_a_step_has_the_deviation_of_its_settings():
+    model = nn.Linear(4, 2000)
+    data = sy.BaseDataset(torch.zeros(40, 4), torch.zeros(40, 2000))
+    settings = private(noise_multiplier=2.0, max_grad_norm=0.25)
+    gradients = PrivateGradients(
+        model, lambda pred, target: pred.sum() * 0, Batches(data), 0.5, settings, 1
+    )
+    gradients.step()
+    found = torch.cat([each.grad.flatten() for each in model.parameters()])
+    assert found.std().item() == pytest.approx(2.0 * 0.25 / 20, rel=0.05)
+
+
+class Remembering(nn.Module):
+    """Keeps what it sees in a buffer and in a frozen parameter, and lets it into its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4))
+        self.frozen = nn.Parameter(torch.zeros(4), requires_grad=False)
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        past = self.seen.clone() + self.frozen.clone()
+        self.seen.add_(x[0])
+        self.frozen.add_(x[0])
+        return (self.weight * (x + past)).sum().view(1)
+
+
+def test_no_sample_reaches_the_gradient_of_another_or_a_buffer():
+    """Each sample's gradient is the sample, if the model remembers none."""
+    model = torch.jit.script(Remembering())
+    data = sy.BaseDataset(torch.eye(4) * 0.1, torch.zeros(4))
+    loss_fn = lambda pred, target: pred.sum()  # noqa: E731
+    PrivateGradients(model, loss_fn, Batches(data), 1.0, NO_NOISE, 1).step()
+    torch.testing.assert_close(model.weight.grad, torch.full((4,), 0.1 / 4))
+    assert model.seen.tolist() == model.frozen.tolist() == [0] * 4
+
+
+class Treacherous(nn.Module):
+    """Fails for one class, or overflows."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool(x.sum() > 100):
+            x = x.view(1, 5) if self.how == "fails" else x * float("nan")
+        return (self.weight[: x.shape[1]] * x).sum().view(1)
+
+
+@pytest.mark.parametrize("how", ["fails", "overflows"])
+def test_a_sample_that_makes_the_model_fail_is_not_told(how):
+    model = torch.jit.script(Treacherous(how))
+    data = sy.BaseDataset(torch.tensor([[0.1, 0, 0, 0], [900.0, 0, 0, 0]]), torch.zeros(2))
+    PrivateGradients(model, lambda p, t: p.sum(), Batches(data), 1.0, NO_NOISE, 1).step()
+    torch.testing.assert_close(model.weight.grad, torch.tensor([0.05, 0, 0, 0]))
+
+
+def test_a_model_that_fails_for_every_sample_is_told():
+    with pytest.raises(RuntimeError, match="shape"):
+        PrivateGradients(nn.Linear(5, 3), F.nll_loss, Batches(blobs()), 1.0, NO_NOISE, 1)
+
+
+def test_a_samples_dropout_does_not_depend_on_the_other_samples():
+    model, data = Classifier(dropout=0.5), blobs()
+    whole = PrivateGradients(model, F.nll_loss, Batches(data), 1.0, NO_NOISE, seed=1)
+    parts = []
+    for index in range(3):
+        parts.append(whole._clipped(index))
+    assert same([whole._clipped(index) for index in (2, 0, 1)], [parts[2], parts[0], parts[1]])
+
+
+# A worker
+
+
+@pytest.fixture
+def worker(simple, tmp_path):
+    settings = private(epsilon=3.0, account=tmp_path / "alice.json")
+    with serving(Server(policy=Policy(privacy=settings))) as server:
+        yield server
+
+
+def train(proxy, **settings):
+    config = make_config(**settings)
+    config.send(proxy)
+    loss = proxy.fit(dataset_key="blobs")
+    return loss, config.model_ptr.get().obj
+
+
+def test_a_private_fit_changes_the_model_and_withholds_the_loss(worker):
+    with proxy_of(worker) as proxy:
+        loss, model = train(proxy)
+        assert loss is None and not same(model, classifier())
+        assert all(each.isfinite().all() for each in model.parameters())
+        _, again = train(proxy)  # another proxy's first fit would have the same seed
+        assert not same(model, again)
+
+
+def test_a_seed_does_not_make_the_noise_predictable(worker):
+    models = []
+    for _ in range(2):
+        with proxy_of(worker) as proxy:
+            models.append(train(proxy, max_nr_batches=1, shuffle=False)[1])
+    assert not same(*models)
+
+
+def test_the_budget_is_refused_however_it_is_asked_for(worker, tmp_path):
+    with proxy_of(worker) as proxy:
+        # Three epochs of 20 samples cost 3 x 20 / 20, in batches of any size.
+        with pytest.raises(PrivacyBudgetSpent):
+            train(proxy, batch_size=1, epochs=4)
+        train(proxy, batch_size=1, epochs=1)
+        train(proxy, batch_size=5, epochs=1)
+        for settings in ({"batch_size": 20, "epochs": 2}, {"batch_size": 1, "epochs": 2}):
+            with pytest.raises(PrivacyBudgetSpent):
+                train(proxy, **settings)
+    with proxy_of(worker) as other, pytest.raises(PrivacyBudgetSpent, match="spent epsilon 2 of 3"):
+        train(other, batch_size=10, epochs=2)
+    assert json.loads((tmp_path / "alice.json").read_text())["worker"] == "alice"
+
+
+def test_a_fit_of_no_steps_costs_nothing(worker):
+    with proxy_of(worker) as proxy:
+        for _ in range(5):
+            _, model = train(proxy, epochs=0)
+        assert same(model, classifier())
+    assert worker._dispatcher.guard.policy.privacy.spent == 0
+
+
+def test_what_would_tell_without_noise_is_refused(worker):
+    with proxy_of(worker) as proxy:
+        make_config().send(proxy)
+        for call in (
+            lambda: proxy.evaluate(dataset_key="blobs"),
+            lambda: proxy.call("scale", torch.ones(1)),
+        ):
+            with pytest.raises(NotPermitted, match=r"its owner allows these calls: .*'fit'"):
+                call()
+        with pytest.raises(NotPermitted, match="does not permit 'LBFGS'"):
+            train(proxy, optimizer="LBFGS", optimizer_args={})
+
+
+def test_archives_whose_code_could_read_the_data_are_not_taken_beside_a_budget(simple):
+    with pytest.raises(ValueError, match="allow_torchscript is set for a worker with a privacy"):
+        Server(policy=Policy(privacy=private()), allow_torchscript=True)
+
+
+def test_an_owner_may_name_methods_of_its_own_but_not_evaluate(simple):
+    policy = Policy(privacy=private(), calls=["fit", "scale", "evaluate"])
+    with serving(Server(policy=policy)) as server, proxy_of(server) as proxy:
+        assert proxy.call("scale", torch.ones(1)).tolist() == [2]
+        make_config().send(proxy)
+        with pytest.raises(NotPermitted):
+            proxy.evaluate(dataset_key="blobs")
+
+
+def test_the_proximal_term_and_optimizers_with_state_work_on_noised_gradients(worker):
+    with proxy_of(worker) as proxy:
+        loss, model = train(proxy, proximal_mu=0.1, optimizer="Adam", optimizer_args={"lr": 0.1})
+        assert loss is None and not same(model, classifier())
+
+
+def test_a_canary_is_visible_without_privacy_and_not_with_it(simple, tmp_path: Path):
+    """One sample has an input that no other has, so the weights of that input tell whether it was
+    there."""
+    without = blobs(40)
+    without.data[:, 3] = 0
+    data, targets = without.data.clone(), without.targets.clone()
+    data[0, 3] = 50.0
+    datasets = {"in": sy.BaseDataset(data, targets), "out": without}
+
+    def trace(policy, key, runs):
+        found = []
+        with serving(Server(policy=policy)) as server:
+            server.datasets["blobs"] = datasets[key]
+            for seed in range(runs):
+                with proxy_of(server) as proxy:
+                    _, model = train(proxy, seed=seed, batch_size=10, optimizer_args={"lr": 0.1})
+                change = model.hidden.weight[:, 3] - classifier().hidden.weight[:, 3]
+                found.append(change.norm().item())
+        return found
+
+    assert min(trace(None, "in", 2)) > 100 * max(trace(None, "out", 2), default=0)
+    settings = Policy(privacy=private(noise_multiplier=4.0, epsilon=1000))
+    hidden, absent = trace(settings, "in", 8), trace(settings, "out", 8)
+    assert max(hidden) < 3 * max(absent) and min(hidden) < max(absent)
+
+
+# The scripts
+
+
+def test_the_scripts_make_a_policy_of_their_options(simple, tmp_path):
+    given = ["--epsilon", "3", "--delta", "1e-6", "--noise_multiplier", "2"]
+    given += ["--max_grad_norm", "0.7", "--privacy_folder", str(tmp_path)]
+    args = rws.define_and_get_arguments(["--id", "alice", "--port", "0", *given])
+    options = {name: value for name, value in args.options.items() if name != "limits"}
+    policy = Policy(**options.pop("policy"))
+    assert policy.privacy == DifferentialPrivacy(2.0, 0.7, 3.0, 1e-6, str(tmp_path))
+    assert (
+        "privacy" not in rws.define_and_get_arguments(["--id", "bob", "-p", "0"]).options["policy"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--epsilon", "0"], "argument --epsilon: '0'; expected a number above 0"),
+        (
+            ["--epsilon", "3", "--delta", "1"],
+            "argument --delta: '1'; expected a number above 0 and",
+        ),
+        (["--noise_multiplier", "1"], "--noise_multiplier is for a privacy budget: give --epsilon"),
+        (
+            ["--epsilon", "3", "--privacy_folder", "nowhere"],
+            "--privacy_folder: 'nowhere' is no fol",
+        ),
+        (["--epsilon", "3", "--allow_torchscript"], "--allow_torchscript would let code read the"),
+        (["--epsilon", "3", "--testing"], "--epsilon is for training images"),
+    ],
+)
+def test_a_mistake_in_a_budget_is_one_line(capsys, given, complaint):
+    with pytest.raises(SystemExit) as exited:
+        rws.define_and_get_arguments(["--id", "alice", "--port", "0", *given])
+    assert exited.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line and line.endswith("; see --help")
