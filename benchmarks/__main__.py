@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.harness import Report, Row, Span
 from benchmarks.workers import cores
 
-NAMES = ("job", "round", "evaluate", "round_trips", "transfer", "many_workers", "start")
+NAMES = ("job", "round", "evaluate", "round_trips", "transfer", "many_workers", "start", "remote")
 HERE = Path(__file__).parent
 START, END = "<!-- results -->", "<!-- end of results -->"
 

@@ -112,6 +112,7 @@ def test_a_data_loader_makes_batches_of_it():
     batches = list(DataLoader(dataset, batch_size=2))
     assert [target.tolist() for _, target in batches] == [[0, 1], [2, 3], [4]]
     assert torch.equal(torch.cat([data for data, _ in batches]), dataset.data)
+    assert sy.BaseDataset(torch.ones(1), torch.ones(1)).owner is sy.local_worker
     assert dataset.owner == "alice" and repr(dataset) == "BaseDataset(5 samples)"
 
 

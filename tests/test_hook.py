@@ -64,7 +64,7 @@ def test_a_tensor_can_be_sent_by_the_workers_id(alice):
     assert torch.ones(1).send("alice").location is alice
 
 
-def test_a_tensor_goes_to_one_worker_at_a_time(alice):
-    sy.TorchHook(torch)
+def test_a_model_goes_to_one_worker_at_a_time(alice):
+    wrapper = sy.ObjectWrapper(torch.nn.Linear(1, 1), id=7)
     with pytest.raises(NotImplementedError, match="one receiving worker; got 2"):
-        torch.ones(1).send(alice, sy.local_worker)
+        sy.local_worker.send(wrapper, [alice, sy.local_worker])

@@ -89,3 +89,27 @@ def test_a_pointer_to_nothing_can_be_printed(bob):
     assert str(pointer).startswith("[PointerTensor | me:1000 -> bob:")
     with pytest.raises(RuntimeError):
         pointer.item()
+
+
+def test_an_object_is_sent_without_a_pointer_and_requested_by_its_id(bob):
+    tensor = torch.ones(2)
+    sy.local_worker.send_obj(tensor, bob)
+    assert tensor.id in bob._objects
+    assert torch.equal(sy.local_worker.request_obj(tensor.id, bob), tensor)
+
+
+def test_the_hook_is_where_programs_import_it_from(hook):
+    from syft.frameworks.torch.hook.hook import TorchHook
+
+    assert isinstance(hook, TorchHook)
+
+
+def test_tensors_are_made_at_a_worker(bob):
+    assert torch.equal(bob.remote.torch.tensor([1, 2]).get(), torch.tensor([1, 2]))
+    torch.manual_seed(5)
+    expected = torch.rand(2, 3)
+    torch.manual_seed(5)
+    assert torch.equal(bob.remote.torch.rand(2, 3).get(), expected)
+    assert bob.remote.frameworks == ("torch",)
+    with pytest.raises(AttributeError, match=r"remote\.torch has no 'load'; it has: arange"):
+        bob.remote.torch.load("weights.pt")

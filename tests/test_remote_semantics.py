@@ -201,3 +201,22 @@ def test_a_layer_takes_one_sample(bob):
     layer = nn.Linear(2, 3)
     expected = layer(torch.ones(2))
     assert torch.equal(layer.send(bob)(bob.send(torch.ones(2))).get(), expected)
+
+
+def test_tensors_of_a_worker_that_was_made_anew_are_told_apart(bob):
+    later = Bob(id="bob")
+    with pytest.raises(TensorsNotCollocatedException, match="'a former bob', 'bob'"):
+        bob.send(torch.ones(2)) + later.send(torch.ones(2))
+
+
+def test_a_step_may_be_written_by_hand(bob, leaf):
+    (leaf * 2).sum().backward()
+    leaf.data -= 0.5 * leaf.grad.data
+    leaf.data = leaf.data - 1
+    fetched = leaf.get()
+    assert torch.equal(fetched.detach(), torch.full((3,), -1.0)) and fetched.requires_grad
+
+
+def test_the_data_of_a_tensor_keep_their_shape(bob, leaf):
+    with pytest.raises(ValueError, match=r"expected \(3,\) torch.float32"):
+        leaf.data = bob.send(torch.ones(2))

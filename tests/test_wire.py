@@ -397,7 +397,7 @@ MALFORMED = {
     "device": (frame(envelope(ext(5, "abacus"))), "device 'abacus'"),
     "device number": (frame(envelope(ext(5, 1))), "extension type 5"),
     **{
-        f"reference to {value!r}": (frame(envelope(ext(8, value))), "extension type 8")
+        f"reference to {value!r}": (frame(envelope(ext(8, value))), "a reference to an object")
         for value in (None, True, 1.5, b"x", [1], {"id": 1})
     },
     "blob index": (linear([1, [0, 1], [], True]), "blob 1; there are 1"),
@@ -432,6 +432,8 @@ def test_code_never_travels_back():
         wire.encode(wire.Reply(1, nn.Linear(2, 1)))
     with pytest.raises(MalformedMessage, match="code never travels back"):
         wire.decode(linear([0, [0, 1], [], True]))
+    with pytest.raises(MalformedMessage, match="an id, in a request"):
+        wire.decode(wire.encode(wire.Reply(1, wire.reference("x"))))
 
 
 SMALL = wire.encode(
@@ -442,7 +444,8 @@ SMALL = wire.encode(
 @pytest.mark.parametrize("obj_id", [0, -(2**63), 2**64 - 1, "x", ""])
 def test_a_reference_arrives_as_the_id_that_it_stands_for(obj_id):
     arguments = {"operations": [wire.reference(obj_id), [wire.reference("other")]]}
-    arrived = wire.decode(wire.encode(wire.Request(1, "operate", arguments))).arguments
+    data = wire.encode(wire.Request(1, "operate", arguments))
+    arrived = wire.decode(data, Receiver()).arguments
     assert arrived == {"operations": [wire.Reference(obj_id), [wire.Reference("other")]]}
     assert type(arrived["operations"][0]) is wire.Reference  # and no tuple
 

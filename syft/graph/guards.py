@@ -49,7 +49,7 @@ def guarded(name: str, schema: Any, operation: Callable[..., Any]) -> Callable[.
     short = schema.name.removeprefix("aten::")
     check = size_check(name, schema, operation, _rules_check(name, schema, short))
     guard = _guard_check(name, schema, short)
-    copies = short in _CONTIGUOUS or f"{short}.{schema.overload_name}" in _CONTIGUOUS
+    copies = takes_contiguous(schema)
     if check is None and guard is None:
         return operation
 
@@ -60,7 +60,7 @@ def guarded(name: str, schema: Any, operation: Callable[..., Any]) -> Callable[.
         if check is not None:
             check(values, named)
         if copies:
-            values = tuple(map(_contiguous, values))
+            values = tuple(map(contiguous, values))
         return operation(*values, **named)
 
     return call
@@ -155,9 +155,16 @@ def _small_ints(values: Any) -> bool:
     return not values or (min(values) >= -MAX_INT and max(values) <= MAX_INT)
 
 
-def _contiguous(value: Any) -> Any:
+def takes_contiguous(schema: Any) -> bool:
+    """Return whether an operator gets contiguous copies of its tensors."""
+    short = schema.name.removeprefix("aten::")
+    return short in _CONTIGUOUS or f"{short}.{schema.overload_name}" in _CONTIGUOUS
+
+
+def contiguous(value: Any) -> Any:
+    """Return an argument with contiguous tensors."""
     if isinstance(value, (list, tuple)):
-        return [_contiguous(item) for item in value]
+        return [contiguous(item) for item in value]
     return value.contiguous() if isinstance(value, Tensor) else value
 
 

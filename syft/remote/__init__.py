@@ -2,9 +2,9 @@
 
     coordinator                                       worker
     -----------------------------------------------   ------------------------------------------
-    tensor.py    PointerTensor: catches each ATen     executor.py  runs it on the real tensors, with
-                 operation, and gives its result at                autograd: the graph lives there
-                 once
+    tensor.py    PointerTensor                        executor.py  runs it on the real tensors, with
+    posting.py   catches each ATen operation, and                  autograd: the graph lives there
+                 gives its result at once
     shapes.py    what shape that result has           operators.py which operations there are
     stream.py    the operations on their way, many    limits       how much they may use
                  a message, in order, each once
@@ -16,4 +16,4 @@ operation that failed on the worker poisons what depends on it, and the next `ge
 the error, with the line of the program that posted the operation.
 """
 
-from syft.remote import whole as whole  # it tells tensor.py what to send whole
+from syft.remote import whole as whole  # it completes tensor.py, as posting.py does

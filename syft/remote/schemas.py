@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from syft.exceptions import RemoteValueNeeded
+from syft.graph.guards import takes_contiguous
 from syft.remote.operators import without_out
 
 
@@ -18,11 +19,14 @@ class Operation:
         name: its name with its overload, for example "aten::add.Tensor".
         func: torch's operation.
         computes_with: for each argument whether a number there is only computed with.
+        takes_contiguous: whether the worker makes its tensors contiguous.
         targets: for each result the index of the argument that it is, changed in place, or None.
         shares: whether its result is a view of its first argument.
         is_random: whether it draws random numbers.
         is_dynamic: whether the shape of its result depends on values.
         is_constant: whether no gradients flow through it.
+        reads: the index of an argument whose values torch needs to tell a shape, though the shape
+            does not depend on them; or None.
         plain: for an operation with `out=`, the one that returns its result; else None.
         view: for one that changes the shape of a tensor in place, the one that returns a view of
             that shape; else None.
@@ -31,8 +35,8 @@ class Operation:
     """
 
     __slots__ = (
-        "computes_with", "func", "is_constant", "is_dynamic", "is_random", "name", "plain",
-        "shares", "takes_local", "targets", "view",
+        "computes_with", "func", "is_constant", "is_dynamic", "is_random", "name", "plain", "reads",
+        "shares", "takes_contiguous", "takes_local", "targets", "view",
     )  # fmt: skip
 
     def __init__(self, func: Any) -> None:
@@ -49,6 +53,9 @@ class Operation:
                 "do; use the function that returns a new one."
             )
         self.computes_with = [str(each.type) in _NUMBERS for each in schema.arguments]
+        names = [each.name for each in schema.arguments]
+        self.reads = names.index("batch_sizes") if "batch_sizes" in names else None
+        self.takes_contiguous = takes_contiguous(schema)
         self.takes_local = [each.name in INDICES for each in schema.arguments]
         aliases = [each.alias_info for each in schema.returns]
         written = {

@@ -16,15 +16,11 @@ A `backward` can so tell which gradients there will be, without asking the worke
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
-from torch.utils._mode_utils import no_dispatch
-from torch.utils._pytree import tree_leaves
 
 from syft import wire
 from syft.exceptions import (
@@ -33,18 +29,16 @@ from syft.exceptions import (
     RemoteValueNeeded,
     TensorsNotCollocatedException,
 )
-from syft.graph.kinds import NUMBERS
 from syft.objects import ID_PROVIDER, ObjectId, ObjectPointer, registry
 from syft.remote import shapes
-from syft.remote.schemas import INDICES, Operation, operation_of
-from syft.remote.shapes import Geometry, geometry_of
+from syft.remote.shapes import Geometry
 from syft.remote.stream import Stream
 from syft.remote.through import ThroughStream
 
 CPU = torch.device("cpu")
 
 
-class _Leaf:
+class Leaf:
     """The gradient of a leaf.
 
     Attributes:
@@ -60,16 +54,16 @@ class _Leaf:
         self.has_grad = self.fetched = False
 
 
-class _Cell:
+class Cell:
     """The leaves that a tensor and its views depend on."""
 
     __slots__ = ("leaves",)
 
-    def __init__(self, leaves: frozenset[_Leaf]) -> None:
+    def __init__(self, leaves: frozenset[Leaf]) -> None:
         self.leaves = leaves
 
 
-_NONE: frozenset[_Leaf] = frozenset()
+NO_LEAVES: frozenset[Leaf] = frozenset()
 
 
 SPECIAL: dict[Any, Callable[..., Any]] = {}
@@ -98,12 +92,14 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         id_at_location: the tensor's id there.
     """
 
-    _cell: _Cell
+    # posting.py is above this module, since it makes pointers: it fills this in.
+    _apply: Callable[..., Any]
+    _cell: Cell
     _geometry: Geometry
     _reference: Any
     _stream: Stream
     _grad: PointerTensor | None = None
-    _leaf: _Leaf | None = None
+    _leaf: Leaf | None = None
     _id: ObjectId | None = None
     _owner: Any = None
 
@@ -119,7 +115,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             id_at_location, geometry = stream.new_id(), shapes.geometry((0,), (1,), torch.float)
         elif geometry is None:
             geometry = stream.geometries([id_at_location])[0]
-        pointer = _new(location, stream, id_at_location, geometry, _Cell(_NONE))
+        pointer = new_pointer(location, stream, id_at_location, geometry, Cell(NO_LEAVES))
         pointer._owner, pointer._id = owner, id
         pointer.garbage_collect_data = garbage_collect_data
         pointer.tags, pointer.description = set(tags or ()), description
@@ -145,7 +141,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        return apply(func, args, kwargs or {})
+        return cls._apply(func, args, kwargs or {})
 
     # Where it is
 
@@ -246,7 +242,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
 
     def _elsewhere(self, location: Any, stream: Stream, obj_id: ObjectId) -> PointerTensor:
         """Return another pointer to what this one stands for."""
-        pointer = _new(location, stream, obj_id, self._geometry, self._cell)
+        pointer = new_pointer(location, stream, obj_id, self._geometry, self._cell)
         pointer._leaf, pointer.garbage_collect_data = self._leaf, self.garbage_collect_data
         pointer.tags, pointer.description = set(self.tags), self.description
         return pointer
@@ -361,8 +357,8 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         """A pointer to its gradient, or None."""
         leaf = self._leaf
         if self._grad is None and leaf is not None and leaf.has_grad:
-            gradient = _new(
-                self.location, self._stream, self._stream.new_id(), self._geometry, _Cell(_NONE)
+            gradient = new_pointer(
+                self.location, self._stream, self._stream.new_id(), self._geometry, Cell(NO_LEAVES)
             )
             self._post("grad", [gradient.id_at_location], [self._reference])
             self._grad = gradient
@@ -374,7 +370,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             if self._grad is not None or (self._leaf is not None and self._leaf.has_grad):
                 self._post("set_grad", [], [self._reference, None])
         else:
-            _check_together("grad", [self, value])
+            check_together("grad", [self, value])
             self._post("set_grad", [], [self._reference, value._reference])
         if self._leaf is not None:
             self._leaf.has_grad = value is not None
@@ -390,11 +386,14 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         return self.detach()
 
     @data.setter
-    def data(self, value: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"cannot replace the data of {self!r}; copy into it: "
-            "with torch.no_grad(): pointer.copy_(other)."
-        )
+    def data(self, value: Any) -> None:
+        check_together("data", [self, value])
+        if value.shape != self.shape or value.dtype != self.dtype:
+            raise ValueError(
+                f"cannot replace the data of {self!r}: got {tuple(value.shape)} {value.dtype}; "
+                f"expected {tuple(self.shape)} {self.dtype}. Use the other tensor itself."
+            )
+        self.detach().copy_(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> PointerTensor:
         """Have gradients flow to this leaf, or not; return it.
@@ -415,13 +414,13 @@ class PointerTensor(ObjectPointer, torch.Tensor):
             if requires_grad:
                 self._become_leaf()
             else:
-                self._leaf, self._cell = None, _Cell(_NONE)
+                self._leaf, self._cell = None, Cell(NO_LEAVES)
         return self
 
     def detach_(self) -> PointerTensor:
         """Cut its history off; return it."""
         self._post("aten::detach_", [], [self._reference])
-        self._leaf, self._cell = None, _Cell(_NONE)
+        self._leaf, self._cell = None, Cell(NO_LEAVES)
         return self
 
     def backward(
@@ -464,7 +463,7 @@ class PointerTensor(ObjectPointer, torch.Tensor):
                 f"its shape is {tuple(self.shape)}. Pass the gradient of this shape."
             )
         if gradient is not None:
-            _check_together("backward", [self, gradient])
+            check_together("backward", [self, gradient])
         if any(leaf.fetched for leaf in self._cell.leaves):
             raise RuntimeError(
                 f"backward() of {self!r}: a tensor that it depends on was fetched from worker "
@@ -492,31 +491,39 @@ class PointerTensor(ObjectPointer, torch.Tensor):
         )
 
     def _become_leaf(self) -> None:
-        self._leaf = _Leaf(self._reference)
-        self._cell = _Cell(frozenset((self._leaf,)))
+        self._leaf = Leaf(self._reference)
+        self._cell = Cell(frozenset((self._leaf,)))
 
     def _post(self, name: str, results: list[ObjectId], arguments: list[Any]) -> None:
         self._stream.post(name, results, arguments)
 
 
-def _check_together(operation: str, tensors: list[Any]) -> None:
+def check_together(operation: str, tensors: list[Any]) -> None:
     """Check that tensors are all remote, and at the same worker.
 
     Raises:
         TensorsNotCollocatedException: they are not.
     """
     here = registry.local_worker
-    places = [_place(each) if isinstance(each, PointerTensor) else (here,) for each in tensors]
+    places = [place_of(each) if isinstance(each, PointerTensor) else (here,) for each in tensors]
     if any(place[0] is here or place != places[0] for place in places):
-        raise TensorsNotCollocatedException(operation, sorted(set(map(_named, places))))
+        raise TensorsNotCollocatedException(operation, sorted(set(map(name_of_place, places))))
 
 
-def _place(pointer: PointerTensor) -> tuple[Any, ...]:
+def place_of(pointer: PointerTensor) -> tuple[Any, ...]:
+    """Return the workers on the way to a tensor: the last one holds it."""
     return pointer.location, *pointer._stream.beyond
 
 
-def _named(place: tuple[Any, ...]) -> str:
-    return " -> ".join(str(worker.id) for worker in place)
+def name_of_place(place: tuple[Any, ...]) -> str:
+    """Return such a place as text."""
+    return " -> ".join(map(_worker_name, place))
+
+
+def _worker_name(worker: Any) -> str:
+    # A notebook's cell that makes a worker may be run twice.
+    is_current = registry.workers.get(worker.id, worker) is worker
+    return str(worker.id) if is_current else f"a former {worker.id}"
 
 
 def _value_needed(name: str) -> Callable[..., NoReturn]:
@@ -534,9 +541,10 @@ for _name in _VALUE_METHODS.split():
     setattr(PointerTensor, _name, _value_needed(_name))
 
 
-def _new(
-    location: Any, stream: Stream, obj_id: ObjectId, geometry: Geometry, cell: _Cell
+def new_pointer(
+    location: Any, stream: Stream, obj_id: ObjectId, geometry: Geometry, cell: Cell
 ) -> PointerTensor:
+    """Return a pointer to the result of an operation: in less time than the constructor takes."""
     pointer = torch.Tensor._make_wrapper_subclass(
         PointerTensor, geometry.shape, strides=geometry.stride, dtype=geometry.dtype, device=CPU
     )
@@ -612,267 +620,4 @@ def _check_fetched(pointer: PointerTensor, tensor: torch.Tensor) -> None:
             f"tensor {pointer.id_at_location!r}",
             f"of shape {tuple(tensor.shape)} and {tensor.dtype}",
             f"shape {tuple(expected.shape)} and {expected.dtype}",
-        )
-
-
-# Operations
-
-
-class _Call:
-    """One operation on its way to the wire.
-
-    Attributes:
-        arguments: the operation's arguments.
-        key: what the geometry of its results depends on.
-        leaves: the leaves that its arguments depend on.
-        location: the worker.
-        stream: the way there.
-    """
-
-    __slots__ = ("arguments", "key", "leaves", "location", "operation", "stream")
-
-    def __init__(self, operation: Operation, arguments: Any) -> None:
-        self.operation = operation
-        self.arguments = arguments
-        self.key: list[Any] = [operation]
-        self.leaves = _NONE
-        self.location: Any = None
-        self.stream: Any = None
-
-    def encoded(self, value: Any, computes_with: bool = False, takes_local: bool = False) -> Any:
-        """Return an argument as it travels."""
-        kind = type(value)
-        if kind is PointerTensor:
-            if self.stream is not value._stream:
-                if self.stream is not None and not self._is_at_place_of(value):
-                    raise self.apart()
-                self.location, self.stream = value.location, value._stream
-            leaves = value._cell.leaves
-            if leaves is not self.leaves and leaves:
-                self.leaves = self.leaves | leaves if self.leaves else leaves
-            self.key.append(value._geometry)
-            return value._reference
-        if kind is int or kind is float:
-            self.key.append(kind if computes_with or kind is float else value)
-            return value
-        if value is None or kind is bool or kind is str:
-            self.key.append(value)
-            return value
-        if isinstance(value, (list, tuple)):
-            self.key.append(len(value))
-            return [self.encoded(each, takes_local=takes_local) for each in value]
-        return self._encoded_other(value, takes_local)
-
-    def _encoded_other(self, value: Any, takes_local: bool) -> Any:
-        name = self.operation.name
-        if isinstance(value, torch.Tensor):
-            is_exact = not (value.is_floating_point() or value.is_complex())
-            if value.requires_grad or (value.dim() and not (takes_local and is_exact)):
-                raise self.apart(str(registry.local_worker.id))
-            self.key.append(geometry_of(value))
-            return value.clone()  # it is sent later, and the program may change it
-        if isinstance(value, torch.dtype):
-            self.key.append(value)
-            return NUMBERS[value]
-        if isinstance(value, torch.memory_format):
-            self.key.append(value)
-            return _MEMORY_FORMATS[value]
-        if value == CPU or value is torch.strided:  # what it would be anyway
-            return None
-        if isinstance(value, (torch.device, torch.layout)):
-            raise ValueError(
-                f"{name}: {value} is asked for; a remote tensor is strided, and stays on the "
-                "device of its worker. Leave that argument out."
-            )
-        if isinstance(value, torch.Generator):
-            raise ValueError(
-                f"{name}: a generator is passed; the worker has its own, seeded from torch's "
-                "generator here. Call torch.manual_seed(...), and leave the generator out."
-            )
-        raise TypeError(
-            f"{name}: an argument is a {type(value).__name__}; expected tensors and plain values."
-        )
-
-    def _is_at_place_of(self, value: PointerTensor) -> bool:
-        beyond = self.stream.beyond == value._stream.beyond
-        return beyond and self.location is value.location
-
-    def apart(self, *here: str) -> TensorsNotCollocatedException:
-        """Return the error for tensors of this process or of two workers."""
-        leaves = tree_leaves(self.arguments)
-        there = {_named(_place(each)) for each in leaves if isinstance(each, PointerTensor)}
-        return TensorsNotCollocatedException(self.operation.name, sorted(there | set(here)))
-
-
-_MEMORY_FORMATS = {
-    torch.contiguous_format: 0,
-    torch.preserve_format: 1,
-    torch.channels_last: 2,
-    torch.channels_last_3d: 3,
-}
-
-
-def apply(func: Any, args: Any, kwargs: dict[str, Any], is_random: bool = False) -> Any:
-    """Post an operation; return pointers to its results."""
-    operation = operation_of(func)
-    if operation.view is not None:
-        return _turn(operation, args, kwargs)
-    if operation.name == "aten::bernoulli_.float":
-        return _drawn_here(operation, *args, **kwargs)
-    if operation.plain is not None and "out" in kwargs:
-        return _apply_into(operation, args, dict(kwargs))
-    is_dynamic = operation.is_dynamic
-    if operation.name in _INDEXING:
-        args = _with_places_of_masks(args)
-        is_dynamic = operation.name == "aten::index.Tensor" and any(map(_is_mask, args[1]))
-    call = _Call(operation, args)
-    arguments = list(map(call.encoded, args, operation.computes_with, operation.takes_local))
-    keywords = {}
-    for name, value in kwargs.items():
-        call.key.append(name)
-        encoded = call.encoded(value, takes_local=name in INDICES)
-        if encoded is not None:
-            keywords[name] = encoded
-    stream = call.stream
-    records = torch.is_grad_enabled() and not operation.is_constant
-    grads = call.leaves if records else _NONE
-    targets = [None if index is None else args[index] for index in operation.targets]
-    for target in targets:
-        if target is not None:
-            _check_target(call, target, grads)
-
-    is_random = is_random or operation.is_random
-    known: Any = _UNKNOWN
-    if not is_dynamic:
-        with contextlib.suppress(NotImplementedError):  # torch knows no such way
-            known = shapes.inferred(tuple(call.key), lambda: _on_meta(func, args, kwargs))
-    several = type(known) is list or len(targets) > 1
-    outputs = known if type(known) is list else [known] * max(1, len(targets))
-    ids = [
-        None if each is None or target is not None else stream.new_id()
-        for each, target in itertools.zip_longest(outputs, targets)
-    ]
-    stream.post(operation.name, ids, arguments, keywords, is_random)
-    if known is _UNKNOWN:
-        outputs = _asked(stream, ids)
-
-    shared = None
-    if operation.shares and torch.is_grad_enabled() and args[0]._leaf is None:
-        shared = args[0]._cell
-    made = []
-    for obj_id, each, target in itertools.zip_longest(ids, outputs, targets):
-        if obj_id is None:
-            made.append(target)
-        else:
-            cell = shared or _Cell(grads if each.has_grads else _NONE)
-            made.append(_new(call.location, stream, obj_id, each, cell))
-    for target in targets:
-        if target is not None and grads:
-            target._cell.leaves |= grads
-    return made[0] if not several else made if len(targets) < 2 else tuple(made)
-
-
-def _turn(operation: Operation, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Change the shape of a pointer in place; return it.
-
-    The worker makes a view, and the pointer then points to that.
-    """
-    pointer = args[0]
-    if pointer._leaf is not None:
-        raise RuntimeError(f"{operation.name}: a leaf that requires gradients is changed in place.")
-    view = apply(operation.view, args, kwargs)
-    with no_dispatch():  # what C++ knows of the shape
-        operation.func(*args, **kwargs)
-    for name in ("id_at_location", "_reference", "_geometry"):
-        there, here = getattr(view, name), getattr(pointer, name)
-        setattr(pointer, name, there)
-        setattr(view, name, here)
-    view.garbage_collect_data, pointer.garbage_collect_data = pointer.garbage_collect_data, True
-    return pointer
-
-
-def _drawn_here(
-    operation: Operation, pointer: Any, p: float = 0.5, generator: torch.Generator | None = None
-) -> Any:
-    """Fill a pointer with zeros and ones that this process draws; return it.
-
-    So dropout has the mask that it would have here, and the worker cannot choose it. A byte an
-    element travels for that.
-    """
-    call = _Call(operation, [pointer])
-    call.encoded(pointer)
-    _check_target(call, pointer, _NONE)
-    about = pointer._geometry
-    drawn = torch.empty_strided(about.shape, about.stride, dtype=about.dtype)
-    drawn.bernoulli_(p, generator=generator)
-    call.stream.post("aten::copy_", [None], [pointer._reference, drawn.bool()])
-    return pointer
-
-
-def _apply_into(operation: Operation, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Post an operation that writes its result into `out=`; return that tensor."""
-    out = kwargs.pop("out")
-    tensors = [each for each in args if isinstance(each, torch.Tensor)]
-    _check_together(operation.name, [out, *tensors])
-    result = apply(operation.plain, args, kwargs)
-    if result.shape != out.shape:
-        raise RuntimeError(
-            f"{operation.name}: the result has shape {tuple(result.shape)}, and out "
-            f"{tuple(out.shape)}; a remote tensor cannot be resized. Leave `out` away."
-        )
-    return apply(torch.ops.aten.copy_.default, (out, result), {})
-
-
-_UNKNOWN = object()
-_INDEXING = frozenset({"aten::index.Tensor", "aten::index_put", "aten::index_put_"})
-
-
-def _asked(stream: Stream, ids: list[int | None]) -> list[Geometry | None]:
-    """Ask the worker for the geometry of results: a round trip."""
-    answers = iter(stream.geometries([obj_id for obj_id in ids if obj_id is not None]))
-    return [None if obj_id is None else next(answers) for obj_id in ids]
-
-
-def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run an operation on tensors without memory."""
-    named = {name: _without_memory(value) for name, value in kwargs.items()}
-    return func(*map(_without_memory, args), **named)
-
-
-def _without_memory(value: Any) -> Any:
-    if type(value) is PointerTensor:
-        return value._geometry.without_memory()
-    if isinstance(value, torch.Tensor):
-        return value.to("meta")
-    if isinstance(value, (list, tuple)):
-        return [_without_memory(each) for each in value]
-    return torch.device("meta") if isinstance(value, torch.device) else value
-
-
-def _is_mask(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.dtype in (torch.bool, torch.uint8)
-
-
-def _with_places_of_masks(args: Any) -> list[Any]:
-    """Return the arguments of indexing with the masks of this process as lists of places.
-
-    How many elements they choose is then known here.
-    """
-    indices: list[Any] = []
-    for index in args[1]:
-        if _is_mask(index) and type(index) is not PointerTensor:
-            indices += index.nonzero(as_tuple=True)
-        else:
-            indices.append(index)
-    return [args[0], indices, *args[2:]]
-
-
-def _check_target(call: _Call, target: Any, grads: frozenset[_Leaf]) -> None:
-    """Check what an operation changes in place."""
-    if type(target) is not PointerTensor:
-        raise call.apart(str(registry.local_worker.id))
-    if target._leaf is not None and torch.is_grad_enabled():
-        raise RuntimeError(
-            f"{call.operation.name}: a leaf that requires gradients is changed in place. Do it "
-            "within torch.no_grad()."
         )

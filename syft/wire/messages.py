@@ -94,6 +94,7 @@ _MAX_ATTACHMENTS = 65_536
 _MAX_ENVELOPE = 1024 * 1024  # an empty list takes one byte here, and 64 in memory
 _MAX_TEXT = 16 * 1024 * 1024  # to decode a text holds all other threads
 _LONG = 4096  # bytes and texts of more bytes travel beside the envelope
+_LONGEST_ID = 1100  # bytes of 256 characters and their length
 _MAX_NESTING = 32  # extension types inside one another; each level takes a piece of the C stack
 _TUPLE, _TENSOR, _ARRAY, _MODEL, _DEVICE, _BLOB, _ARCHIVE, _REFERENCE = range(1, 9)
 
@@ -498,6 +499,8 @@ class _Unpacker:
             ) from reason
 
     def _extension(self, code: int, payload: bytes) -> Any:
+        if code == _REFERENCE:  # most values of a message of operations are
+            return self._reference(payload)
         if self._nesting == _MAX_NESTING:
             raise MalformedMessage(f"extension types nested more than {_MAX_NESTING} deep")
         # Not set back after an error, which ends the message and this object with it.
@@ -531,11 +534,18 @@ class _Unpacker:
             return self._allowed().graph(self._blob(blob), state, constants).train(training)
         if code == _ARCHIVE:
             return self._allowed().archive(self._blob(value))
-        if code == _REFERENCE and type(value) in (int, str):
-            return Reference(value)
         raise MalformedMessage(
             f"extension type {code} with a payload of type {type(value).__name__}"
         )
+
+    def _reference(self, payload: bytes) -> Reference:
+        # Short, so that it can hold no more than an id.
+        value: Any = msgpack.unpackb(payload) if len(payload) <= _LONGEST_ID else None
+        if type(value) not in (int, str) or self._receiver is None:
+            raise MalformedMessage(
+                f"a reference to an object in {len(payload)} bytes; expected an id, in a request"
+            )
+        return Reference(value)
 
     def _allowed(self) -> Receiver:
         if self._receiver is None:

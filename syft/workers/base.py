@@ -25,6 +25,8 @@ from syft.objects import (
     registry,
     unpack_object,
 )
+from syft.remote.factories import Remote
+from syft.remote.multi import MultiPointerTensor
 from syft.remote.sending import pointer_to_sent, pointer_to_stored
 from syft.remote.stream import Stream
 from syft.remote.tensor import PointerTensor
@@ -135,14 +137,16 @@ class BaseWorker(ObjectStorage, ABC):
         garbage_collect_data: bool | None = None,
         create_pointer: bool = True,
         **kwargs: Any,
-    ) -> ObjectPointer | TrainConfig | None:
+    ) -> Any:
         """Send an object from this worker to another one, and return a pointer to it.
+
+        A tensor may go to several; the pointer is then a MultiPointerTensor.
 
         Args:
             obj: a tensor or an ObjectWrapper; or a TrainConfig, which is sent with its model and
                 loss function as its own `send` does, and returned. The other arguments are for
                 objects with a pointer.
-            workers: the receiving worker, its id, or a list of one of them.
+            workers: the receiving worker, its id, or a list of them; several for a tensor only.
             ptr_id: id of the pointer; None: a new one.
             garbage_collect_data: whether the object goes when the pointer goes. None: yes.
             create_pointer: False: return None; the object stays until it is deleted or fetched.
@@ -151,12 +155,17 @@ class BaseWorker(ObjectStorage, ABC):
         Raises:
             TypeError: `obj` is none of these.
             WorkerNotFoundException: no worker of this process has this id (also a KeyError).
-            NotImplementedError: there is more than one receiver.
+            NotImplementedError: there is more than one receiver of what is no tensor.
         """
         receivers = workers if isinstance(workers, (list, tuple)) else [workers]
+        if len(receivers) > 1 and isinstance(obj, torch.Tensor):
+            return MultiPointerTensor(
+                [self.send(obj, each, None, garbage_collect_data) for each in receivers]
+            )
         if len(receivers) != 1:
             raise NotImplementedError(
-                f"send() takes one receiving worker; got {len(receivers)}. Send to each in turn."
+                f"send() of a {type(obj).__name__} takes one receiving worker; got "
+                f"{len(receivers)}. Send to each in turn."
             )
         receiver = self.get_worker(receivers[0])
         if isinstance(obj, TrainConfig):
@@ -164,6 +173,15 @@ class BaseWorker(ObjectStorage, ABC):
         collect = create_pointer and garbage_collect_data is not False
         pointer = receiver._send_object(obj, owner=self, ptr_id=ptr_id, collect=collect)
         return pointer if create_pointer else None
+
+    @property
+    def remote(self) -> Remote:
+        """Functions that make tensors at this worker: `worker.remote.torch.zeros(2)`."""
+        return Remote(self)
+
+    def send_obj(self, obj: Any, location: BaseWorker | ObjectId) -> None:
+        """Send an object to another worker, where it stays until it is deleted or fetched."""
+        self.send(obj, location, create_pointer=False)
 
     def _send_object(
         self,

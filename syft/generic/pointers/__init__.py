@@ -1,7 +1,8 @@
 """Import paths of PySyft 0.2; the code is in `syft.objects` and `syft.remote`."""
 
+from syft.generic.pointers.multi_pointer import MultiPointerTensor
 from syft.generic.pointers.object_pointer import ObjectPointer
 from syft.generic.pointers.object_wrapper import ObjectWrapper
 from syft.generic.pointers.pointer_tensor import PointerTensor
 
-__all__ = ["ObjectPointer", "ObjectWrapper", "PointerTensor"]
+__all__ = ["MultiPointerTensor", "ObjectPointer", "ObjectWrapper", "PointerTensor"]

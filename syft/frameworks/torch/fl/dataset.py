@@ -33,7 +33,7 @@ class BaseDataset(Dataset):
         targets: the targets, in the same order.
         transform: applied to each input when it is read; its result becomes a tensor. Not for
             pointers.
-        owner: accepted for PySyft 0.2 programs and kept as an attribute.
+        owner: accepted for PySyft 0.2 programs and kept; None: the local worker.
         id: the dataset's id; None: a new one.
         tags: words that `search` finds the tensors by, once they are on a worker.
         description: free text that goes with the tags.
@@ -67,7 +67,7 @@ class BaseDataset(Dataset):
         self.data = data
         self.targets = targets
         self.transform_ = transform
-        self.owner = owner
+        self._owner = owner
         self.id = ID_PROVIDER.pop() if id is None else id
         self.tags = set(tags) if tags is not None else None
         self.description = description
@@ -104,6 +104,12 @@ class BaseDataset(Dataset):
                 f"{type(self.data).__name__}."
             )
         self.data = transform(self.data)
+
+    @property
+    def owner(self) -> Any:
+        """Who was given as the owner; else the local worker."""
+        # It is no attribute, since a dataset is copied and pickled, and a worker is not.
+        return registry.local_worker if self._owner is None else self._owner
 
     def get_data(self) -> Any:
         """Return the inputs."""

@@ -10,6 +10,7 @@ import torch
 from syft.frameworks.torch.fl.dataset import dataset_federate
 from syft.objects import ID_PROVIDER, ObjectId, registry
 from syft.remote import modules
+from syft.remote.multi import MultiPointerTensor
 from syft.remote.shapes import geometry_of
 from syft.remote.tensor import PointerTensor, become
 
@@ -19,9 +20,10 @@ class TorchHook:
 
     Added are `torch.native_<name>` for the functions of torch, torch.nn.functional and torch.Tensor
     (the same functions; PySyft kept torch's originals under these names); on tensors `send`,
-    `send_`, `get_`, `copy`, `create_pointer`, `tag`, `describe`, `id`, `owner` and `location`; on
-    torch.nn.Module `send`, `get`, `move`, `copy` and `location`; on torch.utils.data.Dataset
-    `federate`; and `torch.hook`, the last hook made. Making a second hook does no harm.
+    `send_`, `get_`, `copy`, `create_pointer`, `combine`, `tag`, `describe`, `id`, `owner` and
+    `location`; on torch.nn.Module `send`, `get`, `move`, `copy` and `location`; on
+    torch.utils.data.Dataset `federate`; and `torch.hook`, the last hook made. Making a second hook
+    does no harm.
 
     Source: PySyft 0.2.4, `syft.TorchHook`.
 
@@ -77,7 +79,7 @@ def _masked_select(input: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> to
 
 
 def _add_tensor_methods() -> None:
-    for method in (_send, _send_, _get_, _copy, _create_pointer, _tag, _describe):
+    for method in (_send, _send_, _get_, _copy, _create_pointer, _combine, _tag, _describe):
         setattr(torch.Tensor, method.__name__.removeprefix("_"), method)
     torch.Tensor.id = property(_id, _set_id)  # type: ignore[attr-defined]
     torch.Tensor.owner = property(_owner)  # type: ignore[attr-defined]
@@ -145,6 +147,13 @@ def _create_pointer(
         garbage_collect_data is not False,
         geometry=geometry_of(self),
     )
+
+
+def _combine(self: torch.Tensor, *pointers: PointerTensor) -> MultiPointerTensor:
+    """Return this pointer and others, to other workers, as one tensor."""
+    if not isinstance(self, PointerTensor):
+        raise ValueError("combine() of a tensor of this process; expected pointers. Send it first.")
+    return MultiPointerTensor([self, *pointers])
 
 
 def _id(self: torch.Tensor) -> ObjectId:
