@@ -136,6 +136,9 @@ def test_panels_have_a_scale_for_each_quantity():
     assert [bar.get_width() for bars in size.containers for bar in bars] == [1.25, 3474.1]
     assert (texts(waits), texts(size)) == (["0", "2"], ["1.2", "3,474"])
     assert waits.get_xlim()[1] < size.get_xlim()[1]
+    panels = {"digits": {"averaging": 22, "momentum": 15}, "IID": {"averaging": 8, "momentum": 7}}
+    digits, iid = plots.plot_panels(panels, "Rounds", one_scale=True).axes
+    assert digits.get_xlim() == iid.get_xlim() and digits.get_xlim()[1] > 22
 
 
 def test_training_shows_progress_accuracies_and_losses():

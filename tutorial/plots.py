@@ -497,6 +497,7 @@ def plot_splits(splits: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
             in all splits.
     """
     figure, axes = _figure(9, 2.9, 1, len(splits), sharey=True)
+    most = 0.0
     for ax, (split, counts) in zip(axes[0], splits.items(), strict=True):
         below = np.zeros(10)
         for index, (worker, numbers) in enumerate(counts.items()):
@@ -504,7 +505,8 @@ def plot_splits(splits: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
             below += np.asarray(numbers)
         _axes(ax, split, "digit", "")
         ax.set_xticks(DIGITS, [str(digit) for digit in DIGITS], fontsize="x-small")
-    axes[0, 0].set_ylabel("training images")
+        most = max(most, below.max())
+    axes[0, 0].set(ylabel="training images", ylim=(0, 1.05 * most))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
@@ -635,12 +637,15 @@ def plot_messages(messages: Sequence[Message], title: str) -> Figure:
     return figure
 
 
-def plot_panels(panels: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+def plot_panels(
+    panels: Mapping[str, Mapping[str, float]], title: str, one_scale: bool = False
+) -> Figure:
     """Draw some quantities of the same things, with a panel and a scale for each quantity.
 
     Args:
         panels: quantity -> thing -> number.
         title: title of the figure.
+        one_scale: whether all panels have the same scale, for quantities of one kind.
     """
     things = list(next(iter(panels.values())))
     figure, axes = _figure(9, 0.4 * len(things) + 1.3, 1, len(panels), sharey=True)
@@ -651,7 +656,8 @@ def plot_panels(panels: Mapping[str, Mapping[str, float]], title: str) -> Figure
             text = f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:,.1f}"
             ax.annotate(text, (value, index), (4, 0), textcoords="offset points", va="center")
         _axes(ax, quantity, "", "", grid="x")
-        ax.set_xlim(0, 1.35 * (max(numbers.values()) or 1))
+        scaled = panels.values() if one_scale else [numbers]
+        ax.set_xlim(0, 1.35 * (max(max(each.values()) for each in scaled) or 1))
         ax.xaxis.set_major_locator(MaxNLocator(3))
     axes[0, 0].set_yticks(range(len(things)), things)
     axes[0, 0].invert_yaxis()
