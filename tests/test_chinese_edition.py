@@ -15,6 +15,7 @@ EDITIONS = [
     ("README.md", "README.zh-CN.md"),
     ("federated_training.ipynb", "federated_training.zh-CN.ipynb"),
     ("federated_dataloader.ipynb", "federated_dataloader.zh-CN.ipynb"),
+    ("uneven_data_and_privacy.ipynb", "uneven_data_and_privacy.zh-CN.ipynb"),
 ]
 TO_AN_EDITION = {name for pair in EDITIONS for name in pair}
 

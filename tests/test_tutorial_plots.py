@@ -138,6 +138,9 @@ def test_panels_have_a_scale_for_each_quantity():
     assert [bar.get_width() for bars in size.containers for bar in bars] == [1.25, 3474.1]
     assert (texts(waits), texts(size)) == (["0", "2"], ["1.2", "3,474"])
     assert waits.get_xlim()[1] < size.get_xlim()[1]
+    panels = {"digits": {"averaging": 22, "momentum": 15}, "IID": {"averaging": 8, "momentum": 7}}
+    digits, iid = plots.plot_panels(panels, "Rounds", one_scale=True).axes
+    assert digits.get_xlim() == iid.get_xlim() and digits.get_xlim()[1] > 22
 
 
 def test_training_shows_progress_accuracies_and_losses():
@@ -215,6 +218,57 @@ def test_curves_are_percentages_with_the_last_in_the_legend():
     ]
 
 
+def test_splits_have_a_panel_of_stacked_bars_each():
+    iid, digits = plots.plot_splits(
+        {"IID": {"alice": [1] * 10, "bob": [2] * 10}, "digits": COUNTS}
+    ).axes
+    assert heights(iid) == [[1] * 10, [2] * 10]
+    assert heights(digits) == list(COUNTS.values())
+    assert [bar.get_y() for bar in digits.containers[1]] == COUNTS["alice"]
+    assert (iid.get_title(), digits.get_title()) == ("IID", "digits")
+
+
+def test_curve_panels_mark_the_goal_and_the_first_model_that_is_not_finite():
+    nan = float("nan")
+    panels = {"noise": {"mean": [0.1, nan, nan], "median": [0.5, 0.75, 0.8]}}
+    figure = plots.plot_curve_panels(panels | {"none": {"mean": [0.5]}}, "Spoiled", goal=0.9)
+    noise, none = figure.axes
+    mean, cross, median, goal = noise.lines
+    np.testing.assert_equal(mean.get_xydata().tolist(), [[1, 10], [2, nan], [3, nan]])
+    assert median.get_xydata().tolist() == [[1, 50], [2, 75], [3, 80]]
+    assert (cross.get_xydata().tolist(), texts(noise)) == ([[2, 0]], ["mean:\nnot finite"])
+    assert list(goal.get_ydata()) == [90, 90]
+    assert len(none.lines) == 2 and texts(none) == []
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mean", "median"]
+
+
+def test_costs_are_lines_over_the_number_of_steps():
+    (ax,) = plots.plot_costs(
+        [10, 20], {"noise 1": [0.5, 0.75], "noise 2": [0.1, 0.2]}, "Costs"
+    ).axes
+    assert [line.get_xydata().tolist() for line in ax.lines] == [
+        [[10, 0.5], [20, 0.75]],
+        [[10, 0.1], [20, 0.2]],
+    ]
+    assert ax.get_yscale() == "log"
+
+
+def test_privacy_is_accuracy_against_epsilon_in_ascending_order():
+    (ax,) = plots.plot_privacy({8.0: 0.75, 0.5: 0.25}, 0.9, "Privacy").axes
+    curve, without = ax.lines
+    assert curve.get_xydata().tolist() == [[0.5, 25], [8, 75]]
+    assert list(without.get_ydata()) == [90, 90]
+    assert ax.get_xscale() == "log" and texts(ax) == ["25 %", "75 %"]
+
+
+def test_dots_are_in_the_row_of_their_group():
+    panels = {"without": {"with a nine": [1.0, 2.0], "no nine": [0.0]}}
+    (ax,) = plots.plot_dots(panels, "change").axes
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[1, 0], [2, 0]], [[0, 1]]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["with a nine", "no nine"]
+    assert len({line.get_marker() for line in ax.lines}) == 2
+
+
 FIGURES = {
     "digits": lambda: plots.plot_digits(torch.zeros(10, 28, 28), torch.arange(10), each=1),
     "label counts": lambda: plots.plot_label_counts(COUNTS),
@@ -229,6 +283,11 @@ FIGURES = {
     "recall": lambda: plots.plot_recall({"alice": MATRIX}, "Recall"),
     "bias": lambda: plots.plot_bias_changes({"alice": torch.ones(10)}),
     "curves": lambda: plots.plot_curves({"one": [0.1, 0.2]}, "Ways"),
+    "splits": lambda: plots.plot_splits({"digits": COUNTS}),
+    "curve panels": lambda: plots.plot_curve_panels({"a": {"b": [0.1, float("nan")]}}, "Ways"),
+    "costs": lambda: plots.plot_costs([10, 20], {"noise 1": [0.5, 0.7]}, "Costs"),
+    "privacy": lambda: plots.plot_privacy({0.5: 0.2, 8.0: 0.6}, 0.9, "Privacy"),
+    "dots": lambda: plots.plot_dots({"one": {"a": [1.0], "b": [2.0]}}, "change"),
 }
 
 
@@ -329,6 +388,14 @@ def test_iid_workers_deal_out_every_sample_once():
     assert torch.cat([part.data for part in parts]).sort().values.tolist() == list(range(10))
     assert all(int(value) % 3 == target for part in parts for value, target in part)
     assert [worker.id for worker in workers] == ["dora", "emil", "frida"]
+
+
+def test_a_package_that_a_notebook_needs_and_has_not_is_told_in_one_line():
+    plots.require("torch")
+    with pytest.raises(plots.PackageMissing) as missing:
+        plots.require("no_such_package")
+    (line,) = missing.value._render_traceback_()
+    assert line.endswith("pip install no_such_package") and "\n" not in line
 
 
 def test_check_workers_tells_who_is_ready_and_what_to_start_else(monkeypatch):

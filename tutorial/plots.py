@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import importlib.util
 import logging
 import sys
 import time
@@ -147,6 +148,26 @@ def quiet_training(logger: logging.Logger) -> Iterator[Callable[[], float]]:
         print("Interrupted. Run the cell again to train from the start.")
     finally:
         logger.setLevel(level)
+
+
+class PackageMissing(ModuleNotFoundError):
+    """A part of a notebook needs a package that is not installed. Notebooks show it as one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+def require(package: str) -> None:
+    """Do nothing if a package is installed.
+
+    Raises:
+        PackageMissing: it is not.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise PackageMissing(
+            f"The rest of this notebook needs a package that is not here. Install it, then start "
+            f"the kernel again: pip install {package}"
+        )
 
 
 def check_workers(ports: Mapping[str, int], host: str = "localhost") -> Table:
@@ -500,6 +521,129 @@ def plot_curves(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
     return figure
 
 
+def plot_splits(splits: Mapping[str, Mapping[str, Sequence[int]]]) -> Figure:
+    """Draw how many images of each digit each worker holds, with a panel for each split.
+
+    Args:
+        splits: split -> worker -> number of images of each digit, (10,). The workers are the same
+            in all splits.
+    """
+    figure, axes = _figure(9, 2.9, 1, len(splits), sharey=True)
+    most = 0.0
+    for ax, (split, counts) in zip(axes[0], splits.items(), strict=True):
+        below = np.zeros(10)
+        for index, (worker, numbers) in enumerate(counts.items()):
+            ax.bar(DIGITS, numbers, bottom=below, label=worker, **_fill(index))
+            below += np.asarray(numbers)
+        _axes(ax, split, "digit", "")
+        ax.set_xticks(DIGITS, [str(digit) for digit in DIGITS], fontsize="x-small")
+        most = max(most, below.max())
+    axes[0, 0].set(ylabel="training images", ylim=(0, 1.05 * most))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+def plot_curve_panels(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, goal: float | None = None
+) -> Figure:
+    """Draw the accuracy after each round, one line a training, with a panel for each setting.
+
+    Args:
+        panels: setting -> name -> accuracies (0 to 1) after round 1, 2, ... NaN stands for a model
+            that is not finite; a cross on the axis marks the first of them. The names are the same
+            in all settings.
+        title: title of the figure.
+        goal: accuracy to mark by a horizontal line.
+    """
+    figure, axes = _figure(9, 3.4, 1, len(panels), sharey=True)
+    for ax, (setting, curves) in zip(axes[0], panels.items(), strict=True):
+        for index, (name, values) in enumerate(curves.items()):
+            percent = 100 * np.asarray(values, dtype=float)
+            rounds = np.arange(1, len(percent) + 1)
+            every = max(1, len(percent) // 6)
+            ax.plot(rounds, percent, label=name, markevery=every, markersize=4, **_line(index))
+            if np.isnan(percent).any():
+                lost = rounds[np.isnan(percent)][0]
+                ax.plot(lost, 0, "X", color="black", markersize=10, clip_on=False)
+                note = f"{name}:\nnot finite"
+                ax.annotate(note, (lost, 0), (8, 8), textcoords="offset points", fontsize="small")
+        if goal is not None:
+            ax.axhline(100 * goal, color="black", linewidth=1, linestyle=":")
+        _axes(ax, setting, "round", "")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[0, 0].set(ylabel="correct (%)", ylim=(0, 100))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(title)
+    return figure
+
+
+def plot_costs(steps: Sequence[int], costs: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Draw what training costs, on a logarithmic axis.
+
+    Args:
+        steps: numbers of training steps.
+        costs: name -> epsilon after each of these numbers of steps.
+        title: title of the figure.
+    """
+    figure, ax = _single(8, 3.2)
+    every = max(1, len(steps) // 6)
+    for index, (name, epsilons) in enumerate(costs.items()):
+        ax.plot(steps, epsilons, label=name, markevery=every, **_line(index))
+    _axes(ax, title, "training steps", "epsilon")
+    ax.set_yscale("log")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def plot_privacy(accuracies: Mapping[float, float], without: float, title: str) -> Figure:
+    """Draw accuracy against epsilon, on a logarithmic axis.
+
+    Args:
+        accuracies: epsilon -> accuracy (0 to 1).
+        without: accuracy without privacy, a horizontal line.
+        title: title of the figure.
+    """
+    figure, ax = _single(8, 3.2)
+    epsilons = sorted(accuracies)
+    percent = [100 * accuracies[epsilon] for epsilon in epsilons]
+    ax.plot(epsilons, percent, label="with privacy", **_line(0))
+    for epsilon, value in zip(epsilons, percent, strict=True):
+        text = f"{value:.0f} %"
+        ax.annotate(text, (epsilon, value), (0, 7), textcoords="offset points", ha="center")
+    label = f"without: {100 * without:.0f} %"
+    ax.axhline(100 * without, color="black", linestyle="--", label=label)
+    _axes(ax, title, "epsilon (smaller is more private)", "correct (%)")
+    ax.set_xscale("log")
+    ax.set_xticks(epsilons, [f"{epsilon:.2g}" for epsilon in epsilons])
+    ax.set_xticks([], minor=True)
+    ax.margins(x=0.1)
+    ax.set_ylim(0, 100)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def plot_dots(panels: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Figure:
+    """Draw single measurements as dots, a row a group, with a panel and a scale for each setting.
+
+    Args:
+        panels: setting -> group -> measurements. The groups are the same in all settings.
+        xlabel: what was measured.
+    """
+    groups = list(next(iter(panels.values())))
+    figure, axes = _figure(9, 0.5 * len(groups) + 1.4, 1, len(panels), sharey=True)
+    for ax, (setting, measured) in zip(axes[0], panels.items(), strict=True):
+        for index, group in enumerate(groups):
+            style = {**_line(index), "linestyle": "", "alpha": 0.7}
+            ax.plot(measured[group], [index] * len(measured[group]), **style)
+        _axes(ax, setting, xlabel, "", grid="x")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    axes[0, 0].set_yticks(range(len(groups)), groups)
+    axes[0, 0].set_ylim(len(groups) - 0.5, -0.5)
+    return figure
+
+
 def plot_messages(messages: Sequence[Message], title: str) -> Figure:
     """Draw messages in their order: those that were sent upwards, those that came downwards.
 
@@ -525,12 +669,15 @@ def plot_messages(messages: Sequence[Message], title: str) -> Figure:
     return figure
 
 
-def plot_panels(panels: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+def plot_panels(
+    panels: Mapping[str, Mapping[str, float]], title: str, one_scale: bool = False
+) -> Figure:
     """Draw some quantities of the same things, with a panel and a scale for each quantity.
 
     Args:
         panels: quantity -> thing -> number.
         title: title of the figure.
+        one_scale: whether all panels have the same scale, for quantities of one kind.
     """
     things = list(next(iter(panels.values())))
     figure, axes = _figure(9, 0.4 * len(things) + 1.3, 1, len(panels), sharey=True)
@@ -541,7 +688,8 @@ def plot_panels(panels: Mapping[str, Mapping[str, float]], title: str) -> Figure
             text = f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:,.1f}"
             ax.annotate(text, (value, index), (4, 0), textcoords="offset points", va="center")
         _axes(ax, quantity, "", "", grid="x")
-        ax.set_xlim(0, 1.35 * (max(numbers.values()) or 1))
+        scaled = panels.values() if one_scale else [numbers]
+        ax.set_xlim(0, 1.35 * (max(max(each.values()) for each in scaled) or 1))
         ax.xaxis.set_major_locator(MaxNLocator(3))
     axes[0, 0].set_yticks(range(len(things)), things)
     axes[0, 0].invert_yaxis()
