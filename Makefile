@@ -61,8 +61,8 @@ test-fast: $(STAMP) ## run the tests that start no process of their own
 coverage: $(STAMP) ## as test-fast, and show which lines and branches of syft/ no test reaches
 	@$(BIN)/python -m pytest --ignore tests/e2e --cov -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 
-test-all: $(if $(LOWEST),,check) $(STAMP) ## as `make test`, with all of torchvision's families of models
-	@ALL_MODELS=1 $(BIN)/python -m pytest
+test-all: $(if $(LOWEST),,check) $(STAMP) ## as `make test`, with all of torchvision's families of models, and the longest notebook
+	@ALL_TESTS=1 $(BIN)/python -m pytest
 
 test-engine: python-for-flower $(FLOWER_STAMP) ## test the Flower app on Flower's own engines (minutes)
 	@$(BIN)/python -m pytest tests/engine

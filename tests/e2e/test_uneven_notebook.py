@@ -1,7 +1,9 @@
 """The notebook on uneven data, spoilers and privacy, executed from top to bottom by a kernel of its
-own. Its workers live in that kernel's process; its last part needs Opacus."""
+own: by `make test-all`, since it takes minutes. Its workers live in that kernel's process; its last
+part needs Opacus."""
 
 import importlib.util
+import os
 import re
 import statistics
 from typing import Any
@@ -27,6 +29,8 @@ def stored() -> Any:
 @pytest.fixture(scope="module")
 def executed(stored: Any) -> Any:
     """The notebook after its execution; without Opacus, up to the cell that asks for it."""
+    if not os.environ.get("ALL_TESTS"):
+        pytest.skip("it trains for minutes: make test-all executes it")
     notebook = nbformat.from_dict(stored)
     if not HAS_OPACUS:
         end = notebook.cells.index(cell_with(notebook, NEEDS_OPACUS)) + 1

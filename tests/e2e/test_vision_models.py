@@ -1,7 +1,7 @@
 """Models as people have them: one of each family of torchvision, and layers that draw random
 numbers.
 
-`make test` tries a few, which have nearly all operators of the others; with ALL_MODELS=1, as in
+`make test` tries a few, which have nearly all operators of the others; with ALL_TESTS=1, as in
 `make test-all`, all are tried. Not among them since they are large, but tried: vgg11, vit_b_16,
 swin_v2_t and maxvit_t as torchvision has them.
 """
@@ -63,7 +63,7 @@ FAMILIES = {
 }
 TRIED = (
     FAMILIES
-    if os.environ.get("ALL_MODELS")
+    if os.environ.get("ALL_TESTS")
     else ("vit", "maxvit", "swin_v2", "mobilenet_v3_small", "googlenet")
 )
 
