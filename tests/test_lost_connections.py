@@ -18,6 +18,7 @@ from tests.network import (
     DEADLINE,
     Server,
     assert_usable,
+    eventually,
     false_worker,
     greeting,
     proxy_at,
@@ -154,3 +155,14 @@ def test_a_connection_that_breaks_at_each_call_fails_each_call():
         for _ in range(2):  # it connects again for each
             with pytest.raises(ConnectionLost, match=r"lost during objects_count\(\)"):
                 proxy.objects_count_remote()
+
+
+def test_deletions_open_no_connection_and_are_made_on_the_next_one(server, proxy):
+    pointers = [sy.local_worker.send(sy.ObjectWrapper(torch.ones(1), id=n), proxy) for n in (1, 2)]
+    assert proxy.objects_count_remote() == 2
+    proxy.close()
+    del pointers
+    link = proxy._link
+    link.io.run(proxy._collect(link))
+    assert not link.open
+    assert eventually(lambda: proxy.objects_count_remote() == 0)

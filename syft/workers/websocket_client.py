@@ -338,6 +338,9 @@ class WebsocketClientWorker(BaseWorker):
             link.io.call_later(GARBAGE_DELAY, lambda: self._collect(link))
 
     async def _collect(self, link: Link) -> None:
+        # What is to be deleted is not worth a new connection; the next one begins with it.
+        if not link.open:
+            return
         ids = []
         while self._garbage:
             ids.append(self._garbage.popleft())
