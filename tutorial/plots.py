@@ -33,6 +33,8 @@ from syft import wire
 from syft.exceptions import SyftError
 from syft.federated import read_history
 from syft.options import Parser
+from tutorial.chinese import TranslatedFigure, translated
+from tutorial.chinese import use_chinese as use_chinese
 from tutorial.traffic import Message
 
 DIGITS = np.arange(10)
@@ -62,10 +64,11 @@ class Table:
 
     def _repr_html_(self) -> str:
         head = "".join(
-            f'<th style="text-align: left">{html.escape(name)}</th>' for name in self.header
+            f'<th style="text-align: left">{html.escape(translated(name))}</th>'
+            for name in self.header
         )
         body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in self.rows)
-        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        note = f"<p>{html.escape(translated(self.note))}</p>" if self.note else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
     def __repr__(self) -> str:
@@ -145,7 +148,7 @@ def quiet_training(logger: logging.Logger) -> Iterator[Callable[[], float]]:
     try:
         yield lambda: time.perf_counter() - start
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print("Interrupted. Run the cell again to train from the start.")
+        print(translated("Interrupted. Run the cell again to train from the start."))
     finally:
         logger.setLevel(level)
 
@@ -364,7 +367,7 @@ def plot_training(history: Sequence[Round], rounds: int) -> Figure:
         history: the rounds so far; may be empty.
         rounds: number of rounds in all.
     """
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = TranslatedFigure(figsize=(9, 4), layout="constrained")
     axes = figure.subplot_mosaic(
         [["progress", "progress"], ["accuracy", "loss"]], height_ratios=[0.08, 1]
     )
@@ -787,7 +790,7 @@ def _figure(
 
     It is made without pyplot, which would show it a second time.
     """
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = TranslatedFigure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
@@ -846,7 +849,7 @@ def _text(value: Any) -> str:
 
 def _html_cell(value: Any) -> str:
     align = "right" if isinstance(value, int) else "left"
-    return f'<td style="text-align: {align}">{html.escape(_text(value))}</td>'
+    return f'<td style="text-align: {align}">{html.escape(translated(_text(value)))}</td>'
 
 
 if __name__ == "__main__":
