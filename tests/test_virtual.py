@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import gc
 import threading
 
 import pytest
@@ -153,6 +154,22 @@ def test_rounds_leave_nothing_behind(alice):
         counts.add(alice.objects_count())
     # The loss function, once its model was fetched; a model and a loss function.
     assert counts == {1, 2}
+
+
+def test_a_tensor_goes_with_its_pointer_but_never_while_python_collects_garbage(alice):
+    sy.TorchHook(torch)
+    pointer = torch.ones(2).send(alice)
+    cycle = [torch.zeros(2).send(alice)]
+    cycle.append(cycle)
+    ids = [pointer.id_at_location, cycle[0].id_at_location]
+    del pointer
+    assert set(alice._objects) == {ids[1]}
+    # Python 3.10 and 3.11 crash now and then if it is deleted in the middle of this.
+    del cycle
+    gc.collect()
+    assert set(alice._objects) == {ids[1]}
+    kept = torch.ones(1).send(alice)
+    assert set(alice._objects) == {kept.id_at_location}
 
 
 def test_what_was_fetched_is_gone(alice):

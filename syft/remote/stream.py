@@ -17,6 +17,7 @@ the stream starts again from 0 under another id.
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import secrets
@@ -52,6 +53,20 @@ LARGE = 1024 * 1024
 _TRAVEL = NUMBERS.keys() - {torch.complex128}
 # Apart from IdProvider's ids, and cheaper: an operation takes some.
 _ids = itertools.count(secrets.randbits(60))
+
+
+class _Collection:
+    """Knows whether Python collects garbage now, in any thread."""
+
+    def __init__(self) -> None:
+        self.runs = False
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, _: dict[str, int]) -> None:
+        self.runs = phase == "start"
+
+
+_collection = _Collection()
 
 
 class Sites:
@@ -306,8 +321,10 @@ class LocalStream(BufferedStream):
     def forget(self, obj_id: ObjectId) -> None:
         """See Stream."""
         super().forget(obj_id)
-        # The garbage collector may call this in the middle of an operation, which then sweeps up.
-        if not self._busy:
+        # In the middle of an operation, that one sweeps up. While Python collects garbage, whatever
+        # this thread was at is half done, Python's own work included: 3.10 and 3.11 crash if
+        # a context variable is set within the setting of another. The next operation sweeps up.
+        if not (self._busy or _collection.runs):
             self.flush()
 
     def _posted(self, waiting: int) -> None:
