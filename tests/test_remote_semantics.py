@@ -1,5 +1,7 @@
 """What a program may expect of a remote tensor, beside its values."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from syft.exceptions import (
     RemoteValueNeeded,
     TensorsNotCollocatedException,
 )
+from tests.network import Server, proxy_of, serving
 
 
 class Bob(sy.VirtualWorker):
@@ -220,3 +223,129 @@ def test_a_step_may_be_written_by_hand(bob, leaf):
 def test_the_data_of_a_tensor_keep_their_shape(bob, leaf):
     with pytest.raises(ValueError, match=r"expected \(3,\) torch.float32"):
         leaf.data = bob.send(torch.ones(2))
+
+
+MISUSES = {
+    "a result's flag is changed": (
+        lambda x: (x * 2).requires_grad_(False),
+        "only change requires_grad flags of leaf",
+    ),
+    "whole numbers require gradients": (
+        lambda x: (x > 0).requires_grad_(),
+        "only floating point tensors require gradients",
+    ),
+    "gradients of gradients": (
+        lambda x: x.sum().backward(create_graph=True),
+        "neither create_graph nor inputs",
+    ),
+    "backward of what requires none": (
+        lambda x: x.detach().sum().backward(),
+        "nothing that it depends on requires gradients",
+    ),
+    "backward of several elements": (lambda x: (x * 2).backward(), "only for scalar outputs"),
+    "a result keeps its gradient": (lambda x: (x * 2).retain_grad(), "keeps no gradient"),
+    "a hook": (lambda x: x.register_hook(print), "takes no hooks"),
+    "a leaf is changed in place": (
+        lambda x: x.add_(1),
+        "a leaf that requires gradients is changed",
+    ),
+    "a tensor of this process is changed": (
+        lambda x: torch.ones(3).add_(x),
+        "these are on 'bob', 'me'",
+    ),
+    "another device": (lambda x: x.to("meta"), "stays on the device of its worker"),
+    "a layout": (
+        lambda x: torch.zeros_like(x, layout=torch.sparse_coo),
+        "a remote tensor is strided",
+    ),
+    "a generator": (
+        lambda x: x.detach().bernoulli(0.5, generator=torch.Generator()),
+        "the worker has its own, seeded",
+    ),
+}
+
+
+@pytest.mark.parametrize(("misuse", "told"), MISUSES.values(), ids=MISUSES)
+def test_a_misuse_is_told_where_it_is_made(leaf, misuse, told):
+    with pytest.raises((RuntimeError, TypeError, ValueError), match=told):
+        misuse(leaf)
+
+
+def test_a_backward_through_what_was_fetched_since_is_refused(leaf):
+    total = (leaf * 2).sum()
+    leaf.get()
+    with pytest.raises(RuntimeError, match=r"fetched from worker 'bob' since\. Call backward"):
+        total.backward()
+
+
+def test_what_a_tensor_says_of_its_gradients_is_what_torch_says(leaf):
+    total = (leaf * 2).sum()
+    assert leaf.grad_fn is None
+    assert "the graph is at worker 'bob'" in total.grad_fn
+    total.backward()
+    del leaf.grad
+    assert leaf.grad is None
+    leaf.requires_grad = False
+    assert not leaf.requires_grad
+    total = (leaf.requires_grad_() * 2).sum()
+    assert total.detach_() is total
+    assert not total.requires_grad
+    assert f"{leaf:>10}" == f"{leaf}"
+
+
+def test_types_and_the_device_that_it_has_anyway_may_be_asked_for(leaf):
+    assert leaf.to(torch.float64).dtype == torch.float64
+    kept = torch.zeros_like(leaf, dtype=torch.int64, device="cpu", layout=torch.strided)
+    assert kept.get().tolist() == [0, 0, 0]
+
+
+def test_what_is_written_into_a_tensor_takes_its_gradients_along(bob, leaf):
+    target = bob.send(torch.zeros(3))
+    target.add_(leaf)
+    target.sum().backward()
+    assert leaf.grad.get().tolist() == [1, 1, 1]
+
+
+WRITES = {
+    "a slice": lambda target, x: target[:2].add_(x[:2]),
+    "another shape": lambda target, x: target.view(3, 1).mul_(x.view(3, 1)),
+    "an element": lambda target, x: target.__setitem__(0, x[0]),
+    "a chosen element": lambda target, x: target.select(0, 1).copy_(x[2]),
+    "all of it": lambda target, x: target.copy_(x),
+    "what is not written": lambda target, x: target[1:].zero_(),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize("where", ["virtual", "socket"])
+def test_gradients_flow_through_what_is_written_into_a_view_as_here(bob, where, write):
+    def gradient(to_worker):
+        x = to_worker(torch.tensor([1.0, 2.0, 3.0], requires_grad=True))
+        results = []
+        for factor in (0, 1):
+            target = to_worker(torch.ones(3)) + factor * x
+            write(target, x)
+            results.append((target * target * x).sum())
+        (results[0] + results[1]).backward()
+        return x.grad
+
+    with contextlib.ExitStack() as stack:
+        if where == "socket":
+            server = stack.enter_context(serving(Server("bob", remote_operations=True)))
+            bob = stack.enter_context(proxy_of(server))
+        expected, found = gradient(lambda each: each), gradient(lambda each: each.send(bob))
+        assert found.get().tolist() == expected.tolist()
+
+
+def test_the_worker_computes_as_it_does_without_the_autocast_of_this_process(bob):
+    x = bob.send(torch.ones(2, 2))
+    with torch.autocast("cpu"):
+        assert (x @ x).get().dtype == torch.float32
+
+
+def test_a_tensor_moves_on_and_can_be_made_a_leaf_there(bob):
+    alice = Bob(id="alice")
+    moved = bob.send(torch.ones(2)).move(alice, requires_grad=True)
+    assert (moved.location.id, moved.requires_grad) == ("alice", True)
+    moved.id, moved.owner = 12, alice
+    assert (moved.id, moved.owner) == (12, alice)

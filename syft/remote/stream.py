@@ -347,13 +347,22 @@ class LocalStream(BufferedStream):
                 self._busy = False
 
 
+_INCLUDED, _EXCLUDED = (
+    torch._C._dispatch_tls_local_include_set(),
+    torch._C._dispatch_tls_local_exclude_set(),
+)
+
+
 def _as_outside_of_torch() -> contextlib.AbstractContextManager[Any]:
     """Return a context in which torch is used as if no operation were being dispatched.
 
-    Operations on pointers are posted from within that, where autograd is off.
+    Operations on pointers are posted from within that. Autograd is off there, and so is what
+    follows writes into views: gradients through them would be wrong without a word.
     """
-    is_within = torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.Python)
-    return torch.overrides.enable_reentrant_dispatch() if is_within else contextlib.nullcontext()
+    guard: contextlib.AbstractContextManager[Any] = torch._C._ForceDispatchKeyGuard(
+        _INCLUDED, _EXCLUDED
+    )
+    return guard
 
 
 class PlainStream(Stream):
