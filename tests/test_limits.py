@@ -505,6 +505,7 @@ def test_a_worker_knows_these_commands_and_calls_and_no_others(serve):
             "fit",
             "list_objects",
             "objects_count",
+            "privacy_spent",
             "size",
             "wait_for_gate",
         )

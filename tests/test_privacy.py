@@ -1,5 +1,7 @@
 """Differential privacy: the account, the gradients, and what a coordinator can still ask for."""
 
+import asyncio
+import contextlib
 import json
 import math
 import os
@@ -12,11 +14,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import run_websocket_client as rwc
 import run_websocket_server as rws
 import syft as sy
 from syft.access import privacy as account
 from syft.access.privacy import DifferentialPrivacy, PrivacyAccount, epsilon_of
-from syft.exceptions import NotPermitted, PrivacyAccountDamaged, PrivacyBudgetSpent
+from syft.exceptions import (
+    InvalidReply,
+    NotPermitted,
+    PrivacyAccountDamaged,
+    PrivacyBudgetSpent,
+    QuorumNotReached,
+)
+from syft.federated import run_round
 from syft.federated.private_training import PrivateGradients, clipped, drawn, normal
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.policy import Policy
@@ -451,7 +461,120 @@ def test_a_canary_is_visible_without_privacy_and_not_with_it(simple, tmp_path: P
     assert max(hidden) < 3 * max(absent) and min(hidden) < max(absent)
 
 
+# What coordinators are told of the budget
+
+
+async def test_a_worker_tells_where_its_budget_stands(worker):
+    with proxy_of(worker) as proxy:
+        assert proxy.privacy_spent() == {"spent": 0, "epsilon": 3.0, "delta": 1e-5}
+        train(proxy, batch_size=5, epochs=2)
+        expected = {"spent": 2.0, "epsilon": 3.0, "delta": 1e-5}
+        assert proxy.privacy_spent() == await proxy.async_privacy_spent() == expected
+        assert worker.privacy_spent() == expected
+
+
+def test_a_worker_without_a_budget_tells_none(server, proxy):
+    assert proxy.privacy_spent() is None and server.privacy_spent() is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [5, {}, {"spent": 1.0}, {"spent": "1", "epsilon": 3.0, "delta": 1e-5},
+     {"spent": math.nan, "epsilon": 3.0, "delta": 1e-5}],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_state_of_a_budget_is_not_believed(alice, monkeypatch, reply):
+    monkeypatch.setattr(alice, "privacy_spent", lambda: reply)
+    with pytest.raises(InvalidReply, match=r"the reply to privacy_spent\(\)"):
+        asyncio.run(alice.async_privacy_spent())
+
+
+async def a_round(workers, **settings):
+    """Run a round of one epoch on each worker."""
+
+    async def fit(proxy):
+        config = make_config(**{"batch_size": 5, **settings}).send(proxy)
+        loss = await proxy.async_fit("blobs")
+        return proxy.id, (await config.model_ptr.async_get()).obj, loss
+
+    return await run_round(workers, fit)
+
+
+@contextlib.contextmanager
+def three_workers(**epsilons):
+    """Proxies of three workers; those named have a budget."""
+    with contextlib.ExitStack() as stack:
+        proxies = []
+        for name in ("alice", "bob", "charlie"):
+            epsilon = epsilons.get(name)
+            policy = None if epsilon is None else Policy(privacy=private(epsilon=epsilon))
+            server = stack.enter_context(serving(Server(id=name, policy=policy)))
+            proxies.append(stack.enter_context(proxy_of(server)))
+        yield proxies
+
+
+async def test_a_round_has_the_epsilon_of_each_worker_with_a_budget(simple):
+    with three_workers(alice=3.0) as proxies:
+        await a_round(proxies)
+        result = await a_round(proxies)
+        assert result.to_fields()["epsilons"] == {"alice": 2.0}
+        assert list(result.losses.values())[1:] != [None, None]
+        assert "epsilons" not in (await a_round(proxies[1:])).to_fields()
+
+
+async def test_a_worker_whose_budget_is_spent_is_named_and_the_round_goes_on(simple):
+    with three_workers(bob=1.5) as proxies:
+        await a_round(proxies)
+        result = await a_round(proxies)
+    assert list(result.models) == ["alice", "charlie"]
+    assert str(result) == (
+        "received 2 models, 1 failure: bob: privacy budget spent: epsilon 1 of 1.5; with this fit "
+        "it would be 2"
+    )
+
+
+async def test_an_owner_who_names_the_calls_may_leave_out_what_was_spent(simple):
+    policy = Policy(privacy=private(), calls=["fit"])
+    with serving(Server(policy=policy)) as server, proxy_of(server) as proxy:
+        with pytest.raises(NotPermitted):
+            proxy.privacy_spent()
+        result = await a_round([proxy])
+        assert list(result.models) == ["alice"] and result.privacy_spent == {}
+
+
 # The scripts
+
+
+@pytest.fixture
+def three_images():
+    """Proxies of a worker with three random images, with a budget of two epochs."""
+    images = sy.BaseDataset(torch.randn(3, 1, 28, 28), torch.tensor([0, 1, 2]))
+    policy = Policy(privacy=private(epsilon=2.0))
+    with serving(Server(policy=policy)) as server, proxy_of(server) as proxy:
+        server.add_dataset(images, "mnist")
+        yield [proxy]
+
+
+async def test_the_script_logs_what_was_spent_and_says_in_one_line_when_nothing_is_left(
+    simple, three_images, caplog
+):
+    args = rwc.define_and_get_arguments(["--federate_after_n_batches", "1", "--batch_size", "3"])
+    caplog.set_level("INFO", rwc.logger.name)
+    model = torch.jit.script(rwc.Net())
+    for number in (1, 2):
+        await rwc.train_one_round(three_images, model, number, 0.1, args)
+    with pytest.raises(QuorumNotReached) as ended:
+        await rwc.train_one_round(three_images, model, 3, 0.1, args)
+    told = [message for message in caplog.messages if "spent" in message]
+    assert told == ["alice: epsilon 1 of 2 spent", "alice: epsilon 2 of 2 spent"]
+    assert (
+        rwc._first_line(ended.value)
+        == str(ended.value)
+        == (
+            "received 0 models; the round needs 1 (min_workers). Failures: alice: privacy budget "
+            "spent: epsilon 2 of 2; with this fit it would be 3."
+        )
+    )
 
 
 def test_the_scripts_make_a_policy_of_their_options(simple, tmp_path):

@@ -12,7 +12,9 @@ from syft.access.limits import SamplePool
 from syft.access.privacy import DifferentialPrivacy, PrivacyAccount
 from syft.exceptions import LimitExceeded, NotPermitted
 
-PRIVATE_CALLS = frozenset({"fit", "clear_objects", "list_objects", "objects_count"})
+PRIVATE_CALLS = frozenset(
+    {"fit", "clear_objects", "list_objects", "objects_count", "privacy_spent"}
+)
 """Methods of every worker that may be called where the policy has privacy and names no calls."""
 
 

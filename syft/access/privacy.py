@@ -27,7 +27,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from syft.exceptions import PrivacyAccountDamaged, PrivacyBudgetSpent
 from syft.files import write_whole
@@ -71,6 +71,20 @@ class DifferentialPrivacy:
                 )
 
 
+class PrivacySpent(TypedDict):
+    """Where a worker's privacy budget stands, as coordinators are told.
+
+    Keys:
+        spent: epsilon of all fits so far.
+        epsilon: what all fits together may cost.
+        delta: the other half of the guarantee.
+    """
+
+    spent: float
+    epsilon: float
+    delta: float
+
+
 class PrivacyAccount:
     """What a worker's fits have cost. Safe to use from several threads.
 
@@ -96,6 +110,12 @@ class PrivacyAccount:
             self._path /= f"{name}.privacy.json"
         self._history = [] if self._path is None else _read(self._path)
         self.spent = epsilon_of(self._history, privacy.delta)
+
+    def told(self) -> PrivacySpent:
+        """Return where the budget stands."""
+        numbers = self.spent, self.privacy.epsilon, self.privacy.delta
+        spent, epsilon, delta = map(float, numbers)
+        return PrivacySpent(spent=spent, epsilon=epsilon, delta=delta)
 
     def charge(self, sample_rate: float, steps: int) -> None:
         """Enter a fit, before it begins.

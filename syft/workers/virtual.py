@@ -14,6 +14,7 @@ import torch
 
 from syft import wire
 from syft.access.guard import Guard
+from syft.access.privacy import PrivacySpent
 from syft.dispatch import Dispatcher
 from syft.exceptions import CallTimeout
 from syft.federated.federated_client import FederatedClient
@@ -80,6 +81,16 @@ class VirtualWorker(FederatedClient, BaseWorker):
         )
         self._one_at_a_time = threading.Lock()
         self._operations = LocalStream(str(id), draw_seed, self._operate)
+
+    def privacy_spent(self) -> PrivacySpent | None:
+        """Return where this worker's privacy budget stands; None if its policy has no privacy.
+
+        Coordinators may ask for it, too, unless `Policy(calls=...)` leaves it out. It tells nothing
+        of the samples but their number: epsilon follows from the noise, the steps, and the share of
+        the samples that a step draws.
+        """
+        account = self._dispatcher.guard.policy.privacy
+        return None if account is None else account.told()
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         job = self._dispatcher.accept(self._request(command, arguments), self._session)
