@@ -31,7 +31,7 @@ from syft.federated.private_training import PrivateGradients, clipped, drawn, no
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.policy import Policy
 from tests.models import Classifier, blobs, classifier, make_config, same
-from tests.network import Server, proxy_of, serving
+from tests.network import RemoteMethods, Server, proxy_of, serving
 
 SETTINGS = {"noise_multiplier": 1.0, "max_grad_norm": 0.5, "epsilon": 10.0, "delta": 1e-5}
 NO_NOISE = DifferentialPrivacy(**SETTINGS | {"noise_multiplier": 1e-12})
@@ -329,11 +329,34 @@ def test_a_samples_dropout_does_not_depend_on_the_other_samples():
 # A worker
 
 
+class Local(RemoteMethods, sy.VirtualWorker):
+    """A worker in this process, which is its own proxy."""
+
+
+@pytest.fixture(params=["websocket", "virtual"])
+def make_worker(request):
+    """Make a worker with the dataset "blobs": one behind a socket, or one of this process."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**settings):
+            if request.param == "websocket":
+                return stack.enter_context(serving(Server(**settings)))
+            local = Local(id="alice", **settings)
+            local.add_dataset(blobs(), key="blobs")
+            return local
+
+        yield make
+
+
 @pytest.fixture
-def worker(simple, tmp_path):
+def worker(simple, tmp_path, make_worker):
     settings = private(epsilon=3.0, account=tmp_path / "alice.json")
-    with serving(Server(policy=Policy(privacy=settings))) as server:
-        yield server
+    return make_worker(policy=Policy(privacy=settings))
+
+
+def asking(worker):
+    """A proxy of a worker, as a context."""
+    return proxy_of(worker) if isinstance(worker, Server) else contextlib.nullcontext(worker)
 
 
 def train(proxy, **settings):
@@ -344,7 +367,7 @@ def train(proxy, **settings):
 
 
 def test_a_private_fit_changes_the_model_and_withholds_the_loss(worker):
-    with proxy_of(worker) as proxy:
+    with asking(worker) as proxy:
         loss, model = train(proxy)
         assert loss is None and not same(model, classifier())
         assert all(each.isfinite().all() for each in model.parameters())
@@ -355,13 +378,13 @@ def test_a_private_fit_changes_the_model_and_withholds_the_loss(worker):
 def test_a_seed_does_not_make_the_noise_predictable(worker):
     models = []
     for _ in range(2):
-        with proxy_of(worker) as proxy:
+        with asking(worker) as proxy:
             models.append(train(proxy, max_nr_batches=1, shuffle=False)[1])
     assert not same(*models)
 
 
 def test_the_budget_is_refused_however_it_is_asked_for(worker, tmp_path):
-    with proxy_of(worker) as proxy:
+    with asking(worker) as proxy:
         # Three epochs of 20 samples cost 3 x 20 / 20, in batches of any size.
         with pytest.raises(PrivacyBudgetSpent):
             train(proxy, batch_size=1, epochs=4)
@@ -370,13 +393,13 @@ def test_the_budget_is_refused_however_it_is_asked_for(worker, tmp_path):
         for settings in ({"batch_size": 20, "epochs": 2}, {"batch_size": 1, "epochs": 2}):
             with pytest.raises(PrivacyBudgetSpent):
                 train(proxy, **settings)
-    with proxy_of(worker) as other, pytest.raises(PrivacyBudgetSpent, match="spent epsilon 2 of 3"):
+    with asking(worker) as other, pytest.raises(PrivacyBudgetSpent, match="spent epsilon 2 of 3"):
         train(other, batch_size=10, epochs=2)
     assert json.loads((tmp_path / "alice.json").read_text())["worker"] == "alice"
 
 
 def test_a_fit_of_no_steps_costs_nothing(worker):
-    with proxy_of(worker) as proxy:
+    with asking(worker) as proxy:
         for _ in range(5):
             _, model = train(proxy, epochs=0)
         assert same(model, classifier())
@@ -384,7 +407,7 @@ def test_a_fit_of_no_steps_costs_nothing(worker):
 
 
 def test_what_would_tell_without_noise_is_refused(worker):
-    with proxy_of(worker) as proxy:
+    with asking(worker) as proxy:
         make_config().send(proxy)
         for call in (
             lambda: proxy.evaluate(dataset_key="blobs"),
@@ -396,14 +419,14 @@ def test_what_would_tell_without_noise_is_refused(worker):
             train(proxy, optimizer="LBFGS", optimizer_args={})
 
 
-def test_archives_whose_code_could_read_the_data_are_not_taken_beside_a_budget(simple):
+def test_archives_whose_code_could_read_the_data_are_not_taken_beside_a_budget(simple, make_worker):
     with pytest.raises(ValueError, match="allow_torchscript is set for a worker with a privacy"):
-        Server(policy=Policy(privacy=private()), allow_torchscript=True)
+        make_worker(policy=Policy(privacy=private()), allow_torchscript=True)
 
 
-def test_an_owner_may_name_methods_of_its_own_but_not_evaluate(simple):
+def test_an_owner_may_name_methods_of_its_own_but_not_evaluate(simple, make_worker):
     policy = Policy(privacy=private(), calls=["fit", "scale", "evaluate"])
-    with serving(Server(policy=policy)) as server, proxy_of(server) as proxy:
+    with asking(make_worker(policy=policy)) as proxy:
         assert proxy.call("scale", torch.ones(1)).tolist() == [2]
         make_config().send(proxy)
         with pytest.raises(NotPermitted):
@@ -411,7 +434,7 @@ def test_an_owner_may_name_methods_of_its_own_but_not_evaluate(simple):
 
 
 def test_the_proximal_term_and_optimizers_with_state_work_on_noised_gradients(worker):
-    with proxy_of(worker) as proxy:
+    with asking(worker) as proxy:
         loss, model = train(proxy, proximal_mu=0.1, optimizer="Adam", optimizer_args={"lr": 0.1})
         assert loss is None and not same(model, classifier())
 
@@ -465,16 +488,16 @@ def test_a_canary_is_visible_without_privacy_and_not_with_it(simple, tmp_path: P
 
 
 async def test_a_worker_tells_where_its_budget_stands(worker):
-    with proxy_of(worker) as proxy:
+    with asking(worker) as proxy:
         assert proxy.privacy_spent() == {"spent": 0, "epsilon": 3.0, "delta": 1e-5}
         train(proxy, batch_size=5, epochs=2)
         expected = {"spent": 2.0, "epsilon": 3.0, "delta": 1e-5}
         assert proxy.privacy_spent() == await proxy.async_privacy_spent() == expected
-        assert worker.privacy_spent() == expected
 
 
-def test_a_worker_without_a_budget_tells_none(server, proxy):
-    assert proxy.privacy_spent() is None and server.privacy_spent() is None
+async def test_a_worker_without_a_budget_tells_none(make_worker):
+    with asking(make_worker()) as proxy:
+        assert proxy.privacy_spent() is await proxy.async_privacy_spent() is None
 
 
 @pytest.mark.parametrize(
@@ -533,11 +556,13 @@ async def test_a_worker_whose_budget_is_spent_is_named_and_the_round_goes_on(sim
     )
 
 
-async def test_an_owner_who_names_the_calls_may_leave_out_what_was_spent(simple):
+async def test_an_owner_who_names_the_calls_may_leave_out_what_was_spent(simple, make_worker):
     policy = Policy(privacy=private(), calls=["fit"])
-    with serving(Server(policy=policy)) as server, proxy_of(server) as proxy:
+    with asking(make_worker(policy=policy)) as proxy:
         with pytest.raises(NotPermitted):
             proxy.privacy_spent()
+        with pytest.raises(NotPermitted):
+            await proxy.async_privacy_spent()
         result = await a_round([proxy])
         assert list(result.models) == ["alice"] and result.privacy_spent == {}
 
