@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import math
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ from syft.federated.private_training import PrivateGradients, clipped, drawn, no
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.policy import Policy
 from tests.models import Classifier, blobs, classifier, make_config, same
-from tests.network import RemoteMethods, Server, proxy_of, serving
+from tests.network import DEADLINE, RemoteMethods, Server, proxy_of, serving
 
 SETTINGS = {"noise_multiplier": 1.0, "max_grad_norm": 0.5, "epsilon": 10.0, "delta": 1e-5}
 NO_NOISE = DifferentialPrivacy(**SETTINGS | {"noise_multiplier": 1e-12})
@@ -86,6 +88,13 @@ def test_the_epsilon_of_one_gaussian_is_near_the_exact_one():
     assert high <= epsilon_of([(2.0, 1.0, 1)], 1e-5) < 1.15 * high
 
 
+def test_epsilon_is_never_below_zero():
+    """The bound is, where delta alone grants more than a training tells."""
+    pytest.importorskip("opacus")
+    assert epsilon_of([(50.0, 0.001, 1)], 0.1) == 0
+    assert epsilon_of([(1.0, 0.5, 2**70)], 1e-5) > 1e18
+
+
 def test_no_noise_to_speak_of_costs_more_than_any_budget():
     pytest.importorskip("opacus")
     assert epsilon_of([(1e-3, 0.5, 10)], 1e-5) > 1e4
@@ -122,7 +131,7 @@ def test_what_was_spent_survives_a_restart(simple, tmp_path):
         again.charge(0.5, 1)
     again.charge(0.25, 1)
     assert PrivacyAccount("alice", settings).spent == 1.0
-    assert os.listdir(tmp_path) == ["alice.json"]
+    assert set(os.listdir(tmp_path)) == {"alice.json", ".alice.json.lock"}
 
 
 def test_the_file_is_that_of_now_even_if_the_worker_changes_its_directory(
@@ -151,6 +160,10 @@ def test_nothing_is_charged_that_cannot_be_written(simple, tmp_path):
         "", "no json", "[]", "{}", '{"format": 2, "history": []}', '{"format": 1}',
         '{"format": 1, "history": [[1, 2]]}', '{"format": 1, "history": [[1, 0.1, -5]]}',
         '{"format": 1, "history": [[1, 2, 5]]}', '{"format": 1, "history": [[NaN, 0.1, 5]]}',
+        '{"format": 1, "history": [[Infinity, 0.1, 5]]}',
+        '{"format": 1, "history": [[1, 0.1, 1e999]]}', '{"format": 1, "history": [[1, 0.1, 2.5]]}',
+        '{"format": 1, "history": [["1", 0.1, 2]]}',
+        "[" * 100_000,
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_refused_rather_than_begun_anew(simple, tmp_path, content):
@@ -172,10 +185,55 @@ def test_two_workers_with_one_file_cannot_spend_the_same_budget_twice(simple, tm
         first.charge(0.25, 1)
 
 
+def test_two_workers_that_charge_one_file_at_the_same_time_take_turns(
+    simple, tmp_path, monkeypatch
+):
+    """While the first writes, the second has read the file, or waits until it may."""
+    settings = private(account=tmp_path / "account.json")
+    first, second = PrivacyAccount("alice", settings), PrivacyAccount("bob", settings)
+    ready, errors = threading.Event(), []
+
+    def charge():
+        try:
+            second.charge(0.25, 1)
+        except PrivacyAccountDamaged as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=charge)
+
+    def note():
+        if threading.current_thread() is thread:
+            ready.set()
+
+    def read(path, read=account._read):
+        history = read(path)
+        note()
+        return history
+
+    def flock(file, how, flock=fcntl.flock):
+        note()
+        flock(file, how)
+
+    def write(path, content, write=account.write_whole):
+        if threading.current_thread() is not thread:
+            thread.start()
+            assert ready.wait(DEADLINE)
+        write(path, content)
+
+    monkeypatch.setattr(account, "_read", read)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(account, "write_whole", write)
+    first.charge(0.25, 1)
+    thread.join(DEADLINE)
+    assert len(errors) == 1
+    assert PrivacyAccount("alice", settings).spent == first.spent == 0.25
+
+
 def test_a_folder_has_a_file_for_each_worker(simple, tmp_path):
     for worker in ("alice", "../bob"):
         PrivacyAccount(worker, private(account=tmp_path)).charge(0.25, 1)
-    assert set(os.listdir(tmp_path)) == {"alice.privacy.json", "-2e--2e--2f-bob.privacy.json"}
+    names = {"alice.privacy.json", "-2e--2e--2f-bob.privacy.json"}
+    assert set(os.listdir(tmp_path)) == names | {f".{name}.lock" for name in names}
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
@@ -185,6 +243,12 @@ def test_settings_that_promise_nothing_are_refused(name, value):
         private(**{name: value})
     with pytest.raises(ValueError, match="above 0 and below 1"):
         private(delta=1)
+
+
+@pytest.mark.parametrize("privacy", [3.0, "3", True, [1.0]], ids=str)
+def test_a_policy_whose_privacy_is_none_is_refused(privacy):
+    with pytest.raises(ValueError, match=r"Policy: privacy is .*; expected a DifferentialPrivacy"):
+        Policy(privacy=privacy)
 
 
 # Gradients
@@ -310,6 +374,29 @@ def test_a_sample_that_makes_the_model_fail_is_not_told(how):
     data = sy.BaseDataset(torch.tensor([[0.1, 0, 0, 0], [900.0, 0, 0, 0]]), torch.zeros(2))
     PrivateGradients(model, lambda p, t: p.sum(), Batches(data), 1.0, NO_NOISE, 1).step()
     torch.testing.assert_close(model.weight.grad, torch.tensor([0.05, 0, 0, 0]))
+
+
+class Unreadable(torch.utils.data.Dataset):
+    """The first sample cannot be read; the error shows why."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if not index:
+            raise ValueError("cannot parse 'Jane Doe, 42'")
+        return torch.zeros(4), torch.tensor(0)
+
+
+def test_a_sample_that_cannot_be_read_is_told_to_the_owner_only(simple, make_worker, caplog):
+    worker = make_worker(policy=Policy(privacy=private()))
+    worker.add_dataset(Unreadable(), "unreadable")
+    with asking(worker) as proxy:
+        make_config().send(proxy)
+        with pytest.raises(ValueError, match="a sample of the dataset cannot be read") as refused:
+            proxy.fit("unreadable")
+    assert "Jane" not in f"{refused.value} {refused.value.remote_traceback}"
+    assert "Jane Doe" in caplog.text
 
 
 def test_a_model_that_fails_for_every_sample_is_told():

@@ -66,6 +66,12 @@ class Policy:
             object.__setattr__(self, name, None if value is None else frozenset(value))
         if isinstance(self.privacy, Mapping):
             object.__setattr__(self, "privacy", DifferentialPrivacy(**self.privacy))
+        # Never taken for none: the worker would train without.
+        if not (self.privacy is None or isinstance(self.privacy, DifferentialPrivacy)):
+            raise ValueError(
+                f"Policy: privacy is {self.privacy!r:.60}; expected a DifferentialPrivacy, its "
+                "keyword arguments, or None."
+            )
 
     @property
     def against_operations(self) -> list[str]:

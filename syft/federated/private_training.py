@@ -28,6 +28,7 @@ Not protected: how long a fit takes.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,6 +41,8 @@ from syft.access.privacy import DifferentialPrivacy
 from syft.exceptions import CallAbandoned, LimitExceeded
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.graph import clone, loss_of
+
+logger = logging.getLogger(__name__)
 
 RandomBytes = Callable[[int], bytes]
 
@@ -102,7 +105,7 @@ class PrivateGradients:
         rate: as given.
 
     Raises:
-        ValueError: the model has complex parameters.
+        ValueError: the model has complex parameters, or the first sample cannot be read.
         Exception: the model fails for a sample of zeros, as it would without privacy.
     """
 
@@ -124,7 +127,7 @@ class PrivateGradients:
         self._step = 0
         if any(each.is_complex() for each in self._parameters):
             raise ValueError("a model with complex parameters cannot be trained with privacy.")
-        self._gradients([torch.zeros_like(each) for each in self._sample(0)])
+        self._gradients(self._zeros())
 
     def step(self) -> None:
         """Set the gradients of the model's trainable parameters for one step."""
@@ -167,6 +170,17 @@ class PrivateGradients:
             torch.zeros_like(parameter) if gradient is None else gradient
             for parameter, gradient in zip(parameters, found, strict=True)
         ]
+
+    def _zeros(self) -> list[torch.Tensor]:
+        """Return a sample of zeros."""
+        try:
+            return [torch.zeros_like(each) for each in self._sample(0)]
+        except Exception:
+            # The text may hold a part of the sample, so it is for the owner alone.
+            logger.exception("a sample of the dataset cannot be read")
+            raise ValueError(
+                "a sample of the dataset cannot be read; the worker's log has the reason."
+            ) from None
 
     def _sample(self, index: int) -> list[torch.Tensor]:
         """Return the inputs and the target of a batch of one sample."""
