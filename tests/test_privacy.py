@@ -20,9 +20,11 @@ import run_websocket_client as rwc
 import run_websocket_server as rws
 import syft as sy
 from syft.access import privacy as account
+from syft.access.limits import Limits
 from syft.access.privacy import DifferentialPrivacy, PrivacyAccount, epsilon_of
 from syft.exceptions import (
     InvalidReply,
+    LimitExceeded,
     NotPermitted,
     PrivacyAccountDamaged,
     PrivacyBudgetSpent,
@@ -496,6 +498,18 @@ def test_a_fit_of_no_steps_costs_nothing(worker):
             _, model = train(proxy, epochs=0)
         assert same(model, classifier())
     assert worker._dispatcher.guard.policy.privacy.spent == 0
+
+
+def test_a_fit_that_ends_half_way_stays_charged_over_a_restart(simple, tmp_path, make_worker):
+    """What it has changed of the model can be fetched."""
+    settings = private(epsilon=10**9, account=tmp_path / "alice.json")
+    worker = make_worker(policy=Policy(privacy=settings), limits=Limits(call_seconds=1))
+    with asking(worker) as proxy:
+        config = make_config(batch_size=1, epochs=10**6).send(proxy)
+        with pytest.raises(LimitExceeded, match="call_seconds"):
+            proxy.fit("blobs")
+        assert not same(config.model_ptr.get().obj, classifier())
+    assert PrivacyAccount("alice", settings).spent == pytest.approx(10**6)
 
 
 def test_what_would_tell_without_noise_is_refused(worker):
