@@ -370,7 +370,7 @@ async def train_one_round(
     learning_rate: float,
     args: Namespace,
 ) -> RoundResult:
-    """Train a model on all workers at once and log who failed.
+    """Train a model on all workers at once; log who failed, and what privacy budgets stand at.
 
     Args:
         workers: proxies of the workers.
@@ -380,7 +380,7 @@ async def train_one_round(
         args: the command line's arguments.
 
     Returns:
-        The RoundResult: models, losses, failures with their reasons, seconds.
+        The RoundResult: models, losses, failures with their reasons, seconds, privacy spent.
     """
     logger.info("Training round %s/%s", curr_round, args.training_rounds)
     fit = functools.partial(
@@ -396,6 +396,8 @@ async def train_one_round(
     result = await run_round(workers, fit, timeout=args.round_timeout, min_workers=needed)
     if result.failures:
         logger.warning("Round %s: %s", curr_round, result)
+    for name, told in result.privacy_spent.items():
+        logger.info("%s: epsilon %.4g of %.4g spent", name, told["spent"], told["epsilon"])
     return result
 
 
@@ -662,7 +664,9 @@ def _add_options_for_faults(parser: Parser) -> None:
     add("--resume", metavar="FILE", help="go on after the last round of the checkpoint FILE")
     help_text = "write one JSON object per round to FILE; with --resume, append to FILE"
     add("--history", type=_writable, metavar="FILE", help=help_text)
-    help_text = "write losses, accuracies and seconds of each round to DIR, for TensorBoard"
+    help_text = (
+        "write losses, accuracies, seconds and epsilon spent of each round to DIR, for TensorBoard"
+    )
     add("--tensorboard", type=_writable_folder, metavar="DIR", help=help_text)
 
 

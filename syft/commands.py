@@ -6,7 +6,8 @@ What is not in this table is refused, before anything is done or stored.
     ------------  -----------  --------------------------------------  -----------------------------
     call          name         str of at most 256 characters           the compute thread, in turn;
                   args         list of values                          list_objects, objects_count,
-                  kwargs       map of such names to values             clear_objects: any thread
+                  kwargs       map of such names to values             clear_objects, privacy_spent:
+                                                                       any thread
     cancel        request_id   int                                     the event loop
     delete        ids          list of ids                             any thread
     get           id           id                                      any thread

@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 BACKGROUND_METHODS = frozenset({"fit", "evaluate"})
 """Methods of every worker that may take long; a server answers other requests meanwhile."""
-QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects"})
+QUICK_METHODS = frozenset({"list_objects", "objects_count", "clear_objects", "privacy_spent"})
 """Methods of every worker that are answered at once, also during training."""
 
 

@@ -12,7 +12,6 @@ import torch
 
 import syft as sy
 from syft.access import audit
-from syft.access.guard import Guard
 from syft.exceptions import (
     AccessDenied,
     AuditLogUnavailable,
@@ -180,6 +179,10 @@ class Counted(torch.utils.data.Dataset):
         return blobs()[index]
 
 
+def full_disk():
+    return audit.AuditLog("/dev/full")
+
+
 class Leaking(sy.VirtualWorker):
     """A worker whose disk is full once its method runs."""
 
@@ -190,16 +193,12 @@ class Leaking(sy.VirtualWorker):
         return "a sample: 7.25"
 
 
-def full_disk():
-    return audit.AuditLog("/dev/full")
-
-
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 
 
 @needs_dev_full
 def test_nothing_is_computed_that_cannot_be_written_down(caplog):
-    worker = sy.VirtualWorker(id="alice", guard=Guard("alice", audit=full_disk()))
+    worker = sy.VirtualWorker(id="alice", audit_path="/dev/full")
     worker.add_dataset(Counted(), "counted")
     for ask in (
         lambda: worker.call("fit", "counted"),
@@ -226,7 +225,7 @@ def test_nothing_is_computed_that_cannot_be_written_down(caplog):
 @pytest.mark.parametrize("how", ["return", "raise"])
 def test_nothing_is_handed_out_that_cannot_be_written_down(tmp_path, how):
     """An error's text is a result too: a model may write into it."""
-    worker = Leaking(id="alice", guard=Guard("alice", audit=audit.AuditLog(tmp_path / "audit")))
+    worker = Leaking(id="alice", audit_path=tmp_path / "audit")
     with pytest.raises(AuditLogUnavailable) as refused:
         worker.call("leak", how)
     assert "7.25" not in f"{refused.value} {refused.value.remote_traceback}"
@@ -236,7 +235,7 @@ def test_nothing_is_handed_out_that_cannot_be_written_down(tmp_path, how):
 
 @needs_dev_full
 def test_an_object_that_was_withheld_stays():
-    worker = sy.VirtualWorker(id="alice", guard=Guard("alice", audit=full_disk()))
+    worker = sy.VirtualWorker(id="alice", audit_path="/dev/full")
     worker.set_obj(sy.ObjectWrapper(5, id=1))
     with pytest.raises(AuditLogUnavailable):
         worker.request_obj(1)

@@ -24,7 +24,7 @@ from syft.session import Session, running_call
 from syft.wire.failures import unwrap
 from tests.models import blobs, classifier, nll
 
-DEFAULT = ["clear_objects", "evaluate", "fit", "list_objects", "objects_count"]
+DEFAULT = ["clear_objects", "evaluate", "fit", "list_objects", "objects_count", "privacy_spent"]
 LIMIT = 100_000
 
 
@@ -368,6 +368,7 @@ def test_only_long_calls_run_in_the_background(own):
         "clear_objects",
         "list_objects",
         "objects_count",
+        "privacy_spent",
     }
 
 

@@ -22,8 +22,8 @@ from tests.models import Endless, blobs, classifier, make_config
 from tests.network import DEADLINE, eventually, in_time, raw
 
 
-class Worker(sy.WebsocketServerWorker):
-    """A worker whose owner offers a method that waits, and one that names a dataset."""
+class Methods:
+    """A worker's owner offers a method that waits, and one that names a dataset."""
 
     gate = threading.Event()
 
@@ -34,10 +34,18 @@ class Worker(sy.WebsocketServerWorker):
         return len(self.datasets[dataset_key])
 
 
+class Worker(Methods, sy.WebsocketServerWorker):
+    pass
+
+
+class Local(Methods, sy.VirtualWorker):
+    pass
+
+
 @pytest.fixture
 def serve(monkeypatch):
     monkeypatch.delenv("SYFT_TOKEN", raising=False)
-    monkeypatch.setattr(Worker, "gate", threading.Event())
+    monkeypatch.setattr(Methods, "gate", threading.Event())
     servers = []
 
     def start(**options):
@@ -49,7 +57,7 @@ def serve(monkeypatch):
         return server
 
     yield start
-    Worker.gate.set()
+    Methods.gate.set()
     for server in servers:
         server.stop()
 
@@ -65,6 +73,21 @@ def connect():
     yield make
     for proxy in proxies:
         proxy.close()
+
+
+@pytest.fixture(params=["websocket", "virtual"])
+def worker(request, serve, connect):
+    """Make a proxy of a new worker: of one behind a socket, or a worker of this process."""
+
+    def make(**options):
+        if request.param == "websocket":
+            return connect(serve(**options))
+        local = Local(id="alice", **options)
+        local.add_dataset(blobs(), "blobs")
+        local.add_dataset(blobs(), "secret")
+        return local
+
+    return make
 
 
 def send(proxy, obj=None):
@@ -199,14 +222,13 @@ async def test_each_coordinator_has_a_queue_of_its_own_that_is_bounded(serve, co
     # Another's queue is another's.
     elsewhere = asyncio.ensure_future(other.async_call("wait_for_gate"))
     assert await asyncio.to_thread(eventually, lambda: queued() == 3)
-    Worker.gate.set()
+    Methods.gate.set()
     assert await in_time(asyncio.gather(*waiting, elsewhere)) == [True] * 3
     assert await asyncio.to_thread(eventually, lambda: queued() == 0)
 
 
-def test_a_fit_ends_with_its_time_and_the_next_one_has_its_own(serve, connect):
-    server = serve(limits=Limits(call_seconds=1))
-    proxy = connect(server)
+def test_a_fit_ends_with_its_time_and_the_next_one_has_its_own(worker):
+    proxy = worker(limits=Limits(call_seconds=1))
     make_config(epochs=10**9).send(proxy)
     with pytest.raises(LimitExceeded) as caught:
         proxy.fit("blobs", timeout=DEADLINE)
@@ -283,8 +305,8 @@ def silent(server):
 # The policy
 
 
-def test_a_policy_permits_the_listed_datasets_only(serve, connect):
-    proxy = connect(serve(policy=Policy(datasets=["blobs"])))
+def test_a_policy_permits_the_listed_datasets_only(worker):
+    proxy = worker(policy=Policy(datasets=["blobs"]))
     make_config().send(proxy)
     proxy.fit("blobs")
     assert proxy.call("size", "blobs") == 20
@@ -302,8 +324,8 @@ def test_a_policy_permits_the_listed_datasets_only(serve, connect):
         )
 
 
-def test_a_policy_permits_the_listed_calls_only(serve, connect):
-    proxy = connect(serve(policy=Policy(calls=["evaluate", "size"])))
+def test_a_policy_permits_the_listed_calls_only(worker):
+    proxy = worker(policy=Policy(calls=["evaluate", "size"]))
     make_config().send(proxy)
     assert proxy.evaluate("blobs")["nr_predictions"] == 20
     assert proxy.call("size", "blobs") == 20
@@ -329,8 +351,8 @@ def test_a_policy_permits_models_of_the_listed_structures_only(serve, connect):
     del kept, again
 
 
-def test_a_policy_bounds_the_steps_of_a_fit(serve, connect):
-    proxy = connect(serve(policy=Policy(max_steps_per_fit=3)))
+def test_a_policy_bounds_the_steps_of_a_fit(worker):
+    proxy = worker(policy=Policy(max_steps_per_fit=3))
     make_config(max_nr_batches=3).send(proxy)
     proxy.fit("blobs")
     make_config().send(proxy)  # 20 samples in batches of 8
@@ -356,8 +378,8 @@ def test_a_policy_bounds_the_fits_of_all_coordinators_together(serve, connect):
     assert proxy.evaluate("blobs")
 
 
-def test_a_policy_bounds_the_samples_of_a_call(serve, connect):
-    proxy = connect(serve(policy=Policy(max_samples_per_call=20, max_steps_per_fit=3)))
+def test_a_policy_bounds_the_samples_of_a_call(worker):
+    proxy = worker(policy=Policy(max_samples_per_call=20, max_steps_per_fit=3))
     for settings in (
         {},
         {"batch_size": 10**9},
@@ -377,7 +399,7 @@ def test_a_policy_bounds_the_samples_of_a_call(serve, connect):
             planned,
             "max_samples_per_call",
         )
-    strict = connect(serve(policy=Policy(max_samples_per_call=19)))
+    strict = worker(policy=Policy(max_samples_per_call=19))
     make_config(max_nr_batches=2).send(strict)
     strict.fit("blobs")
     with pytest.raises(
@@ -402,8 +424,8 @@ def test_a_policy_bounds_the_samples_of_all_calls_together(serve, connect):
     first.fit("blobs")  # there are ten left, and these are eight
 
 
-def test_a_policy_bounds_the_samples_of_a_batch(serve, connect):
-    proxy = connect(serve(policy=Policy(max_batch_size=8)))
+def test_a_policy_bounds_the_samples_of_a_batch(worker):
+    proxy = worker(policy=Policy(max_batch_size=8))
     make_config(batch_size=8).send(proxy)
     proxy.fit("blobs")
     proxy.evaluate("blobs")
@@ -505,6 +527,7 @@ def test_a_worker_knows_these_commands_and_calls_and_no_others(serve):
             "fit",
             "list_objects",
             "objects_count",
+            "privacy_spent",
             "size",
             "wait_for_gate",
         )

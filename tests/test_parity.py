@@ -11,7 +11,9 @@ import torch
 
 import syft as sy
 from syft.exceptions import RemoteError, SyftError
-from tests.models import CLASSES, FEATURES, blobs, classifier, make_config, mse, nll
+from syft.federated import ServerOptimizer
+from syft.frameworks.torch.fl.utils import federated_avg
+from tests.models import CLASSES, FEATURES, blobs, classifier, make_config, mse, nll, same
 from tests.network import OwnError, RemoteMethods, Server, in_time, proxy_of, serving
 
 
@@ -60,6 +62,22 @@ def test_training_is_equal_to_the_bit(settings):
         assert torch.equal(loss, other_loss)
     assert state.keys() == other_state.keys()
     assert all(torch.equal(state[name], other_state[name]) for name in state)
+
+
+def test_rounds_with_momentum_at_the_server_are_equal_to_the_bit():
+    """They would enlarge any difference in the last digits."""
+    with both() as workers:
+        models = []
+        for worker in workers:
+            torch.manual_seed(1)
+            model, optimizer = classifier(), ServerOptimizer("SGD", {"lr": 0.7, "momentum": 0.8})
+            for _ in range(20):
+                config = make_config(model, seed=None).send(worker)
+                worker.call("fit", dataset_key="blobs")
+                average = federated_avg({"alice": config.model_ptr.get().obj})
+                model = optimizer.step(model, average)
+            models.append(model)
+    assert same(*models)
 
 
 def test_the_loss_is_a_plain_number_in_a_tensor():

@@ -15,7 +15,6 @@ from torch import nn
 import syft as sy
 from syft import wire
 from syft.access import privacy
-from syft.access.guard import Guard
 from syft.access.limits import Limits
 from syft.access.policy import Policy
 from syft.exceptions import (
@@ -335,7 +334,7 @@ def test_a_policy_that_operations_would_get_around_rules_them_out(monkeypatch, r
         server.remote_operations = True
         with pytest.raises(RemoteOperationsOff):
             alice._exchange("operate", **NO_OPERATIONS)
-    guarded = sy.VirtualWorker(id="bob", auto_add=False, guard=Guard("bob", policy=policy))
+    guarded = sy.VirtualWorker(id="bob", auto_add=False, policy=policy)
     with pytest.raises(RemoteOperationsOff):
         (torch.ones(2).send(guarded) + 1).get()
 

@@ -17,6 +17,7 @@ ROUND = {
     "workers": ["alice"],
     "losses": {"alice": 0.7, "bob": None},
     "worker_seconds": {"alice": 2.25},
+    "epsilons": {"alice": 1.25},
     "failures": {"charlie": "timeout after 60 s"},
     "accuracies": {"federated": 0.5},
     "test_losses": {"federated": 1.5},
@@ -24,6 +25,7 @@ ROUND = {
 SCALARS = {
     "loss/alice": 0.7,
     "seconds/alice": 2.25,
+    "epsilon/alice": 1.25,
     "accuracy/federated": 0.5,
     "test_loss/federated": 1.5,
     "round/seconds": 2.5,

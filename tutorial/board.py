@@ -8,6 +8,7 @@ rounds:
 
     loss/alice            loss on the worker's last batch
     seconds/alice         seconds from the start of its training to its model's arrival
+    epsilon/alice         what its fits have cost of its privacy budget, if it has one
     accuracy/federated    share of the test images that a model gets right
     test_loss/federated   its mean loss there
     round/seconds         seconds that the round took
@@ -25,6 +26,7 @@ from typing import Any
 GROUPS = {
     "losses": "loss",
     "worker_seconds": "seconds",
+    "epsilons": "epsilon",
     "accuracies": "accuracy",
     "test_losses": "test_loss",
 }

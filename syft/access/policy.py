@@ -12,7 +12,9 @@ from syft.access.limits import SamplePool
 from syft.access.privacy import DifferentialPrivacy, PrivacyAccount
 from syft.exceptions import LimitExceeded, NotPermitted
 
-PRIVATE_CALLS = frozenset({"fit", "clear_objects", "list_objects", "objects_count"})
+PRIVATE_CALLS = frozenset(
+    {"fit", "clear_objects", "list_objects", "objects_count", "privacy_spent"}
+)
 """Methods of every worker that may be called where the policy has privacy and names no calls."""
 
 
@@ -64,6 +66,12 @@ class Policy:
             object.__setattr__(self, name, None if value is None else frozenset(value))
         if isinstance(self.privacy, Mapping):
             object.__setattr__(self, "privacy", DifferentialPrivacy(**self.privacy))
+        # Never taken for none: the worker would train without.
+        if not (self.privacy is None or isinstance(self.privacy, DifferentialPrivacy)):
+            raise ValueError(
+                f"Policy: privacy is {self.privacy!r:.60}; expected a DifferentialPrivacy, its "
+                "keyword arguments, or None."
+            )
 
     @property
     def against_operations(self) -> list[str]:

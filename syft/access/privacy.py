@@ -19,18 +19,23 @@ has a sample more than the other.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from syft.exceptions import PrivacyAccountDamaged, PrivacyBudgetSpent
 from syft.files import write_whole
+
+if sys.platform != "win32":  # where there are no such locks
+    import fcntl
 
 FORMAT = 1
 ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [2**x for x in range(6, 13)]
@@ -71,6 +76,20 @@ class DifferentialPrivacy:
                 )
 
 
+class PrivacySpent(TypedDict):
+    """Where a worker's privacy budget stands, as coordinators are told.
+
+    Keys:
+        spent: epsilon of all fits so far.
+        epsilon: what all fits together may cost.
+        delta: the other half of the guarantee.
+    """
+
+    spent: float
+    epsilon: float
+    delta: float
+
+
 class PrivacyAccount:
     """What a worker's fits have cost. Safe to use from several threads.
 
@@ -97,6 +116,12 @@ class PrivacyAccount:
         self._history = [] if self._path is None else _read(self._path)
         self.spent = epsilon_of(self._history, privacy.delta)
 
+    def told(self) -> PrivacySpent:
+        """Return where the budget stands."""
+        numbers = self.spent, self.privacy.epsilon, self.privacy.delta
+        spent, epsilon, delta = map(float, numbers)
+        return PrivacySpent(spent=spent, epsilon=epsilon, delta=delta)
+
     def charge(self, sample_rate: float, steps: int) -> None:
         """Enter a fit, before it begins.
 
@@ -120,13 +145,15 @@ class PrivacyAccount:
                     self._worker, self.spent, after, self.privacy.epsilon, self.privacy.delta
                 )
             if self._path is not None:
-                if _read(self._path) != self._history:
-                    raise PrivacyAccountDamaged(
-                        str(self._path), "it has changed since this worker wrote it"
-                    )
-                content = {"format": FORMAT, "worker": self._worker, "history": history}
-                write_whole(self._path, (json.dumps(content) + "\n").encode())
+                self._write(self._path, history)
             self._history, self.spent = history, after
+
+    def _write(self, path: Path, history: list[tuple[float, float, int]]) -> None:
+        with _locked(path):
+            if _read(path) != self._history:
+                raise PrivacyAccountDamaged(str(path), "it has changed since this worker wrote it")
+            content = {"format": FORMAT, "worker": self._worker, "history": history}
+            write_whole(path, (json.dumps(content) + "\n").encode())
 
 
 def epsilon_of(history: Sequence[tuple[float, float, int]], delta: float) -> float:
@@ -154,7 +181,8 @@ def epsilon_of(history: Sequence[tuple[float, float, int]], delta: float) -> flo
         # That the best of the orders is the first or the last: the bound holds all the same.
         warnings.simplefilter("ignore")
         epsilon = float(accountant.get_epsilon(delta, alphas=ORDERS))
-    return math.inf if math.isnan(epsilon) else epsilon
+    # Below zero where delta alone grants more than the steps tell.
+    return math.inf if math.isnan(epsilon) else max(0.0, epsilon)
 
 
 def _added(
@@ -172,13 +200,32 @@ def _read(path: Path) -> list[tuple[float, float, int]]:
         content: Any = json.loads(path.read_bytes())
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}; expected {FORMAT}")
-        history = [
-            (float(noise), float(rate), int(steps)) for noise, rate, steps in content["history"]
-        ]
+        history = [(noise, rate, steps) for noise, rate, steps in content["history"]]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as reason:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as reason:
         raise PrivacyAccountDamaged(str(path), f"{type(reason).__name__}: {reason}") from None
-    if not all(noise > 0 and 0 < rate <= 1 and steps > 0 for noise, rate, steps in history):
+    if not all(_is_entry(*entry) for entry in history):
         raise PrivacyAccountDamaged(str(path), "it has an entry that no fit makes")
-    return history
+    return [(float(noise), float(rate), steps) for noise, rate, steps in history]
+
+
+def _is_entry(noise: Any, rate: Any, steps: Any) -> bool:
+    numbers = (int, float)
+    return (
+        (isinstance(noise, numbers) and 0 < noise < math.inf)
+        and (isinstance(rate, numbers) and 0 < rate <= 1)
+        and (type(steps) is int and steps > 0)
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep all others that use an account file waiting while the context lasts.
+
+    The lock is on a file beside it: the account itself is replaced by a new file at each entry.
+    """
+    with open(path.with_name(f".{path.name}.lock"), "ab") as file:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

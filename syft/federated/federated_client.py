@@ -315,7 +315,7 @@ class FederatedClient(ObjectStorage):
         call = self._running_call()
         if call is not None and call.budget.privacy is not None:
             with seeded(seeds.layers):
-                self._fit_privately(call, model, loss_fn, loader, proximal, device, seeds.layers)
+                self._fit_privately(call, model, loss_fn, loader, proximal, device)
             return None
         loss_fn, loss = loss_of(loss_fn), None
         model.train()
@@ -343,7 +343,6 @@ class FederatedClient(ObjectStorage):
         loader: DataLoader,
         proximal: Callable[[], torch.Tensor | float],
         device: str | torch.device,
-        seed: int,
     ) -> None:
         """Train by DP-SGD, as this worker's owner demands of every coordinator.
 
@@ -367,7 +366,6 @@ class FederatedClient(ObjectStorage):
             cast(Batches, loader.dataset),
             batch_size / len(loader.dataset),  # type: ignore[arg-type]
             account.privacy,
-            seed,
             device,
             check=lambda: call.budget.check(0),
         )

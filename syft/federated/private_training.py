@@ -12,12 +12,14 @@ The guarantee needs more than these four lines where whoever sends the model is 
 
 - A model may remember: a buffer, a frozen parameter or a constant that it changes while it looks at
   one sample would reach the gradients of the next. So each sample gets a copy of model and loss
-  function of its own, which is thrown away, and its random layers are seeded by its own number.
+  function of its own, which is thrown away.
+- A model may use random numbers. If they followed from a sample's place in the data set, a sample
+  that is removed would change the gradients of all after it. So they are drawn afresh for each.
 - A model may fail, overflow or fill the memory for some samples only, and an error would tell that
   one is there. Such a sample counts with a gradient of zero. What fails for every sample is told:
   the model is tried on a sample of zeros first.
 - The number of drawn samples depends on chance alone, but is told to nobody.
-- Noise and drawing come from the operating system's secure generator: a coordinator that knew the
+- All randomness comes from the operating system's secure generator: a coordinator that knew the
   seed could subtract the noise. Noise is made of sums of four variates in double precision, against
   attacks on the gaps between floating-point numbers (Holohan and Braghin, 2021,
   https://arxiv.org/abs/2107.10138).
@@ -27,7 +29,7 @@ Not protected: how long a fit takes.
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,6 +42,8 @@ from syft.access.privacy import DifferentialPrivacy
 from syft.exceptions import CallAbandoned, LimitExceeded
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.graph import clone, loss_of
+
+logger = logging.getLogger(__name__)
 
 RandomBytes = Callable[[int], bytes]
 
@@ -94,7 +98,6 @@ class PrivateGradients:
         batches: the samples, which come as batches of one.
         rate: probability with which a step draws each sample.
         privacy: clipping and noise.
-        seed: seed of random layers.
         device: where the model is.
         check: called before each sample; raises an error to end the fit.
 
@@ -102,7 +105,7 @@ class PrivateGradients:
         rate: as given.
 
     Raises:
-        ValueError: the model has complex parameters.
+        ValueError: the model has complex parameters, or the first sample cannot be read.
         Exception: the model fails for a sample of zeros, as it would without privacy.
     """
 
@@ -113,18 +116,16 @@ class PrivateGradients:
         batches: Batches,
         rate: float,
         privacy: DifferentialPrivacy,
-        seed: int,
         device: torch.device | str = "cpu",
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._model, self._loss_fn, self._batches = model, loss_fn, batches
-        self.rate, self._privacy, self._seed = rate, privacy, seed
+        self.rate, self._privacy = rate, privacy
         self._device, self._check = device, check
         self._parameters = [each for each in model.parameters() if each.requires_grad]
-        self._step = 0
         if any(each.is_complex() for each in self._parameters):
             raise ValueError("a model with complex parameters cannot be trained with privacy.")
-        self._gradients([torch.zeros_like(each) for each in self._sample(0)])
+        self._gradients(self._zeros())
 
     def step(self) -> None:
         """Set the gradients of the model's trainable parameters for one step."""
@@ -138,12 +139,10 @@ class PrivateGradients:
         for parameter, total in zip(self._parameters, sums, strict=True):
             noisy = (total + deviation * normal(total.shape)) / expected
             parameter.grad = noisy.to(parameter.device, parameter.dtype)
-        self._step += 1
 
     def _clipped(self, index: int) -> list[torch.Tensor]:
         """Return the clipped gradients of one sample; zeros if it has none."""
-        text = f"sample {self._seed} {self._step} {index}".encode()
-        torch.manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
+        torch.manual_seed(int.from_bytes(os.urandom(8), "big"))
         try:
             gradients = self._gradients(self._sample(index))
         except CallAbandoned:
@@ -167,6 +166,17 @@ class PrivateGradients:
             torch.zeros_like(parameter) if gradient is None else gradient
             for parameter, gradient in zip(parameters, found, strict=True)
         ]
+
+    def _zeros(self) -> list[torch.Tensor]:
+        """Return a sample of zeros."""
+        try:
+            return [torch.zeros_like(each) for each in self._sample(0)]
+        except Exception:
+            # The text may hold a part of the sample, so it is for the owner alone.
+            logger.exception("a sample of the dataset cannot be read")
+            raise ValueError(
+                "a sample of the dataset cannot be read; the worker's log has the reason."
+            ) from None
 
     def _sample(self, index: int) -> list[torch.Tensor]:
         """Return the inputs and the target of a batch of one sample."""

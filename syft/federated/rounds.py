@@ -9,6 +9,7 @@ others:
 
     timeout after 30 s          no answer by the deadline
     connection lost: ...        the connection ended during the round, or there was none
+    privacy budget spent: ...   its owner has no more to grant
     failed: ValueError: ...     its training raised an error
     failed: InvalidReply: ...   its answer is not a model, or has values that are not finite
 
@@ -34,7 +35,8 @@ Two rules are less obvious:
   floating-point sums depend on the order, and a seeded run must not depend on who was faster.
 
 Works in a notebook (`await`) and in a script (`asyncio.run`). It knows no transport: a worker is
-anything with the three members of `Worker`.
+anything with the three members of `Worker`. One that withholds its loss is asked where its privacy
+budget stands, if it has `async_privacy_spent` as well.
 """
 
 from __future__ import annotations
@@ -49,12 +51,15 @@ from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
+from syft.access.privacy import PrivacySpent
 from syft.exceptions import (
     CallTimeout,
     ConnectionFailed,
     InvalidReply,
+    PrivacyBudgetSpent,
     QuorumNotReached,
     RemoteError,
+    SyftError,
 )
 from syft.graph.returned import check_finite
 from syft.objects import ObjectId
@@ -110,6 +115,8 @@ class RoundResult:
         seconds: duration of the round.
         worker_seconds: worker id -> seconds from the start of its fit to its answer, for the
             workers that answered in time.
+        privacy_spent: worker id -> where its privacy budget stands after its fit, for those of
+            these workers that have one and tell.
     """
 
     models: dict[ObjectId, nn.Module]
@@ -117,15 +124,21 @@ class RoundResult:
     failures: dict[ObjectId, str]
     seconds: float
     worker_seconds: dict[ObjectId, float] = field(default_factory=dict)
+    privacy_spent: dict[ObjectId, PrivacySpent] = field(default_factory=dict)
 
     def to_fields(self) -> dict[str, Any]:
-        """Return everything but the models as plain values, for a history."""
+        """Return everything but the models as plain values, for a history.
+
+        `epsilons`, worker id -> epsilon spent, is there only if a worker has told it.
+        """
+        epsilons = {worker_id: each["spent"] for worker_id, each in self.privacy_spent.items()}
         return {
             "seconds": self.seconds,
             "workers": list(self.models),
             "losses": dict(self.losses),
             "failures": dict(self.failures),
             "worker_seconds": dict(self.worker_seconds),
+            **({"epsilons": epsilons} if epsilons else {}),
         }
 
     def __str__(self) -> str:
@@ -199,12 +212,15 @@ class _Round:
 
     async def _take_part(
         self, worker: AnyWorker, fit: Fit[AnyWorker]
-    ) -> tuple[nn.Module, float | None, float]:
+    ) -> tuple[nn.Module, float | None, float, PrivacySpent | None]:
         await worker.async_connect()
         self._reached.add(worker.id)
         started = time.monotonic()
-        answer = await fit(worker)
-        return *_outcome(worker.id, answer), time.monotonic() - started
+        model, loss = _outcome(worker.id, await fit(worker))
+        seconds = time.monotonic() - started
+        # A worker with a privacy budget tells no loss; the others are not worth a question.
+        spent = await _privacy_spent(worker) if loss is None else None
+        return model, loss, seconds, spent
 
     async def wait(self) -> None:
         """Return when the round is over. Workers that have not answered by then are late."""
@@ -258,10 +274,12 @@ class _Round:
             raise QuorumNotReached(len(answers), self._min_workers, named) from (
                 errors[0] if errors else None
             )
-        models = {worker_id: model for worker_id, (model, _, _) in answers.items()}
-        losses = {worker_id: loss for worker_id, (_, loss, _) in answers.items()}
-        seconds = {worker_id: each for worker_id, (_, _, each) in answers.items()}
-        return RoundResult(models, losses, failures, time.monotonic() - self._started, seconds)
+        models = {worker_id: model for worker_id, (model, _, _, _) in answers.items()}
+        losses = {worker_id: loss for worker_id, (_, loss, _, _) in answers.items()}
+        seconds = {worker_id: each for worker_id, (_, _, each, _) in answers.items()}
+        spent = {worker_id: each for worker_id, (*_, each) in answers.items() if each is not None}
+        duration = time.monotonic() - self._started
+        return RoundResult(models, losses, failures, duration, seconds, spent)
 
     def _answered(self) -> int:
         return sum(
@@ -325,6 +343,22 @@ def _outcome(worker_id: ObjectId, answer: Any) -> tuple[nn.Module, float | None]
         raise InvalidReply(worker, "the loss", type(loss).__name__, "one number") from None
 
 
+async def _privacy_spent(worker: Any) -> PrivacySpent | None:
+    """Return where a worker's privacy budget stands; None if it has none, or does not tell.
+
+    Its model has arrived by now, and counts whatever comes of this.
+    """
+    ask = getattr(worker, "async_privacy_spent", None)
+    if ask is None:
+        return None
+    try:
+        spent: PrivacySpent | None = await ask()
+    except SyftError as reason:
+        logger.debug("worker %s does not tell what its fits have cost: %s", worker.id, reason)
+        return None
+    return spent
+
+
 def _error(task: asyncio.Task[Any]) -> BaseException | None:
     if not task.done() or task.cancelled():
         return asyncio.CancelledError()
@@ -352,6 +386,9 @@ def _reason(error: BaseException) -> str:
             else ""
         )
         return f"connection lost: {attempts}{getattr(error, 'cause', error)}"
+    if isinstance(error, PrivacyBudgetSpent):
+        spent = f"epsilon {error.spent:.4g} of {error.epsilon:.4g}"
+        return f"privacy budget spent: {spent}; with this fit it would be {error.asked:.4g}"
     name, message = type(error).__name__, str(error)
     if isinstance(error, RemoteError):
         name, message = error.type_name, error.message

@@ -7,10 +7,11 @@ import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from syft.access.privacy import PrivacySpent
 from syft.exceptions import InvalidReply, MalformedMessage, WorkerNotFoundException
 from syft.federated.train_config import TrainConfig
 from syft.fits import FitCounter
@@ -30,7 +31,7 @@ from syft.remote.multi import MultiPointerTensor
 from syft.remote.sending import pointer_to_sent, pointer_to_stored
 from syft.remote.stream import Stream
 from syft.remote.tensor import PointerTensor
-from syft.wire.failures import malformed_reply
+from syft.wire.failures import abbreviated, malformed_reply
 
 logger = logging.getLogger(__name__)
 
@@ -308,10 +309,10 @@ class BaseWorker(ObjectStorage, ABC):
     def call(self, name: str, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Call a method of the worker, and return its result.
 
-        Offered are fit, evaluate, list_objects, objects_count, clear_objects and the public methods
-        that a subclass of this package's workers defines. On a server, fit, evaluate and the
-        subclass's methods run one at a time in the compute thread; the other three are answered at
-        once.
+        Offered are fit, evaluate, list_objects, objects_count, clear_objects, privacy_spent and the
+        public methods that a subclass of this package's workers defines. On a server, fit, evaluate
+        and the subclass's methods run one at a time in the compute thread; the other four are
+        answered at once.
 
         Args:
             name: name of the method.
@@ -376,6 +377,26 @@ class BaseWorker(ObjectStorage, ABC):
         """Evaluate as `evaluate` does, with the same arguments, while other coroutines go on."""
         arguments = {"dataset_key": dataset_key, **kwargs, **_threshold_argument(threshold)}
         return await self.async_call("evaluate", timeout=timeout, **arguments)
+
+    async def async_privacy_spent(self) -> PrivacySpent | None:
+        """Return where the worker's privacy budget stands, as `privacy_spent` does."""
+        return self._privacy_spent(await self.async_call("privacy_spent"))
+
+    def _privacy_spent(self, reply: Any) -> PrivacySpent | None:
+        """Return a reply that tells where a privacy budget stands, once it is checked."""
+        if reply is None:
+            return None
+        keys = PrivacySpent.__annotations__.keys()
+        if (
+            not isinstance(reply, dict)
+            or reply.keys() != keys
+            or not all(isinstance(each, float) and each >= 0 for each in reply.values())
+        ):
+            expected = f"None, or a map with a number for each of {sorted(keys)}"
+            raise InvalidReply(
+                str(self.id), "the reply to privacy_spent()", abbreviated(reply), expected
+            )
+        return cast(PrivacySpent, reply)
 
     # Other workers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -13,7 +14,11 @@ from typing import Any
 import torch
 
 from syft import wire
+from syft.access.audit import AuditLog
 from syft.access.guard import Guard
+from syft.access.limits import Limits
+from syft.access.policy import Policy
+from syft.access.privacy import PrivacySpent
 from syft.dispatch import Dispatcher
 from syft.exceptions import CallTimeout
 from syft.federated.federated_client import FederatedClient
@@ -22,7 +27,7 @@ from syft.objects import ObjectId, ObjectStorage
 from syft.remote.stream import LocalStream, Stream
 from syft.session import Job
 from syft.wire.failures import describe_request, unwrap
-from syft.workers.base import BaseWorker
+from syft.workers.base import BaseWorker, _fit_arguments
 
 # Worker and coordinator are one object here, with one object store: `session.objects` is None, so
 # stored objects are the worker's own, and no ledger counts them. The rest is that of a server: the
@@ -33,8 +38,8 @@ class VirtualWorker(FederatedClient, BaseWorker):
     """A worker that lives in this process, for experiments and tests; also its own proxy.
 
     Everything that would travel to a remote worker is encoded and decoded here too, so whatever
-    works with a virtual worker also works with a remote one. `fit` and `evaluate`, called directly,
-    run in the calling thread.
+    works with a virtual worker also works with a remote one, and is refused as there. `fit` and
+    `evaluate`, called directly, run in the calling thread.
 
     Source: PySyft 0.2.4, `syft.workers.virtual.VirtualWorker`.
 
@@ -49,8 +54,18 @@ class VirtualWorker(FederatedClient, BaseWorker):
         max_message_bytes: upper bound on one message.
         allow_operators: operators that models may use beside those of syft/graph/operators.py.
         allow_torchscript: take models that a plain graph cannot carry as TorchScript archives.
-        guard: what coordinators may use and ask for; None: as Dispatcher says.
+        limits: how much coordinators may use; None: as class Limits says. Their objects are not
+            counted here: coordinator and worker share one store.
+        policy: what they may ask for; None: everything that the worker offers.
+        audit_path: file for the audit log (syft/access/audit.py); None: no audit log.
+
+    Raises:
+        ValueError: the policy has privacy, and `allow_torchscript` is set.
+        OSError: the audit log cannot be opened.
     """
+
+    # Whether who holds this object is a coordinator; of a server, it is the owner.
+    _is_own_proxy = True
 
     def __init__(
         self,
@@ -64,8 +79,14 @@ class VirtualWorker(FederatedClient, BaseWorker):
         max_message_bytes: int = wire.MAX_MESSAGE_BYTES,
         allow_operators: Iterable[str] = (),
         allow_torchscript: bool = False,
-        guard: Guard | None = None,
+        limits: Limits | None = None,
+        policy: Policy | None = None,
+        audit_path: str | os.PathLike[str] | None = None,
     ) -> None:
+        # Opened now: a worker that could not write its log should not be known to anybody.
+        audit = AuditLog(audit_path) if audit_path is not None else None
+        guard = Guard(str(id), limits, policy, audit)
+        self._has_rules = any(each is not None for each in (limits, policy, audit))
         super().__init__(
             hook=hook,
             id=id,
@@ -80,6 +101,55 @@ class VirtualWorker(FederatedClient, BaseWorker):
         )
         self._one_at_a_time = threading.Lock()
         self._operations = LocalStream(str(id), draw_seed, self._operate)
+
+    def privacy_spent(self) -> PrivacySpent | None:
+        """Return where this worker's privacy budget stands; None if its policy has no privacy.
+
+        Coordinators may ask for it, too, unless `Policy(calls=...)` leaves it out. It tells nothing
+        of the samples but their number: epsilon follows from the noise, the steps, and the share of
+        the samples that a step draws.
+        """
+        if self._is_asked_directly():
+            return self._privacy_spent(self.call("privacy_spent"))
+        account = self._dispatcher.guard.policy.privacy
+        return None if account is None else account.told()
+
+    def fit(
+        self, dataset_key: str, device: str | torch.device = "cpu", **kwargs: Any
+    ) -> torch.Tensor | None:
+        """Train as FederatedClient.fit does; if this worker has rules, as a call that they bound.
+
+        Args:
+            dataset_key: key of the dataset.
+            device: where to train.
+            **kwargs: as for FederatedClient.fit.
+        """
+        if self._is_asked_directly():
+            loss: torch.Tensor | None = self.call(
+                "fit", **_fit_arguments(dataset_key, device), **kwargs
+            )
+            return loss
+        return super().fit(dataset_key, device, **kwargs)
+
+    def evaluate(self, dataset_key: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Evaluate as FederatedClient.evaluate does; if this worker has rules, as `fit` does.
+
+        Args:
+            dataset_key: key of the dataset.
+            *args: as for FederatedClient.evaluate.
+            **kwargs: as for FederatedClient.evaluate.
+        """
+        if self._is_asked_directly():
+            result: dict[str, Any] = self.call("evaluate", dataset_key, *args, **kwargs)
+            return result
+        return super().evaluate(dataset_key, *args, **kwargs)
+
+    def _is_asked_directly(self) -> bool:
+        """Return whether a coordinator has called a method of this object that has to be bounded.
+
+        Within a call it has been bounded already.
+        """
+        return self._has_rules and self._is_own_proxy and self._running_call() is None
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         job = self._dispatcher.accept(self._request(command, arguments), self._session)
@@ -137,7 +207,7 @@ class VirtualWorker(FederatedClient, BaseWorker):
     def allows_remote_operations(self) -> bool:
         """Whether coordinators may operate on remote tensors here.
 
-        The coordinator is the owner, so they may, unless the guard's policy rules it out.
+        The coordinator is the owner, so they may, unless the policy rules it out.
         """
         return not self._dispatcher.guard.policy.policy.against_operations
 

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from syft import wire
+from syft.access.privacy import PrivacySpent
 from syft.exceptions import CallTimeout, ConnectionFailed, MessageTooLarge, SyftError
 from syft.federated.seeding import draw_seed
 from syft.objects import ObjectId, pack_object
@@ -250,6 +251,18 @@ class WebsocketClientWorker(BaseWorker):
             timeout=timeout,
             **_threshold_argument(threshold),
         )
+
+    def privacy_spent(self) -> PrivacySpent | None:
+        """Return where the worker's privacy budget stands: `spent` of `epsilon`, at `delta`.
+
+        Returns:
+            Three numbers by these names; None if the worker's policy has no privacy.
+
+        Raises:
+            NotPermitted: the worker's owner does not tell.
+            UnknownCommand: the worker is of an earlier version.
+        """
+        return self._privacy_spent(self.call("privacy_spent"))
 
     def _exchange(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
         if (operations := self._operations_to_settle()) is not None:

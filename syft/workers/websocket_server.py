@@ -25,8 +25,6 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from syft import wire
-from syft.access.audit import AuditLog
-from syft.access.guard import Guard
 from syft.access.limits import STUCK_SECONDS, Limits
 from syft.access.policy import Policy
 from syft.exceptions import AddressInUse, LimitExceeded, MalformedMessage, TokenNotKept, printable
@@ -136,6 +134,8 @@ class WebsocketServerWorker(VirtualWorker):
         OSError: the audit log cannot be opened.
     """
 
+    _is_own_proxy = False
+
     def __init__(
         self,
         hook: Any,
@@ -174,8 +174,6 @@ class WebsocketServerWorker(VirtualWorker):
                 f"{' and '.join(against)}: operations compute with what they reach, whatever the "
                 "policy says; expected one or the other. Leave remote_operations out."
             )
-        # Opened now: a worker that could not write its log should not start.
-        audit = AuditLog(audit_path) if audit_path is not None else None
         # A server is no proxy: the local worker does not list it, so one process may hold both of
         # an id.
         super().__init__(
@@ -188,7 +186,9 @@ class WebsocketServerWorker(VirtualWorker):
             max_message_bytes=max_message_bytes,
             allow_operators=allow_operators,
             allow_torchscript=allow_torchscript,
-            guard=Guard(str(id), limits, policy, audit),
+            limits=limits,
+            policy=policy,
+            audit_path=audit_path,
         )
         self.host = host
         self.port = parse_port(port)
