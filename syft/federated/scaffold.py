@@ -18,9 +18,8 @@ its own pull is replaced by that of all.
     c_i <- c_i - c + (x - y_i) / (K lr)      (keeps nothing)
 
 The new c_i is the mean of the gradients without their corrections ("option II" of the paper). The
-coordinator computes it from what it knows anyway. In the paper the workers keep their c_i; here
-they keep nothing, so a worker that is restarted loses nothing, and c_i is as much use to the
-coordinator as the y_i that it follows from.
+coordinator computes it from what it knows anyway. In the paper the workers keep their c_i and
+return the change; here they keep nothing, so a worker that is restarted loses nothing.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ class Scaffold:
     Source: Karimireddy et al., ICML 2020, https://arxiv.org/abs/1910.06378, algorithm 1, option II.
 
     Only c_i is kept for each worker, zero until its first round: c is their mean over all workers.
-    So workers that are left out of a round keep their c_i, and c moves by their share less, as in
-    the paper. The next model may be the average of the updates, or what a ServerOptimizer makes of
-    it. The updates must count the same in it, without weights, as they do in c; and one worker that
-    returns nonsense spoils c for all, so a median of the updates is of no help here.
+    So workers that are left out of a round keep their c_i, and c moves by the others' share alone,
+    as in the paper. The next model may be the average of the updates, or what a ServerOptimizer
+    makes of it. All updates must have the same weight in the average, as they have in c. One worker
+    that returns nonsense spoils c for all, so a median of the updates is of no help here.
 
     Workers with a privacy budget may take part: corrections follow from updates that have left
     them, and are added to gradients that have their noise already, so they cost no privacy. The
@@ -62,7 +61,9 @@ class Scaffold:
     def __init__(self, workers: Iterable[ObjectId]) -> None:
         self.workers = list(workers)
         if not self.workers or len(set(self.workers)) < len(self.workers):
-            raise ValueError(f"Scaffold: workers are {self.workers}; expected different ids.")
+            raise ValueError(
+                f"Scaffold: workers are {self.workers}; expected at least one, different ids."
+            )
         self._variates: dict[ObjectId, dict[str, torch.Tensor]] = {}
         self._mean: dict[str, torch.Tensor] = {}
         # Learning rate times steps of each fit of this round.
