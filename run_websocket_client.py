@@ -40,7 +40,14 @@ from syft.exceptions import (
     SyftError,
     WorkerUnreachable,
 )
-from syft.federated import Checkpoint, History, ServerOptimizer, checked_evaluation, run_round
+from syft.federated import (
+    Checkpoint,
+    History,
+    Scaffold,
+    ServerOptimizer,
+    checked_evaluation,
+    run_round,
+)
 from syft.federated.rounds import RoundResult, one_line
 from syft.frameworks.torch.fl import utils
 from syft.objects import ObjectId
@@ -133,6 +140,13 @@ def define_and_get_arguments(args=sys.argv[1:]):
         server_optimizer_of(arguments)
     except ValueError as reason:
         parser.error(f"argument --server_optimizer: {reason}")
+    if arguments.scaffold and {name: getattr(arguments, name) for name in USUAL_STRATEGY} != (
+        USUAL_STRATEGY
+    ):
+        parser.error(
+            "argument --scaffold: it goes with the mean and with plain SGD; expected neither "
+            "another --average nor --proximal_mu"
+        )
     if arguments.evaluator not in addresses(arguments):
         parser.error(
             f"argument --evaluator: no worker is called {arguments.evaluator!r}; expected one of "
@@ -171,7 +185,14 @@ def tutorial_arguments(args: Namespace) -> Namespace:
 
 
 async def fit_model_on_worker(
-    worker, traced_model, batch_size, curr_round, max_nr_batches, lr, proximal_mu=0.0
+    worker,
+    traced_model,
+    batch_size,
+    curr_round,
+    max_nr_batches,
+    lr,
+    proximal_mu=0.0,
+    scaffold=None,
 ):
     """Send the model to a worker, train it there, and fetch it.
 
@@ -184,6 +205,7 @@ async def fit_model_on_worker(
         max_nr_batches: number of training steps. Negative: one pass over the worker's data.
         lr: learning rate.
         proximal_mu: weight of FedProx's proximal term.
+        scaffold: has the control variates of SCAFFOLD; None: it is not used.
 
     Returns:
         worker_id: id of the worker. model: the trained model. loss: loss on the last batch, a
@@ -195,11 +217,14 @@ async def fit_model_on_worker(
         batch_size=batch_size,
         shuffle=True,
         max_nr_batches=max_nr_batches,
-        epochs=1,
+        # As many as the steps for SCAFFOLD, which needs all of them, however few the samples.
+        epochs=1 if scaffold is None else max_nr_batches,
         optimizer="SGD",
         optimizer_args={"lr": lr},
         proximal_mu=proximal_mu,
     )
+    if scaffold is not None:
+        scaffold.correct(train_config, worker.id)
     train_config.send(worker)
     device = next(traced_model.parameters()).device
     loss = await worker.async_fit(dataset_key="mnist", return_ids=[0], device=device)
@@ -369,6 +394,7 @@ async def train_one_round(
     curr_round: int,
     learning_rate: float,
     args: Namespace,
+    scaffold: Scaffold | None = None,
 ) -> RoundResult:
     """Train a model on all workers at once; log who failed, and what privacy budgets stand at.
 
@@ -378,6 +404,7 @@ async def train_one_round(
         curr_round: number of the round.
         learning_rate: its learning rate.
         args: the command line's arguments.
+        scaffold: corrects the training, and takes in the updates. None: SCAFFOLD is not used.
 
     Returns:
         The RoundResult: models, losses, failures with their reasons, seconds, privacy spent.
@@ -391,6 +418,7 @@ async def train_one_round(
         max_nr_batches=args.federate_after_n_batches,
         lr=learning_rate,
         proximal_mu=args.proximal_mu,
+        scaffold=scaffold,
     )
     needed = args.min_workers or (1 if is_tolerant(args) else len(workers))
     result = await run_round(workers, fit, timeout=args.round_timeout, min_workers=needed)
@@ -398,6 +426,8 @@ async def train_one_round(
         logger.warning("Round %s: %s", curr_round, result)
     for name, told in result.privacy_spent.items():
         logger.info("%s: epsilon %.4g of %.4g spent", name, told["spent"], told["epsilon"])
+    if scaffold is not None:
+        scaffold.update(traced_model, result.models)
     return result
 
 
@@ -465,18 +495,28 @@ def server_optimizer_of(args: Namespace) -> ServerOptimizer | None:
     return ServerOptimizer(args.server_optimizer, {"lr": args.server_lr, **given})
 
 
+def scaffold_of(args: Namespace) -> Scaffold | None:
+    """Return SCAFFOLD for the workers that train, if the arguments ask for it."""
+    names = [name for name in addresses(args) if name != args.evaluator]
+    return Scaffold(names) if args.scaffold else None
+
+
 def resume(
-    args: Namespace, traced_model: nn.Module, server_optimizer: ServerOptimizer | None
+    args: Namespace,
+    traced_model: nn.Module,
+    server_optimizer: ServerOptimizer | None,
+    scaffold: Scaffold | None = None,
 ) -> tuple[int, float]:
     """Return the last finished round and the next learning rate.
 
     They are those of the checkpoint if one is given, else of the start. The checkpoint's parameters
-    go into `traced_model`, the server optimizer and torch's generator go on where they were.
+    go into `traced_model`; the server optimizer, SCAFFOLD and torch's generator go on where they
+    were.
     """
     if args.resume is None:
         return 0, args.lr
     checkpoint = Checkpoint.load(args.resume)
-    checkpoint.restore(traced_model, settings_of(args), server_optimizer)
+    checkpoint.restore(traced_model, settings_of(args), server_optimizer, scaffold)
     logger.info("Going on after round %s, from %s", checkpoint.round, args.resume)
     return checkpoint.round, checkpoint.learning_rate
 
@@ -509,8 +549,8 @@ async def main(args: Namespace) -> None:
     model = Net().to(device)
     example = torch.zeros([1, 1, 28, 28], dtype=torch.float).to(device)
     traced_model = torch.jit.trace(model, example, check_trace=False)  # the check takes a second
-    server_optimizer = server_optimizer_of(args)
-    last_round, learning_rate = resume(args, traced_model, server_optimizer)
+    server_optimizer, scaffold = server_optimizer_of(args), scaffold_of(args)
+    last_round, learning_rate = resume(args, traced_model, server_optimizer, scaffold)
 
     with contextlib.ExitStack() as stack:
         records = open_records(args, last_round, stack)
@@ -518,7 +558,7 @@ async def main(args: Namespace) -> None:
 
         for curr_round in _with_progress_bar(range(last_round + 1, args.training_rounds + 1)):
             result = await train_one_round(
-                worker_instances, traced_model, curr_round, learning_rate, args
+                worker_instances, traced_model, curr_round, learning_rate, args, scaffold
             )
             average = AVERAGES[args.average](result.models)
             if server_optimizer is not None:
@@ -540,8 +580,9 @@ async def main(args: Namespace) -> None:
                 )
             learning_rate = max(0.98 * learning_rate, args.lr * 0.01)
             if args.checkpoint:
+                settings = settings_of(args)
                 Checkpoint.of(
-                    traced_model, curr_round, learning_rate, settings_of(args), server_optimizer
+                    traced_model, curr_round, learning_rate, settings, server_optimizer, scaffold
                 ).save(args.checkpoint)
 
     if args.save_model:
@@ -616,6 +657,8 @@ def _add_strategy_options(parser: Parser) -> None:
     help_text = "weight of FedProx's term, which keeps workers near the model they were sent"
     mu = USUAL_STRATEGY["proximal_mu"]
     add("--proximal_mu", type=not_negative, default=mu, metavar="MU", help=help_text)
+    help_text = "correct the workers' gradients by control variates (SCAFFOLD)"
+    add("--scaffold", action="store_true", help=help_text)
     help_text = (
         "optimizer of torch.optim that goes from the last model to the average, e.g. SGD, Adam "
         "(default: the average is the next model)"

@@ -240,6 +240,7 @@ TRAIN_CONFIG: Mapping[str, Kind] = {
     "seed": _optional(INT),
     "keep_optimizer": BOOL,
     "proximal_mu": NUMBER,
+    "correction_id": ID,
 }
 """What the fields of a TrainConfig have to be; TrainConfig itself refuses unknown ones."""
 

@@ -483,7 +483,8 @@ class Dispatcher:
         stored = self.worker.current_objects()
         # A missing object is no error yet: fit() and evaluate() name it, and the owner's own
         # methods may do without.
-        kept = {key: stored[key] for key in (config._model_id, config._loss_fn_id) if key in stored}
+        ids = (config._model_id, config._loss_fn_id, config._correction_id)
+        kept = {key: stored[key] for key in ids if key in stored}
         for key in kept:
             if (
                 session.objects is not None

@@ -104,9 +104,9 @@ class TrainingState:
         config: the TrainConfig, or None.
         optimizer: the optimizer, built by the first fit() and kept (with its momentum) until the
             config changes.
-        kept: the config's model and loss function. They stay usable when the coordinator drops its
-            pointers to them, and go with the config, so that at most one model for each coordinator
-            stays behind.
+        kept: the config's model, loss function and correction. They stay usable when the
+            coordinator drops its pointers to them, and go with the config, so that at most one
+            model for each coordinator stays behind.
         model_digest: digests of the config's model as it was sent, for the audit log.
         fits_before: fits under the config's seed that the coordinator had asked for when it sent
             the config.
@@ -263,4 +263,4 @@ def running(call: RunningCall) -> Iterator[None]:
 
 
 def do_nothing() -> None:
-    """Do nothing, in place of a job that was abandoned."""
+    """Do nothing, in place of a job that was abandoned or a step that is not asked for."""

@@ -140,20 +140,21 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    monkeypatch.setattr(checkpoint, "FORMAT", 4)
     Checkpoint.of(classifier(), 7, 0.1, ARGUMENTS).save(tmp_path / "c")
     monkeypatch.undo()
-    with pytest.raises(CheckpointDamaged, match="its format is 3; expected 1 or 2"):
+    with pytest.raises(CheckpointDamaged, match="its format is 4; expected 1, 2 or 3"):
         Checkpoint.load(tmp_path / "c")
 
 
-def test_a_checkpoint_of_the_first_format_can_be_restored(tmp_path):
-    """It had no server optimizer."""
+@pytest.mark.parametrize(("version", "more"), [(1, {}), (2, {"server_optimizer": None})])
+def test_a_checkpoint_of_an_earlier_format_can_be_restored(tmp_path, version, more):
+    """The first had no server optimizer, the second no SCAFFOLD."""
     tensors = {f"model.{name}": tensor for name, tensor in classifier().state_dict().items()}
     tensors["generator"] = torch.get_rng_state()
     operators = Checkpoint.of(classifier(), 7, 0.1, {}).operators
-    fields = {"format": 1, "round": 7, "learning_rate": 0.1, "operators": operators}
-    text = json.dumps(fields | {"arguments": ARGUMENTS})
+    fields = {"format": version, "round": 7, "learning_rate": 0.1, "operators": operators}
+    text = json.dumps(fields | more | {"arguments": ARGUMENTS})
     metadata = {"checkpoint": text, "sha256": checkpoint._digest(text, tensors)}
     safetensors.torch.save_file(tensors, tmp_path / "c", metadata)
     model = classifier(seed=1)

@@ -69,6 +69,7 @@ WRONG_FIELDS = [
     *(("max_nr_batches", value) for value in (float("nan"), float("inf"), "1", None, True)),
     *(("proximal_mu", value) for value in (float("nan"), float("inf"), "1", None, True)),
     *(("model_id", value) for value in (torch.ones(1), [1], 2**64)),
+    *(("correction_id", value) for value in (None, torch.ones(1), [1], {"x": torch.ones(1)})),
     *(("optimizer", value) for value in (None, 5, "x" * 257)),
     *(
         ("optimizer_args", value)

@@ -74,6 +74,14 @@ def test_a_proximal_mu_travels_only_if_there_is_one():
     assert sy.TrainConfig(None, None, proximal_mu=1).to_fields()["proximal_mu"] == 1.0
 
 
+def test_a_correction_travels_only_if_there_is_one(alice):
+    fields = make_config().to_fields()
+    assert "correction_id" not in fields
+    config = make_config(correction={"x": torch.ones(1)}).send(alice)
+    assert config.to_fields()["correction_id"] == config.correction_ptr.id_at_location
+    assert alice.find_by_id(config.correction_ptr.id_at_location).obj["x"] == 1
+
+
 @pytest.mark.parametrize("seed", [1.0, "1", [1], torch.ones(2)], ids=str)
 def test_a_seed_that_is_no_integer_is_refused(seed):
     with pytest.raises(ValueError, match=r"^TrainConfig: seed is .*; expected an integer\.$"):

@@ -8,6 +8,7 @@ from syft.federated.evaluation import checked_evaluation
 from syft.federated.federated_client import FederatedClient
 from syft.federated.history import History, read_history
 from syft.federated.rounds import RoundResult, run_round
+from syft.federated.scaffold import Scaffold
 from syft.federated.server_optimizer import ServerOptimizer
 from syft.federated.train_config import TrainConfig
 
@@ -16,6 +17,7 @@ __all__ = [
     "FederatedClient",
     "History",
     "RoundResult",
+    "Scaffold",
     "ServerOptimizer",
     "TrainConfig",
     "checked_evaluation",

@@ -12,12 +12,14 @@ A checkpoint is a safetensors file, so reading one runs no code:
     --------------  ------------------------------------------------------------------------------
     "model.NAME"    a parameter or buffer of the model
     "server.NAME"   what a server optimizer remembers of a parameter, if there is one
+    "scaffold.NAME" control variates of SCAFFOLD, if it is used
     "generator"     state of torch's generator on the CPU, from which the seeds of the rounds come
 
     metadata        holds
     --------------  ------------------------------------------------------------------------------
-    "checkpoint"    JSON: format (2), round, learning_rate, operators of the model, arguments, name
-                    and arguments of the server optimizer, or null; format 1 had none
+    "checkpoint"    JSON: format (3), round, learning_rate, operators of the model, arguments, name
+                    and arguments of the server optimizer, or null (format 1 had none), ids of the
+                    workers of SCAFFOLD, or null (formats 1 and 2 had none)
     "sha256"        digest of all of the above
 
 A checkpoint is written to a temporary file in the same directory, synced, and renamed, so a crash
@@ -46,16 +48,18 @@ from safetensors import torch as safetensors_torch
 from torch import nn
 
 from syft.exceptions import CheckpointDamaged, CheckpointMismatch
+from syft.federated.scaffold import Scaffold
 from syft.federated.seeding import program_state, set_program_state
 from syft.federated.server_optimizer import ServerOptimizer
 from syft.files import write_whole
 from syft.graph.content import bytes_of
 from syft.graph.script import operators as operators_of
+from syft.objects import ObjectId
 
-FORMAT = 2
-_READABLE = (1, 2)
+FORMAT = 3
+_READABLE = (1, 2, 3)
 
-_MODEL, _SERVER = "model.", "server."
+_MODEL, _SERVER, _SCAFFOLD = "model.", "server.", "scaffold."
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +76,8 @@ class Checkpoint:
         path: where it was loaded from, for errors.
         server_optimizer: name and arguments of the server optimizer; None: there is none.
         server_state: what it remembers, see ServerOptimizer.state().
+        scaffold: ids of the workers of SCAFFOLD; None: it is not used.
+        control_variates: see Scaffold.state().
     """
 
     round: int
@@ -83,6 +89,8 @@ class Checkpoint:
     path: str = ""
     server_optimizer: list[Any] | None = None
     server_state: dict[str, torch.Tensor] = field(default_factory=dict)
+    scaffold: list[ObjectId] | None = None
+    control_variates: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -92,11 +100,12 @@ class Checkpoint:
         learning_rate: float,
         arguments: Mapping[str, Any],
         server_optimizer: ServerOptimizer | None = None,
+        scaffold: Scaffold | None = None,
     ) -> Checkpoint:
         """Return a checkpoint of the present state.
 
         It has copies of the model's tensors, of the state of torch's generator, and of what the
-        server optimizer remembers.
+        server optimizer and SCAFFOLD remember.
         """
         state = {
             name: tensor.detach().cpu().clone().contiguous()
@@ -112,6 +121,8 @@ class Checkpoint:
             program_state(),
             server_optimizer=_named(server_optimizer),
             server_state={} if server_optimizer is None else server_optimizer.state(),
+            scaffold=None if scaffold is None else scaffold.workers,
+            control_variates={} if scaffold is None else scaffold.state(),
         )
 
     @classmethod
@@ -147,14 +158,14 @@ class Checkpoint:
         fields = json.loads(text)
         version = fields.pop("format", None)
         if version not in _READABLE:
-            raise CheckpointDamaged(name, f"its format is {version}; expected 1 or 2")
-        state, server_state = (_under(prefix, tensors) for prefix in (_MODEL, _SERVER))
+            raise CheckpointDamaged(name, f"its format is {version}; expected 1, 2 or 3")
         return cls(
             **fields,
-            state=state,
+            state=_under(_MODEL, tensors),
             generator=tensors["generator"],
             path=name,
-            server_state=server_state,
+            server_state=_under(_SERVER, tensors),
+            control_variates=_under(_SCAFFOLD, tensors),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -170,11 +181,13 @@ class Checkpoint:
             "operators": self.operators,
             "arguments": self.arguments,
             "server_optimizer": self.server_optimizer,
+            "scaffold": self.scaffold,
         }
         text = json.dumps(fields, sort_keys=True)
         tensors = {
             **{_MODEL + name: tensor for name, tensor in self.state.items()},
             **{_SERVER + name: tensor for name, tensor in self.server_state.items()},
+            **{_SCAFFOLD + name: tensor for name, tensor in self.control_variates.items()},
             "generator": self.generator,
         }
         metadata = {"checkpoint": text, "sha256": _digest(text, tensors)}
@@ -185,6 +198,7 @@ class Checkpoint:
         model: nn.Module,
         arguments: Mapping[str, Any],
         server_optimizer: ServerOptimizer | None = None,
+        scaffold: Scaffold | None = None,
     ) -> None:
         """Restore the parameters and buffers of `model`, and the state of torch's generator.
 
@@ -193,10 +207,12 @@ class Checkpoint:
             arguments: the arguments of the resumed run; they must equal those that were saved.
             server_optimizer: the server optimizer of the resumed run, with the saved one's name and
                 arguments; it gets its state. Modified. None if there was none.
+            scaffold: the Scaffold of the resumed run, with the saved one's workers, in their order;
+                it gets its state. Modified. None if there was none.
 
         Raises:
-            CheckpointMismatch: the model, an argument or the server optimizer differs. Nothing is
-                changed then.
+            CheckpointMismatch: the model, an argument, the server optimizer or the workers of
+                SCAFFOLD differ. Nothing is changed then.
         """
         # All comparisons first, so that a mismatch leaves the model as it was.
         self._expect_same("argument", self.arguments, arguments)
@@ -212,11 +228,18 @@ class Checkpoint:
             )
             raise CheckpointMismatch(self.path, "model's forward()", observed, expected)
         # As JSON, which has no tuples.
-        optimizers = json.dumps(self.server_optimizer), json.dumps(_named(server_optimizer))
-        if optimizers[0] != optimizers[1]:
-            raise CheckpointMismatch(self.path, "server optimizer", *optimizers)
+        workers = None if scaffold is None else scaffold.workers
+        for what, *pair in (
+            ("server optimizer", self.server_optimizer, _named(server_optimizer)),
+            ("SCAFFOLD", self.scaffold, workers),
+        ):
+            observed, expected = map(json.dumps, pair)
+            if observed != expected:
+                raise CheckpointMismatch(self.path, what, observed, expected)
         if server_optimizer is not None:
             server_optimizer.load(self.server_state, model)
+        if scaffold is not None:
+            scaffold.load(self.control_variates)
         model.load_state_dict(self.state)
         set_program_state(self.generator)
 

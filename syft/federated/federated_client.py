@@ -35,7 +35,14 @@ from syft.federated.train_config import TrainConfig
 from syft.frameworks.torch.fl.dataset import Batches
 from syft.graph import for_inference, loss_of
 from syft.objects import ObjectId, ObjectStorage
-from syft.session import RunningCall, Session, SessionObjects, TrainingState, running_call
+from syft.session import (
+    RunningCall,
+    Session,
+    SessionObjects,
+    TrainingState,
+    do_nothing,
+    running_call,
+)
 from syft.wire.failures import abbreviated
 
 # One worker, several owners of objects. Which store, which config and which optimizer a method
@@ -198,6 +205,7 @@ class FederatedClient(ObjectStorage):
             DeviceUnavailable: this worker has no such device.
             PrivacyBudgetSpent: the fit would tell more of the data than the owner has left to
                 grant (also a PermissionError).
+            ValueError: the config's correction does not fit the model.
         """
         training = self._training()
         model, loss_fn = self._model_and_loss(training, dataset_key)
@@ -258,7 +266,8 @@ class FederatedClient(ObjectStorage):
 
     def train_config_from(self, fields: Mapping[str, Any]) -> TrainConfig:
         """Return the TrainConfig that a coordinator sent as plain values."""
-        return TrainConfig(model=None, loss_fn=None, owner=self, **fields)
+        # Tensors come as objects, which the limits count, and not as settings.
+        return TrainConfig(model=None, loss_fn=None, correction=None, owner=self, **fields)
 
     def _check_train_config(self) -> None:
         self._config(self._training())
@@ -311,11 +320,13 @@ class FederatedClient(ObjectStorage):
             loader = self._create_data_loader(dataset_key=dataset_key, shuffle=config.shuffle)
         finally:
             running_fit.reset(token)
-        proximal = _proximal_term(model, config.proximal_mu)
+        proximal, correct = _proximal_term(model, config.proximal_mu), do_nothing
+        if config._correction_id is not None:
+            correct = _correcting(model, self._wrapped(training, config._correction_id))
         call = self._running_call()
         if call is not None and call.budget.privacy is not None:
             with seeded(seeds.layers):
-                self._fit_privately(call, model, loss_fn, loader, proximal, device)
+                self._fit_privately(call, model, loss_fn, loader, proximal, correct, device)
             return None
         loss_fn, loss = loss_of(loss_fn), None
         model.train()
@@ -330,6 +341,7 @@ class FederatedClient(ObjectStorage):
                     optimizer.zero_grad()
                     loss = loss_fn(model(*inputs), target) + proximal()
                     loss.backward()
+                    correct()
                     return loss
 
                 loss = optimizer.step(closure)  # a closure, since LBFGS needs one
@@ -342,13 +354,14 @@ class FederatedClient(ObjectStorage):
         loss_fn: Any,
         loader: DataLoader,
         proximal: Callable[[], torch.Tensor | float],
+        correct: Callable[[], None],
         device: str | torch.device,
     ) -> None:
         """Train by DP-SGD, as this worker's owner demands of every coordinator.
 
         Batches have the config's size on average; they are drawn at random in any case. What the
         optimizer remembers, and keeps for the next fit if the config asks for that, follows from
-        noised gradients and costs nothing more; so does the proximal term.
+        noised gradients and costs nothing more; so do the proximal term and the correction.
 
         Raises:
             NotPermitted: the optimizer needs more of the data than one gradient a step.
@@ -376,6 +389,7 @@ class FederatedClient(ObjectStorage):
             gradients.step()
             if config.proximal_mu:
                 proximal().backward()  # type: ignore[union-attr]
+            correct()
             call.training.optimizer.step()
 
     def _scores(
@@ -537,6 +551,45 @@ def _proximal_term(model: Any, mu: float) -> Callable[[], torch.Tensor | float]:
         return mu / 2 * sum((now - then).abs().square().sum() for now, then in pairs)
 
     return term
+
+
+def _correcting(model: Any, correction: Any) -> Callable[[], None]:
+    """Return what adds a correction to the gradients of a model's trainable parameters.
+
+    Raises:
+        ValueError: it is not one finite tensor for each of them, of its shape and dtype.
+    """
+    parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    if not isinstance(correction, Mapping):
+        raise ValueError(
+            f"TrainConfig: the correction is {abbreviated(correction)}; expected a map of names to "
+            "tensors."
+        )
+    for name in {**parameters, **correction}:
+        observed, expected = (_described(each.get(name)) for each in (correction, parameters))
+        if observed == expected and not correction[name].isfinite().all():
+            observed, expected = "not finite", "finite values only"
+        if observed != expected:
+            raise ValueError(
+                f"TrainConfig: the correction of {abbreviated(name)} is {observed}; expected "
+                f"{expected}. Send one tensor for each trainable parameter of the model."
+            )
+    pairs = [(each, correction[name].to(each.device)) for name, each in parameters.items()]
+
+    def correct() -> None:
+        for parameter, added in pairs:
+            # Not in place: gradients may be sparse, or missing where the loss does not depend on
+            # the parameter.
+            gradient = parameter.grad
+            parameter.grad = added.clone() if gradient is None else added + gradient
+
+    return correct
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{tuple(value.shape)} {value.dtype}"
+    return "missing" if value is None else abbreviated(value)
 
 
 def optimizer_names() -> list[str]:

@@ -87,7 +87,7 @@ class ServerOptimizer:
                 than in the last step.
         """
         result: nn.Module = clone(average).cpu()
-        last, target = _trainable(model), _trainable(result)
+        last, target = trainable(model), trainable(result)
         check_same_structure("average", target, last)
         if not self._parameters:
             self._take(last)
@@ -121,7 +121,7 @@ class ServerOptimizer:
             state: its state(). Copied.
             model: a model of the structure that it optimized. Not modified.
         """
-        self._take(_trainable(model))
+        self._take(trainable(model))
         for name, value in state.items():
             parameter, _, key = name.rpartition(".")
             # Set one by one: load_state_dict() would change the dtype of some.
@@ -142,5 +142,6 @@ class ServerOptimizer:
         return optimizer
 
 
-def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a model that are trained, by name."""
     return {name: each for name, each in model.named_parameters() if each.requires_grad}

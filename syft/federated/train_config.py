@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from syft.federated.seeding import draw_seed
@@ -53,10 +54,17 @@ class TrainConfig:
             parameters at the start of the fit. It keeps workers with uneven data from straying far
             from the model that they were sent (FedProx; Li et al., MLSys 2020,
             https://arxiv.org/abs/1812.06127). 0: nothing is added.
+        correction: name of each trainable parameter -> tensor of its shape and dtype, finite. The
+            worker adds them to the gradients of each step, before the optimizer makes it; a worker
+            with a privacy budget adds them to its noised gradients, at no cost, since they say
+            nothing of its data that it has not told before. The loss does not count them.
+            Scaffold makes such corrections. None: nothing is added.
+        correction_id: id of a correction that the worker holds.
 
     Attributes:
         model_ptr: pointer to the model on the worker, once sent.
         loss_fn_ptr: pointer to the loss function on the worker, once sent.
+        correction_ptr: pointer to the correction on the worker, once sent.
 
     Raises:
         ValueError: `batch_size` is no integer above 0, `epochs` no integer of at least 0, `seed` no
@@ -80,6 +88,8 @@ class TrainConfig:
         seed: int | None = None,
         keep_optimizer: bool = False,
         proximal_mu: float = 0.0,
+        correction: Mapping[str, torch.Tensor] | None = None,
+        correction_id: ObjectId | None = None,
     ) -> None:
         self.owner = owner if owner is not None else registry.local_worker
         self.id = ID_PROVIDER.pop() if id is None else id
@@ -95,16 +105,19 @@ class TrainConfig:
         self.seed = draw_seed() if seed is None else _integer("seed", seed)
         self.keep_optimizer = keep_optimizer
         self.proximal_mu = _not_negative("proximal_mu", proximal_mu)
+        self.correction = None if correction is None else dict(correction)
         self.model_ptr: Any = None
         self.loss_fn_ptr: Any = None
+        self.correction_ptr: Any = None
         self._model_id = model_id
         self._loss_fn_id = loss_fn_id
+        self._correction_id = correction_id
 
     def send(self, location: Location) -> TrainConfig:
         """Send the model, the loss function and the settings to a worker, without waiting for it.
 
         An error on the worker is raised by the next call to it. The objects stay on the worker
-        until they are fetched or `model_ptr` and `loss_fn_ptr` are deleted.
+        until they are fetched or their pointers, `model_ptr` for one, are deleted.
 
         Args:
             location: the worker, or a proxy of it.
@@ -122,9 +135,10 @@ class TrainConfig:
                 raises this.
         """
         fields, names, objects = self.to_fields(), [], {}
-        for name in ("model", "loss_fn"):
+        for name in ("model", "loss_fn", "correction"):
             obj = getattr(self, name)
-            if obj is not None or fields[f"{name}_id"] is None:
+            # A missing model is sent as None; of a missing correction there is no field at all.
+            if obj is not None or fields.get(f"{name}_id", 0) is None:
                 # PySyft 0.2 takes ids in this order: the object's, then its pointer's.
                 wrapper = ObjectWrapper(obj, id=ID_PROVIDER.pop())
                 names.append(name)
@@ -167,6 +181,7 @@ class TrainConfig:
             # Left out otherwise: workers of version 0.1 do not know them, and need not.
             **({"keep_optimizer": True} if self.keep_optimizer else {}),
             **({"proximal_mu": self.proximal_mu} if self.proximal_mu else {}),
+            **({} if self._correction_id is None else {"correction_id": self._correction_id}),
         }
 
     def __str__(self) -> str:

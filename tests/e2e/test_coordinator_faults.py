@@ -88,8 +88,9 @@ def tensors_of(path):
         (),
         ("--server_optimizer", "SGD", "--server_momentum", "0.7", "--server_nesterov"),
         ("--average", "median", "--proximal_mu", "0.1"),
+        ("--scaffold", "--server_optimizer", "SGD", "--server_momentum", "0.7"),
     ],
-    ids=["average", "server momentum", "median and FedProx"],
+    ids=["average", "server momentum", "median and FedProx", "SCAFFOLD and momentum"],
 )
 def test_a_run_that_was_interrupted_can_be_resumed(workers, tmp_path, strategy):
     """Ctrl-C ends it within a second; what is resumed equals a run without a break to the bit."""
@@ -339,6 +340,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(workers, tmp_path):
         ["--server_optimizer", "Adam", "--server_momentum", "0.5"],
         ["--server_momentum", "0"],
         ["--proximal_mu", "-1"],
+        ["--scaffold", "--proximal_mu", "0.1"],
+        ["--scaffold", "--average", "median"],
         ["--average", "mode"],
         ["--average", "trimmed_mean", "--min_workers", "2"],
         ["--average", "trimmed_mean", "--round_timeout", "9"],
