@@ -34,9 +34,9 @@ FONTS = (
 TEXTS = {
     # Titles
     "Test images of each digit, 28 x 28 pixels": "每个数字的测试图像，28 x 28 像素",
-    "What each worker holds": "各 worker 持有的数据",
+    "What each worker holds": "各工作节点持有的数据",
     "What travels to and from one worker, and what stays there": (
-        "与一个 worker 之间传输的内容，以及留在本地的内容"
+        "与一个工作节点之间传输的内容，以及留在本地的内容"
     ),
     "What Alice's model sees in the test images": "Alice 的模型在测试图像中看到了什么",
     "One after the other": "逐个进行",
@@ -46,7 +46,7 @@ TEXTS = {
     "Predicted digits (bars) and actual digits (line)": "预测的数字（柱）与实际的数字（线）",
     "Accuracy on test images": "测试图像上的准确率",
     "Accuracy on the evaluator's test images": "评估者的测试图像上的准确率",
-    "Loss on each worker's last batch": "各 worker 最后一批的损失",
+    "Loss on each worker's last batch": "各工作节点最后一批的损失",
     "The federated model on the test images": "联邦模型在测试图像上的表现",
     "The federated model on 10,000 test images": "联邦模型在 10,000 张测试图像上的表现",
     "Correctly recognised test images of each digit, last round": (
@@ -59,9 +59,9 @@ TEXTS = {
     ),
     "Accuracy on 2,500 test images; dotted: the goal": "2,500 张测试图像上的准确率；点线：目标",
     "Rounds to the goal": "达到目标所需的轮数",
-    "One of five workers returns ...": "五个 worker 中有一个返回 ……",
+    "One of five workers returns ...": "五个工作节点中有一个返回 ……",
     "What training costs": "训练的代价",
-    "Accuracy after 20 steps on three workers": "在三个 worker 上训练 20 步后的准确率",
+    "Accuracy after 20 steps on three workers": "在三个工作节点上训练 20 步后的准确率",
     # Axes
     "digit": "数字",
     "predicted digit": "预测的数字",
