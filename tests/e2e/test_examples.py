@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,26 @@ def test_images_in_folders_train_a_network_of_torchvision(copied, capsys):
         r"round 1: \d+ of 120 images right, loss \d\.\d\d\n", capsys.readouterr().out
     )
     assert (folder / "pictures.pt").is_file()
+
+
+@pytest.mark.parametrize("name", ["own_data", "images"])
+def test_an_example_that_gets_no_access_ends_with_single_lines(copied, capsys, monkeypatch, name):
+    folder = copied(name)
+    (folder / "token").write_text("another")
+    monkeypatch.setenv("SYFT_TOKEN", "")  # which the option sets
+    monkeypatch.setattr(sys, "argv", ["train.py", "--rounds", "1", "--token_file", "token"])
+    with serving(sy.WebsocketServerWorker(None, "127.0.0.1", 0, token="secret")) as server:
+        text = re.sub(
+            r'\("localhost", \d+\)',
+            f'("127.0.0.1", {server.port})',
+            (folder / "train.py").read_text(),
+        )
+        (folder / "train.py").write_text(text)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(folder / "train.py"), run_name="__main__")
+    assert str(ended.value).startswith("error: ") and "the token is wrong" in str(ended.value)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("warning: worker '") for line in lines)
 
 
 @pytest.mark.parametrize("name", ["own_data", "images"])
