@@ -105,6 +105,7 @@ FLOORS = [
     ["syft.workers"],
     ["syft.grid"],
     ["syft.sandbox"],
+    ["syft.own_dataset"],
     ["syft.worker"],
     ["syft"],
 ]

@@ -60,4 +60,4 @@ if __name__ == "__main__":
     try:
         asyncio.run(train(args.rounds, **client_options(parser, args)))
     except sy.exceptions.SyftError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {str(error).splitlines()[0]}") from None

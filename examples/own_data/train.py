@@ -82,4 +82,4 @@ if __name__ == "__main__":
     try:
         asyncio.run(train(args.rounds, args.deadline, args.resume, **client_options(parser, args)))
     except sy.exceptions.SyftError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {str(error).splitlines()[0]}") from None
