@@ -17,7 +17,14 @@ from torch import nn
 
 from syft.exceptions import NotScriptable
 
-warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
+
+def silence() -> None:
+    """Ignore torch's warning from now on; its category depends on the version of torch."""
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=category)
+
+
+silence()
 
 ScriptModule = torch.jit.ScriptModule
 ScriptFunction = torch.jit.ScriptFunction

@@ -1,12 +1,14 @@
 """What the package asks of TorchScript, and how losses are called."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from syft.graph import loss_of
-from syft.graph.script import is_script, to_script
+from syft.graph.script import is_script, silence, to_script
 from tests.graph.arriving import arrived
 from tests.models import Classifier, blobs, classifier, nll
 
@@ -60,3 +62,11 @@ def test_a_parser_that_another_thread_disturbed_is_asked_again(monkeypatch):
 
     monkeypatch.setattr(torch.jit, "script", script)
     assert is_script(to_script(nn.Linear(1, 1)))
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning])
+def test_torchs_warning_is_silenced_in_every_version_of_torch(category):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        silence()
+        warnings.warn("`torch.jit.script` is deprecated.", category, stacklevel=1)
