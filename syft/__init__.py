@@ -18,7 +18,7 @@ from syft import exceptions, federated, frameworks, serde, workers
 from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
 from syft.frameworks.torch.fl import BaseDataset, FederatedDataLoader, FederatedDataset
-from syft.generic import absent as absent
+from syft.generic import absent
 from syft.grid import PrivateGridNetwork
 from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, registry
 from syft.remote.multi import MultiPointerTensor, combine_pointers

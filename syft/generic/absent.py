@@ -18,7 +18,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
-BY_SUBMODULE = "Objects become bytes when they are sent; for files there is torch.save."
+NO_SERDE = "Objects become bytes when they are sent; for files there is torch.save."
 NO_ENCRYPTION = "Nothing is computed on encrypted values here."
 NO_GRID = "Name the workers' addresses: WebsocketClientWorker(hook, host, port)."
 NO_OTHER_FRAMEWORK = "Workers train models of torch only."
@@ -111,10 +111,10 @@ MODULES = {
     "syft.messaging.promise": NO_PROMISES,
     "syft.messaging.protocol": NO_PLANS,
     "syft.serde.compression": "Nothing is compressed: parameters hardly shrink.",
-    "syft.serde.msgpack": BY_SUBMODULE,
-    "syft.serde.protobuf": BY_SUBMODULE,
-    "syft.serde.serde": BY_SUBMODULE,
-    "syft.serde.syft_serializable": BY_SUBMODULE,
+    "syft.serde.msgpack": NO_SERDE,
+    "syft.serde.protobuf": NO_SERDE,
+    "syft.serde.serde": NO_SERDE,
+    "syft.serde.syft_serializable": NO_SERDE,
     "syft.workers.message_handler": INNER,
     "syft.workers.model_centric_fl_worker": NO_GRID,
     "syft.workers.plan": NO_PLANS,
