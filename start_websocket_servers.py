@@ -65,6 +65,7 @@ LOOK_INTERVAL = 0.2
 STOP_TIMEOUT = 5.0
 """Seconds a worker has to end by itself when it is told to."""
 TAIL_LINES = 8
+PLAIN_COMMAND = "python run_websocket_client.py"
 ENVIRONMENT = {
     # torch's threads would spin while others need the cores.
     "OMP_WAIT_POLICY": "passive",
@@ -147,7 +148,7 @@ def main() -> int:
             if command is not None:
                 return wait_for_command(command, workers, args.keep_going)
             print(f"\nNow run, in another terminal: {command_to_type(args)}")
-            print("or open federated_training.ipynb. Ctrl-C stops the workers.", flush=True)
+            print(f"{notebooks_to_open(args)}Ctrl-C stops the workers.", flush=True)
             if args.keep_going:
                 replace_those_that_end(workers, None)
             wait_for_failure(workers)
@@ -217,7 +218,7 @@ def define_and_get_arguments(args: list[str] | None = None) -> argparse.Namespac
 
 def command_to_type(args: argparse.Namespace) -> str:
     """Return the command that trains on the workers of this launcher."""
-    words = ["python run_websocket_client.py"]
+    words = [PLAIN_COMMAND]
     if args.token_file:
         words.append(f"--token_file {shlex.quote(args.token_file)}")
     if args.cert_file:
@@ -229,6 +230,17 @@ def command_to_type(args: argparse.Namespace) -> str:
         pairs = zip(args.names, args.ports, strict=True)
         words += ["--workers", *(f"{name}={args.host}:{port}" for name, port in pairs)]
     return " ".join(words)
+
+
+def notebooks_to_open(args: argparse.Namespace) -> str:
+    """Return a sentence on the notebooks that train on the workers of this launcher, or nothing.
+
+    They know the tutorial's workers only. uneven_data_and_privacy.ipynb needs no workers.
+    """
+    if command_to_type(args) != PLAIN_COMMAND:
+        return ""
+    other = "or" if args.remote_operations else "or, with --remote_operations here,"
+    return f"or open federated_training.ipynb {other} federated_dataloader.ipynb. "
 
 
 def set_environment() -> None:

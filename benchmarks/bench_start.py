@@ -17,7 +17,7 @@ def run(smoke: bool = False) -> Report:
         [
             ratio_row(
                 7,
-                "four workers started and stopped",
+                "four workers ready, and stopped again",
                 ours,
                 plain,
                 LIMIT,
@@ -27,20 +27,22 @@ def run(smoke: bool = False) -> Report:
     )
 
 
-def _start_and_stop() -> None:
+def _start_and_stop() -> int:
+    """Start the workers, wait until the launcher says that all serve, and stop them.
+
+    Return how many it said of.
+    """
     ports = map(str, free_ports(4))
-    command = [
-        sys.executable,
-        "start_websocket_servers.py",
-        "--ports",
-        *ports,
-        "--",
-        sys.executable,
-        "-S",
-        "-c",
-        "",
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "start_websocket_servers.py", "--ports", *ports]
+    ready = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        for line in launcher.stdout or ():
+            ready += "ws://" in line
+            if "Ctrl-C stops the workers" in line:
+                launcher.terminate()
+    if launcher.returncode or ready != 4:
+        raise RuntimeError(f"{ready} workers were ready, status {launcher.returncode}; expected 4")
+    return ready
 
 
 def _import_torch() -> None:

@@ -18,7 +18,7 @@ from syft import exceptions, federated, frameworks, serde, workers
 from syft.federated import FederatedClient, TrainConfig
 from syft.frameworks.torch import TorchHook
 from syft.frameworks.torch.fl import BaseDataset, FederatedDataLoader, FederatedDataset
-from syft.generic.absent import not_here as not_here
+from syft.generic import absent
 from syft.grid import PrivateGridNetwork
 from syft.objects import ID_PROVIDER, ObjectPointer, ObjectWrapper, registry
 from syft.remote.multi import MultiPointerTensor, combine_pointers
@@ -57,6 +57,7 @@ __all__ = [
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 registry.local_worker = VirtualWorker(id="me")
+absent.Finder.install()
 
 
 def __getattr__(name: str) -> Any:
@@ -67,4 +68,4 @@ def __getattr__(name: str) -> Any:
     """
     if name in ("hook", "local_worker"):
         return getattr(registry, name)
-    raise not_here(name)
+    raise absent.not_here(__name__, name)

@@ -15,11 +15,9 @@ import argparse
 import contextlib
 import logging
 import os
-import pkgutil
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +25,7 @@ from syft.access.limits import Limits
 from syft.access.policy import Policy
 from syft.exceptions import AddressInUse, PrivacyAccountDamaged, TokenNotKept
 from syft.options import Parser, add_worker_options, worker_options
+from syft.own_dataset import DatasetNotLoaded, described, doubts_about, load_dataset
 from syft.workers.websocket_server import WebsocketServerWorker
 
 logger = logging.getLogger("syft.worker")  # __name__ is "__main__" here
@@ -35,10 +34,6 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C while the dataset is loaded."""
 NOT_STARTED = (AddressInUse, TokenNotKept, PrivacyAccountDamaged, ModuleNotFoundError)
 """What keeps any worker from starting, each with a text that says what to do."""
-
-
-class DatasetNotLoaded(Exception):
-    """What `--dataset` names cannot be used; the text is one line that tells why."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -53,7 +48,10 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    logger.info("worker %s holds %s samples as %r", arguments.id, len(dataset), arguments.key)
+    held = arguments.id, len(dataset), arguments.key, described(dataset)
+    logger.info("worker %s holds %s samples as %r: %s", *held)
+    for doubt in doubts_about(dataset):
+        logger.warning("worker %s: %s", arguments.id, doubt)
 
     def start() -> WebsocketServerWorker:
         server = WebsocketServerWorker(
@@ -122,46 +120,6 @@ def with_rules(options: dict[str, Any]) -> dict[str, Any]:
     return options | made
 
 
-def load_dataset(function: str, *args: str) -> Any:
-    """Return the dataset that a function makes.
-
-    Args:
-        function: `module:function`.
-        args: its arguments.
-
-    Raises:
-        DatasetNotLoaded: there is no such function, or it fails, or what it returns is no dataset.
-            A failure inside the module is shown with its traceback first.
-    """
-    shown = f"{function}({', '.join(map(repr, args))})"
-    try:
-        # Named by the owner of this process on the command line, never by a coordinator.
-        load = pkgutil.resolve_name(function)
-    except ValueError:
-        raise DatasetNotLoaded(f"{function!r} is no MODULE:FUNCTION, e.g. hospital:load") from None
-    except (ImportError, AttributeError) as error:
-        if _inside(error, function):
-            traceback.print_exc()
-        raise DatasetNotLoaded(
-            f"cannot find {function!r}: {error}; looked in {os.getcwd()} and what is installed"
-        ) from None
-    try:
-        dataset = load(*args)
-        samples = len(dataset)
-        sample = dataset[0] if samples else ()
-    except Exception as error:
-        traceback.print_exc()
-        raise DatasetNotLoaded(f"{shown} failed: {type(error).__name__}: {error}") from None
-    if not samples:
-        raise DatasetNotLoaded(f"{shown} returned a dataset without samples")
-    if not isinstance(sample, (tuple, list)) or len(sample) < 2:
-        raise DatasetNotLoaded(
-            f"{shown}: its first sample is of type {type(sample).__name__}; expected a pair of "
-            "input and target"
-        )
-    return dataset
-
-
 def serve(start: Callable[[], Any], mistakes: tuple[type[Exception], ...] = NOT_STARTED) -> int:
     """Start a worker and serve until Ctrl-C or SIGTERM; return the exit status.
 
@@ -191,13 +149,6 @@ def leave_if_stuck(server: WebsocketServerWorker) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
-
-
-def _inside(error: Exception, function: str) -> bool:
-    """Return whether an error comes from what a module does, rather than from its absence."""
-    module = function.partition(":")[0]
-    missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-    return not missing and module not in sys.modules
 
 
 def _port(text: str) -> int:

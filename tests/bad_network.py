@@ -156,6 +156,50 @@ class Cable:
         _run("ip", "netns", "del", self.namespace)
 
 
+class Switch:
+    """Network namespaces, as machines of their own: each has one address, and a cable to a switch.
+
+    Attributes:
+        addresses: name of the machine -> its address.
+        namespaces: name of the machine -> its namespace.
+
+    Raises:
+        subprocess.CalledProcessError: this machine allows none; `stderr` tells why.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.addresses = {name: f"192.0.2.{number}" for number, name in enumerate(names, 10)}
+        self.namespaces = {name: f"syft-{os.getpid()}-{name}" for name in names}
+        self._hub = f"syft-{os.getpid()}"
+        try:
+            _run("ip", "netns", "add", self._hub)
+            _run("ip", "-n", self._hub, "link", "add", "switch", "type", "bridge")
+            _run("ip", "-n", self._hub, "link", "set", "switch", "up")
+            for name in names:
+                self._add(name)
+        except BaseException:
+            self.end()
+            raise
+
+    def _add(self, name: str) -> None:
+        namespace, port = self.namespaces[name], ("ip", "-n", self._hub, "link")
+        _run("ip", "netns", "add", namespace)
+        _run(*port, "add", name, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        _run(*port, "set", name, "master", "switch", "up")
+        _run("ip", "-n", namespace, "addr", "add", f"{self.addresses[name]}/24", "dev", "eth0")
+        self.plug(name, True)
+
+    def plug(self, name: str, plugged: bool) -> None:
+        """Bring the link of a machine up or down."""
+        state = "up" if plugged else "down"
+        _run("ip", "-n", self.namespaces[name], "link", "set", "eth0", state)
+
+    def end(self) -> None:
+        """Take all namespaces away that are there."""
+        for namespace in (*self.namespaces.values(), self._hub):
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
+
+
 def why_no_cable() -> str:
     """Return why this machine allows no Cable; empty: it does."""
     if not shutil.which("ip"):

@@ -15,7 +15,7 @@ from tests.models import blobs
 from tests.network import DEADLINE
 
 CONTEXT: Any = multiprocessing.get_context("forkserver")  # torch is imported once for all workers
-CONTEXT.set_forkserver_preload([__name__])
+CONTEXT.set_forkserver_preload([__name__, "tests.warm"])
 
 
 class Worker(sy.WebsocketServerWorker):
@@ -40,7 +40,7 @@ class Worker(sy.WebsocketServerWorker):
 def serve(host: str, port: int, id: str, namespace: str, pipe: Any) -> None:
     """Be a worker until the pipe ends, in another network namespace if one is named."""
     if namespace:
-        _enter(namespace)
+        enter(namespace)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     worker = Worker(host, port, id)
@@ -51,7 +51,8 @@ def serve(host: str, port: int, id: str, namespace: str, pipe: Any) -> None:
     worker.stop()
 
 
-def _enter(namespace: str) -> None:
+def enter(namespace: str) -> None:
+    """Have this process, which must have one thread only, go to another network namespace."""
     with open(f"/run/netns/{namespace}") as file:
         if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0):
             raise OSError(ctypes.get_errno(), "setns")

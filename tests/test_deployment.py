@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from syft import worker
+from syft import options, worker
 from tutorial import certificates
 
 REPOSITORY = Path(__file__).parent.parent
@@ -89,6 +89,29 @@ def test_the_options_of_the_containers_are_the_workers(monkeypatch, tmp_path):
         python, m, module, *words = shlex.split(services[name]["command"])
         assert (python, m, module) == ("python", "-m", "syft.worker")
         assert check_options(monkeypatch, tmp_path, words).id == name
+
+
+def test_the_options_of_the_coordinators_container_are_those_of_the_examples(monkeypatch, tmp_path):
+    yaml = pytest.importorskip("yaml")
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["coordinator"]
+    python, script, *words = shlex.split(service["command"])
+    assert (python, script) == ("python", "train.py")
+    monkeypatch.setenv("SYFT_TOKEN", "secret")
+    assert words == ["--ca_file", "/authority.pem"]
+    assert "../certificates/authority.pem:/authority.pem:ro" in service["volumes"]
+    (tmp_path / "authority.pem").touch()
+    parser = options.Parser("train.py")
+    options.add_client_options(parser)
+    given = parser.parse_args(["--ca_file", str(tmp_path / "authority.pem")])
+    assert options.client_options(parser, given)["secure"] is True
+
+
+def test_the_image_gets_what_is_built_and_no_secrets():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
+    assert copied == {"pyproject.toml", "README.md", "LICENSE", "syft"}
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    assert all(name in project for name in copied - {"pyproject.toml"})
 
 
 def test_each_container_gets_its_own_key_and_the_coordinator_none(monkeypatch):

@@ -145,6 +145,19 @@ def test_every_block_says_what_it_holds(path):
     assert set(languages) <= {"python", "console", "text"}
 
 
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.name)
+def test_lines_of_prose_can_be_read_in_an_editor(path):
+    """Rows of tables and pictures cannot be broken."""
+    lines = [line for line in prose(path).splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 130] == []
+
+
+def test_the_notebooks_are_linked_from_the_documents_on_what_they_show():
+    for name in ("uneven_data.md", "privacy.md"):
+        text = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+        assert "](../uneven_data_and_privacy.ipynb)" in text
+
+
 def test_the_readme_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
 

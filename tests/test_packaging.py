@@ -63,6 +63,17 @@ def test_the_changelog_tells_of_this_version():
     assert f"`v{syft.__version__}`" in text
 
 
+def test_the_documents_name_the_tag_of_this_version():
+    text = (REPOSITORY / "docs" / "your_own_data.md").read_text()
+    assert set(re.findall(r"v\d+\.\d+\.\d+", text)) == {f"v{syft.__version__}"}
+    assert f"version {syft.__version__} is" in text
+
+
+def test_the_documents_name_no_address_of_which_the_project_does_not_know():
+    for path in (*(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("*.md")):
+        assert not re.search(r"git\+https?://\w", path.read_text()), path.name
+
+
 def test_the_wheel_holds_the_package_alone_and_its_build_leaves_nothing_behind(tmp_path):
     pytest.importorskip("hatchling")
     before = tree()

@@ -5,6 +5,7 @@ import graphlib
 import importlib
 import operator
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 import syft
-from syft.generic.absent import NOT_HERE
+from syft.generic import absent
+from syft.generic.absent import MODEL_METHODS, NOT_HERE, TENSOR_METHODS
 
 ROOT = Path(syft.__file__).parent
 PATHS = sorted(ROOT.rglob("*.py"))
@@ -103,6 +105,7 @@ FLOORS = [
     ["syft.workers"],
     ["syft.grid"],
     ["syft.sandbox"],
+    ["syft.own_dataset"],
     ["syft.worker"],
     ["syft"],
 ]
@@ -140,10 +143,10 @@ def test_the_module_torch_is_there_as_in_pysyft():
 
 @pytest.mark.parametrize("name", ["serialize", "deserialize"])
 def test_a_name_that_is_not_here_can_be_imported_but_not_called(name):
-    absent = getattr(syft.serde, name)
-    assert absent is getattr(syft.serde, name) and not isinstance(b"", absent)
+    stand_in = getattr(syft.serde, name)
+    assert stand_in is getattr(syft.serde, name) and not isinstance(b"", stand_in)
     with pytest.raises(NotImplementedError) as refused:
-        absent(torch.ones(1), force_full_simplification=True)
+        stand_in(torch.ones(1), force_full_simplification=True)
     assert str(refused.value).startswith(
         f"syft.serde.{name} cannot be used: only its name is here. Objects become"
     )
@@ -162,7 +165,7 @@ def test_all_is_what_the_package_imports_for_its_users():
         if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "syft"
     ]
     imported = {alias.asname or alias.name for node in own for alias in node.names}
-    assert set(syft.__all__) == imported - {"registry", "not_here"} | {"hook", "local_worker"}
+    assert set(syft.__all__) == imported - {"registry", "absent"} | {"hook", "local_worker"}
     assert len(set(syft.__all__)) == len(syft.__all__)
     # Constants, classes, then the rest, each in alphabetical order: what ruff calls sorted.
     assert syft.__all__ == sorted(
@@ -181,21 +184,141 @@ def test_a_wrong_name_is_an_attribute_error():
         _ = syft.TorchHok
 
 
+NOTICE = "of PySyft 0.2 is not in this package; see docs/differences_from_pysyft.md."
+
+
 @pytest.mark.parametrize("name", NOT_HERE)
 def test_a_name_of_pysyft_that_is_not_here_says_what_to_do_without(name):
     assert not hasattr(syft, name)
     with pytest.raises(AttributeError) as refused:
         getattr(syft, name)
     assert str(refused.value) == (
-        f"module 'syft' has no attribute {name!r}: this name of PySyft 0.2 is not in this package; "
-        f"see docs/differences_from_pysyft.md. {NOT_HERE[name]}"
+        f"module 'syft' has no attribute {name!r}: this name {NOTICE} {NOT_HERE[name]}"
+    )
+    with pytest.raises(ImportError) as refused:
+        exec(f"from syft import {name}")
+    assert str(refused.value) == (
+        f"cannot import name {name!r} from 'syft': this name {NOTICE} {NOT_HERE[name]}"
     )
 
 
-def test_every_name_that_is_not_here_is_in_the_table_for_moving_a_program():
+@pytest.mark.parametrize("name", absent.MODULES)
+def test_a_module_of_pysyft_that_is_not_here_says_what_to_do_without(name):
+    parent, _, last = name.rpartition(".")
+    lines = f"import {name}", f"from {name}.inner import Thing", f"from {parent} import {last}"
+    for line in lines:
+        with pytest.raises(ImportError) as refused:
+            exec(line)
+        told = f"No module named {name!r}: this module {NOTICE} {absent.MODULES[name]}"
+        assert str(refused.value) == told, line
+    with pytest.raises(AttributeError) as refused:
+        getattr(importlib.import_module(parent), last)
+    assert str(refused.value).endswith(f"this module {NOTICE} {absent.MODULES[name]}")
+
+
+# Of programs for PySyft 0.2 that are public.
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from syft.workers import TFEWorker",
+        "from syft.grid import VirtualGrid",
+        "from syft.execution.plan import Plan",
+        "from syft.execution.translation import TranslationTarget",
+        "from syft.frameworks.torch.differential_privacy import pate",
+        "from syft.frameworks.torch.mpc.securenn import private_compare",
+        "from syft.frameworks.torch.tensors.interpreters import AbstractTensor",
+        "from syft.grid.clients.model_centric_fl_client import ModelCentricFLClient",
+        "from syft.generic.pointers.pointer_dataset import PointerDataset",
+        "from syft.serde.compression import NO_COMPRESSION",
+        "import syft as sy; sy.frameworks.torch.he.paillier.keygen()",
+        "import syft as sy; sy.serde.compression.default_compress_scheme = None",
+    ],
+)
+def test_a_line_of_an_old_program_that_cannot_run_says_where_to_look(line):
+    with pytest.raises((ImportError, AttributeError), match="see docs/differences_from"):
+        exec(line)
+
+
+@pytest.mark.parametrize("line", ["import syft.plan", "from syft import plan", "import json.syft"])
+def test_other_modules_that_are_not_there_are_pythons_own_errors(line):
+    with pytest.raises(ImportError) as refused:
+        exec(line)
+    assert "PySyft" not in str(refused.value)
+
+
+def test_the_package_is_asked_once_for_what_nothing_else_finds():
+    absent.Finder.install()
+    assert sum(isinstance(each, absent.Finder) for each in sys.meta_path) == 1
+
+
+@pytest.mark.parametrize("name", TENSOR_METHODS)
+def test_a_method_of_pysyfts_tensors_that_is_not_here_says_what_to_do_without(name):
+    syft.TorchHook(torch)
+    tensor = torch.ones(1)
+    assert not hasattr(tensor, name)
+    with pytest.raises(AttributeError) as refused:
+        getattr(tensor, name)
+    assert str(refused.value) == (
+        f"'Tensor' object has no attribute {name!r}: this name {NOTICE} {TENSOR_METHODS[name]}"
+    )
+
+
+@pytest.mark.parametrize("name", MODEL_METHODS)
+def test_a_method_of_pysyfts_models_that_is_not_here_says_what_to_do_without(name):
+    syft.TorchHook(torch)
+    with pytest.raises(AttributeError) as refused:
+        getattr(torch.nn.Linear(1, 1), name)()
+    assert str(refused.value).startswith(f"'Linear' object has no attribute {name!r}: this name of")
+
+
+def test_a_pointer_lacks_the_methods_that_a_tensor_lacks(alice):
+    syft.TorchHook(torch)
+    with pytest.raises(AttributeError, match=r"'PointerTensor' object .* 'fix_precision': this"):
+        torch.ones(1).send(alice).fix_precision()
+
+
+def test_tensors_and_models_may_have_attributes_of_their_own_with_such_names():
+    syft.TorchHook(torch)
+    tensor, model = torch.ones(1), torch.nn.ModuleDict({"share": torch.nn.Linear(1, 1)})
+    tensor.child = 3
+    model.encrypt = torch.nn.Linear(1, 1)
+    assert tensor.child == 3 and not hasattr(torch.ones(1), "child")
+    assert model["share"] is model.share and isinstance(model.encrypt, torch.nn.Linear)
+    # What torch itself looks through.
+    assert torch.overrides.get_overridable_functions()
+
+
+def rows_of(title: str) -> dict[str, str]:
+    """Return a table for moving a program: name -> what it is here."""
     text = (ROOT.parent / "docs" / "differences_from_pysyft.md").read_text()
-    table = text[text.index("## Moving a program, name by name") :]
-    assert [name for name in NOT_HERE if f"`{name}`" not in table] == []
+    table = re.split(r"^##", text[text.index(f"### {title}") + 3 :], flags=re.MULTILINE)[0]
+    rows = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    return {name: here for names, here in rows for name in re.findall(r"`([\w.]+)`", names)}
+
+
+@pytest.mark.parametrize(
+    ("title", "names"),
+    [
+        ("Names of `sy`", NOT_HERE),
+        ("Modules", absent.MODULES),
+        ("Attributes of tensors", TENSOR_METHODS),
+    ],
+)
+def test_the_table_for_moving_a_program_lists_the_names_that_are_not_here(title, names):
+    rows = rows_of(title)
+    assert {name for name, here in rows.items() if here.startswith("not here: ")} == names.keys()
+
+
+def test_the_table_for_moving_a_program_lists_the_names_that_are_here():
+    new = {"FederatedClient", "ObjectPointer", "ObjectWrapper"}
+    here = {name for name, here in rows_of("Names of `sy`").items() if here.startswith("the same")}
+    assert here == set(syft.__all__) - new
+    for name, text in rows_of("Modules").items():
+        if not text.startswith("not here: "):
+            importlib.import_module(name)
+    pointer = dir(syft.PointerTensor)
+    attributes = rows_of("Attributes of tensors").items()
+    assert [name for name, text in attributes if "same" in text[:8] and name not in pointer] == []
 
 
 def test_the_version_is_a_release():

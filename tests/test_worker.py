@@ -10,18 +10,13 @@ from syft.access.limits import Limits
 from syft.access.policy import Policy
 
 HOSPITAL = """
-import torch, syft as sy
+import numpy as np, torch, syft as sy
 
-def load(name="paris", rows="3"):
-    return sy.BaseDataset(torch.ones(int(rows), 2), torch.zeros(int(rows)))
+def load():
+    return sy.BaseDataset(torch.ones(3, 2), torch.zeros(3))
 
-def broken():
-    raise OSError("no such table")
-
-def images():
-    return [torch.ones(2), torch.ones(2)]
-
-number = 5
+def integers():
+    return sy.BaseDataset(np.ones((3, 2)), np.zeros(3, dtype=np.int32))
 """
 
 
@@ -32,49 +27,8 @@ def hospital(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "hospital", raising=False)
     (tmp_path / "hospital.py").write_text(HOSPITAL)
-    (tmp_path / "needs_more.py").write_text("import no_such_module")
     yield
     sys.modules.pop("hospital", None)
-
-
-def test_a_dataset_is_what_a_function_of_the_users_returns():
-    assert len(worker.load_dataset("hospital:load")) == 3
-    data, target = worker.load_dataset("hospital:load", "paris", "7")[6]
-    assert (data.tolist(), target.item()) == ([1.0, 1.0], 0.0)
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["nowhere:load"], "cannot find 'nowhere:load': No module named 'nowhere'; looked in /"),
-        (["hospital:lod"], "cannot find 'hospital:lod': module 'hospital' has no attribute 'lod'"),
-        (["hospital load"], "'hospital load' is no MODULE:FUNCTION, e.g. hospital:load"),
-        (["hospital:load", "x", "many"], "hospital:load('x', 'many') failed: ValueError: invalid"),
-        (["hospital:load", "x", "0"], "hospital:load('x', '0') returned a dataset without samples"),
-        (["hospital:broken"], "hospital:broken() failed: OSError: no such table"),
-        (["hospital:number"], "hospital:number() failed: TypeError: 'int' object is not callable"),
-        (["hospital:images"], "hospital:images(): its first sample is of type Tensor; expected a"),
-        (["needs_more:load"], "cannot find 'needs_more:load': No module named 'no_such_module'"),
-    ],
-)
-def test_what_is_no_dataset_is_named_with_the_reason(words, complaint):
-    with pytest.raises(worker.DatasetNotLoaded) as refused:
-        worker.load_dataset(*words)
-    assert str(refused.value).startswith(complaint)
-
-
-@pytest.mark.parametrize("words", [["hospital:broken"], ["needs_more:load"]])
-def test_an_error_inside_the_users_module_is_shown_with_its_traceback(capsys, words):
-    with pytest.raises(worker.DatasetNotLoaded):
-        worker.load_dataset(*words)
-    assert "Traceback" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [["nowhere:load"], ["hospital:lod"]])
-def test_a_name_that_does_not_exist_is_shown_without_one(capsys, words):
-    with pytest.raises(worker.DatasetNotLoaded):
-        worker.load_dataset(*words)
-    assert capsys.readouterr().err == ""
 
 
 def test_a_worker_of_any_name_has_the_options_of_the_tutorials_workers():
@@ -137,3 +91,18 @@ def test_a_worker_whose_dataset_does_not_load_ends_with_one_line(monkeypatch, ca
     words = ["--id", "paris", "--port", "0", "--key", "patients", "--dataset", "hospital:load"]
     expected = (130, "interrupted\n") if error is KeyboardInterrupt else (2, f"error: {error}\n")
     assert (worker.main(words), capsys.readouterr().err) == expected
+
+
+def test_a_worker_says_what_it_holds_and_what_torch_may_not_take(monkeypatch, caplog):
+    monkeypatch.setattr(worker, "serve", lambda start: 0)
+    words = ["--id", "paris", "--port", "0", "--key", "patients", "--dataset", "hospital:integers"]
+    with caplog.at_level("INFO"):
+        assert worker.main(words) == 0
+    holds, *doubts = [record.message for record in caplog.records]
+    assert holds == (
+        "worker paris holds 3 samples as 'patients': input float64 (2,), target int32 ()"
+    )
+    assert [doubt[:27] for doubt in doubts] == [
+        "worker paris: its inputs ar",
+        "worker paris: its targets a",
+    ]

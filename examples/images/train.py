@@ -1,7 +1,7 @@
 """Train a network of torchvision on the images of three workers; a fourth evaluates it."""
 
-import argparse
 import asyncio
+from typing import Any
 
 import torch
 from torchvision.models import resnet18
@@ -9,6 +9,7 @@ from torchvision.models import resnet18
 import syft as sy
 from syft.federated import run_round
 from syft.frameworks.torch.fl import utils
+from syft.options import Parser, add_client_options, client_options
 
 # Where the workers are. On machines of their own: "paris": ("192.0.2.11", 8811), and so on.
 WORKERS = {
@@ -24,14 +25,14 @@ def loss_fn(pred, target):
     return torch.nn.functional.cross_entropy(pred, target)
 
 
-async def train(rounds: int) -> None:
+async def train(rounds: int, **access: Any) -> None:
     """Train for some rounds on all workers."""
     torch.manual_seed(1)
     # With weights of yours: model.load_state_dict(...) before the first round.
     model = resnet18(num_classes=CLASSES)
     *workers, evaluator = proxies = [
-        sy.WebsocketClientWorker(None, host, port, id=name, connect=False, connect_timeout=60)
-        for name, (host, port) in (WORKERS | EVALUATOR).items()
+        sy.WebsocketClientWorker(None, *place, id=name, connect=False, connect_timeout=60, **access)
+        for name, place in (WORKERS | EVALUATOR).items()
     ]
     await asyncio.gather(*(proxy.async_connect() for proxy in proxies))
 
@@ -52,6 +53,11 @@ async def train(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--rounds", type=int, default=8)
-    asyncio.run(train(parser.parse_args().rounds))
+    add_client_options(parser)
+    args = parser.parse_args()
+    try:
+        asyncio.run(train(args.rounds, **client_options(parser, args)))
+    except sy.exceptions.SyftError as error:
+        raise SystemExit(f"error: {str(error).splitlines()[0]}") from None

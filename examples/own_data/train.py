@@ -1,7 +1,7 @@
 """Train one network on the patients of five hospitals; a sixth evaluates it. See README.md."""
 
-import argparse
 import asyncio
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 import syft as sy
 from syft.federated import Checkpoint, History, run_round
 from syft.frameworks.torch.fl import utils
+from syft.options import Parser, add_client_options, client_options
 
 # Where the workers are. On machines of their own: "athens": ("192.0.2.11", 8801), and so on.
 HOSPITALS = {
@@ -35,7 +36,7 @@ def config_for(model: nn.Module) -> sy.TrainConfig:
     return sy.TrainConfig(model, loss_fn, batch_size=size, optimizer="Adam", optimizer_args=args)
 
 
-async def train(rounds: int, deadline: float, resume: bool) -> None:
+async def train(rounds: int, deadline: float, resume: bool, **access: Any) -> None:
     """Train for some rounds, each with the hospitals that answer within `deadline` seconds."""
     torch.manual_seed(SETTINGS["seed"])
     model, last_round = new_model(), 0
@@ -45,11 +46,14 @@ async def train(rounds: int, deadline: float, resume: bool) -> None:
         last_round = checkpoint.round
 
     *hospitals, evaluator = proxies = [
-        sy.WebsocketClientWorker(None, host, port, id=name, connect=False, connect_timeout=60)
-        for name, (host, port) in (HOSPITALS | EVALUATOR).items()
+        sy.WebsocketClientWorker(None, *place, id=name, connect=False, connect_timeout=60, **access)
+        for name, place in (HOSPITALS | EVALUATOR).items()
     ]
     # Not counted by a round's deadline: the workers may still be importing torch.
-    await asyncio.gather(*(proxy.async_connect() for proxy in proxies), return_exceptions=True)
+    connecting = (proxy.async_connect() for proxy in proxies)
+    for error in await asyncio.gather(*connecting, return_exceptions=True):
+        if error is not None:
+            print(f"warning: {error}")
 
     async def fit(worker):
         config = config_for(model).send(worker)
@@ -69,9 +73,13 @@ async def train(rounds: int, deadline: float, resume: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--deadline", type=float, default=10, help="seconds of a round")
     parser.add_argument("--resume", action="store_true", help="go on after hospitals.ckpt")
+    add_client_options(parser)
     args = parser.parse_args()
-    asyncio.run(train(args.rounds, args.deadline, args.resume))
+    try:
+        asyncio.run(train(args.rounds, args.deadline, args.resume, **client_options(parser, args)))
+    except sy.exceptions.SyftError as error:
+        raise SystemExit(f"error: {str(error).splitlines()[0]}") from None

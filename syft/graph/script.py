@@ -17,7 +17,14 @@ from torch import nn
 
 from syft.exceptions import NotScriptable
 
-warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
+
+def silence() -> None:
+    """Ignore torch's warning from now on; its category depends on the version of torch."""
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=category)
+
+
+silence()
 
 ScriptModule = torch.jit.ScriptModule
 ScriptFunction = torch.jit.ScriptFunction
@@ -39,11 +46,20 @@ def to_script(obj: nn.Module | Callable[..., Any]) -> Any:
     if is_script(obj):
         return obj
     try:
-        return torch.jit.script(obj)
+        return _compiled(obj)
     except Exception as reason:
         # the compiler raises RuntimeError, OSError, SyntaxError, NotSupportedError, ...
         first_lines = " ".join(str(reason).split())[:300]
         raise NotScriptable(describe(obj), f"{type(reason).__name__}: {first_lines}") from reason
+
+
+def _compiled(obj: Any) -> Any:
+    try:
+        return torch.jit.script(obj)
+    except SystemError:
+        # Python 3.11's `ast` counts its recursion wrongly where another thread parses meanwhile, as
+        # traceback does for each line that it underlines. The next attempt is alone.
+        return torch.jit.script(obj)
 
 
 def clone(model: nn.Module) -> Any:

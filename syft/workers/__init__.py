@@ -1,5 +1,6 @@
 """Workers: a proxy of a remote one, the remote one itself, and one in this process."""
 
+from syft.generic.absent import names_of
 from syft.workers import base, virtual, websocket_client, websocket_server
 from syft.workers.base import BaseWorker
 from syft.workers.virtual import VirtualWorker
@@ -16,3 +17,4 @@ __all__ = [
     "websocket_client",
     "websocket_server",
 ]
+__getattr__ = names_of(__name__)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,12 +29,13 @@ class Program:
     """A running script of the project.
 
     Args:
-        script: name of the script, or "-m" and a module of the package.
+        script: name of the script, its path elsewhere, or "-m" and a module of the package.
         args: its arguments.
         folder: the place for temporary files.
         cwd: the current directory.
         merge: whether standard error goes into standard output.
         environment: variables beside those of this process.
+        within: the command that runs it, such as `ip netns exec NAME`.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class Program:
         cwd: Path = REPOSITORY,
         merge: bool = False,
         environment: Mapping[str, str] = MappingProxyType({}),
+        within: Sequence[str] = (),
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, *command_of(script), *args],
+            [*within, sys.executable, *command_of(script), *args],
             cwd=cwd,
             env=os.environ
             | ENVIRONMENT

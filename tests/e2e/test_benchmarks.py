@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import bench_start
 from benchmarks.harness import Row, Span, in_turn, ratio_row
 
 
@@ -20,6 +21,10 @@ def test_a_benchmark_runs(name: str) -> None:
     assert all(math.isfinite(value) for row in report.rows for value in row.values)
     assert [row.what for row in report.rows if row.unit == "" and row.met is False] == []
     assert benchmarks.table(report.rows).count("\n") == len(report.rows) + 1
+
+
+def test_the_start_of_the_workers_is_measured_until_all_serve() -> None:
+    assert bench_start._start_and_stop() == 4
 
 
 def test_two_things_run_in_turn() -> None:

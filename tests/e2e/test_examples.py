@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import syft as sy
 from syft.federated import read_history
@@ -94,6 +96,52 @@ def test_images_in_folders_train_a_network_of_torchvision(copied, capsys):
         r"round 1: \d+ of 120 images right, loss \d\.\d\d\n", capsys.readouterr().out
     )
     assert (folder / "pictures.pt").is_file()
+
+
+def test_the_example_with_a_table_becomes_a_regression_on_another_table(copied, capsys):
+    folder = copied("own_data")
+    changes = {
+        "nn.Linear(8, 64)": "nn.Linear(3, 64)",
+        "binary_cross_entropy_with_logits": "mse_loss",
+        '"patients", threshold=0': '"patients", return_raw_accuracy=False',
+        'found["nr_correct_predictions"] / found["nr_predictions"]': 'found["loss"]',
+    }
+    text = (folder / "train.py").read_text()
+    for old, new in changes.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "train.py").write_text(text)
+    train = module(folder / "train.py")
+
+    def load(name):
+        inputs = torch.randn(64, 3)
+        return sy.BaseDataset(inputs, inputs.sum(dim=1))
+
+    with workers_for(train, [*train.HOSPITALS, *train.EVALUATOR], "patients", load):
+        asyncio.run(train.train(rounds=15, deadline=60, resume=False))
+    losses = [each["accuracy"] for each in read_history(folder / "hospitals.jsonl")]
+    assert losses[-1] < losses[0] / 2
+    assert "round 15: received 5 models, 0 failures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["own_data", "images"])
+def test_an_example_that_gets_no_access_ends_with_single_lines(copied, capsys, monkeypatch, name):
+    folder = copied(name)
+    (folder / "token").write_text("another")
+    monkeypatch.setenv("SYFT_TOKEN", "")  # which the option sets
+    monkeypatch.setattr(sys, "argv", ["train.py", "--rounds", "1", "--token_file", "token"])
+    with serving(sy.WebsocketServerWorker(None, "127.0.0.1", 0, token="secret")) as server:
+        text = re.sub(
+            r'\("localhost", \d+\)',
+            f'("127.0.0.1", {server.port})',
+            (folder / "train.py").read_text(),
+        )
+        (folder / "train.py").write_text(text)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(folder / "train.py"), run_name="__main__")
+    assert str(ended.value).startswith("error: ") and "the token is wrong" in str(ended.value)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("warning: worker '") for line in lines)
 
 
 @pytest.mark.parametrize("name", ["own_data", "images"])

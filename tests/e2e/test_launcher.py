@@ -340,6 +340,21 @@ def test_the_command_to_type_is_the_one_that_reaches_the_workers(tmp_path, monke
     arguments = start_websocket_servers.define_and_get_arguments(args)
     typed = start_websocket_servers.command_to_type(arguments)
     assert typed == f"python run_websocket_client.py{more}"
+    # The notebooks look for the tutorial's workers, without TLS.
+    assert bool(start_websocket_servers.notebooks_to_open(arguments)) == (not more)
+
+
+@pytest.mark.parametrize(
+    ("args", "notebooks"),
+    [
+        ([], "federated_training.ipynb or, with --remote_operations here, federated_dataloader"),
+        (["--remote_operations"], "federated_training.ipynb or federated_dataloader"),
+    ],
+)
+def test_the_launcher_names_the_notebooks_that_train_on_its_workers(args, notebooks):
+    arguments = start_websocket_servers.define_and_get_arguments(args)
+    told = start_websocket_servers.notebooks_to_open(arguments)
+    assert told == f"or open {notebooks}.ipynb. "
 
 
 @pytest.mark.parametrize(

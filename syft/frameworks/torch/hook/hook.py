@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from syft.frameworks.torch.fl.dataset import dataset_federate
+from syft.generic.absent import MODEL_METHODS, TENSOR_METHODS, AbsentAttribute, absent_method
 from syft.objects import ID_PROVIDER, ObjectId, registry
 from syft.remote import modules
 from syft.remote.multi import MultiPointerTensor
@@ -22,8 +23,9 @@ class TorchHook:
     (the same functions; PySyft kept torch's originals under these names); on tensors `send`,
     `send_`, `get_`, `copy`, `create_pointer`, `combine`, `tag`, `describe`, `id`, `owner` and
     `location`; on torch.nn.Module `send`, `get`, `move`, `copy` and `location`; on
-    torch.utils.data.Dataset `federate`; and `torch.hook`, the last hook made. Making a second hook
-    does no harm.
+    torch.utils.data.Dataset `federate`; and `torch.hook`, the last hook made. Those that PySyft
+    added and that are not here, such as `fix_precision`, raise an AttributeError that says so.
+    Making a second hook does no harm.
 
     Source: PySyft 0.2.4, `syft.TorchHook`.
 
@@ -59,6 +61,7 @@ class TorchHook:
             _add_native_names()
         _add_tensor_methods()
         modules.add_methods()
+        _add_absent_names()
         torch.utils.data.Dataset.federate = dataset_federate
 
 
@@ -84,6 +87,13 @@ def _add_tensor_methods() -> None:
     torch.Tensor.id = property(_id, _set_id)  # type: ignore[attr-defined]
     torch.Tensor.owner = property(_owner)  # type: ignore[attr-defined]
     torch.Tensor.location = None  # type: ignore[attr-defined]
+
+
+def _add_absent_names() -> None:
+    for name in TENSOR_METHODS.keys() - dir(torch.Tensor):
+        setattr(torch.Tensor, name, AbsentAttribute(name))
+    for name in set(MODEL_METHODS) - set(dir(torch.nn.Module)):
+        setattr(torch.nn.Module, name, absent_method(name))
 
 
 def _send(
