@@ -349,3 +349,24 @@ def test_a_tensor_moves_on_and_can_be_made_a_leaf_there(bob):
     assert (moved.location.id, moved.requires_grad) == ("alice", True)
     moved.id, moved.owner = 12, alice
     assert (moved.id, moved.owner) == (12, alice)
+
+
+@pytest.mark.parametrize(
+    "send_in_place",
+    [lambda x, bob: x.send_(bob), lambda x, bob: x.send(bob, inplace=True)],
+    ids=["send_", "inplace"],
+)
+def test_a_tensor_becomes_a_pointer_and_a_tensor_again(bob, send_in_place):
+    x = torch.ones(2)
+    assert send_in_place(x, bob) is x
+    assert x.location is bob
+    assert x.owner is sy.local_worker
+    assert (x + 1).get().tolist() == [2, 2]
+    assert x.get_() is x
+    assert x.tolist() == [1, 1]
+    assert x.location is None
+
+
+def test_a_tensor_of_this_process_is_not_combined_with_pointers(bob):
+    with pytest.raises(ValueError, match=r"expected pointers\. Send it first"):
+        torch.ones(2).combine(bob.send(torch.ones(2)))
