@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import tracemalloc
 
 import pytest
+import torch
 from websockets.exceptions import ConnectionClosedError
 
+import syft as sy
 from syft import wire
 from syft.workers.io_thread import IOThread
 from syft.workers.websocket_connect import Peer
@@ -82,3 +85,16 @@ async def test_a_connection_whose_proxy_has_gone_opens_without_a_task(link, monk
     monkeypatch.setattr(link.io, "start", lambda coroutine: started.append(coroutine.close()))
     link._opened(Connection())
     assert link.open and link.answers and len(started) == 1  # the reader alone
+
+
+def test_a_reply_is_not_kept_until_the_next_one_comes(proxy):
+    pointer = sy.local_worker.send(torch.zeros(1_000_000), proxy)
+    proxy.objects_count_remote()  # so that the request has been read, and is not counted
+    tracemalloc.start()
+    try:
+        fetched = pointer.get()
+        kept, at_most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert fetched.nbytes == 4_000_000 < at_most
+    assert kept < 1_000_000
