@@ -269,8 +269,9 @@ class Link:
         """Hand each reply to the call that waits for it, until the connection ends."""
         try:
             while True:
-                # Without a name, which would keep a large reply until the next one has come.
-                self._hand_over(await connection.recv(), waiting)
+                frame = await connection.recv()
+                self._hand_over(frame, waiting)
+                del frame  # or a large reply would be kept until the next one has come
         except ConnectionClosed as error:
             cause = ConnectionResetError(_ending(connection, error))
         # Not if it was closed on purpose, or another one has been opened since.
