@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import syft as sy
+from syft.remote import stream
 from syft.workers.websocket_link import Link
 from tests.models import make_config
-from tests.network import Server, proxy_of, serving
+from tests.network import DEADLINE, Server, proxy_of, serving
 from tutorial.traffic import counting
 
 
@@ -17,7 +18,10 @@ def bob():
         yield proxy
 
 
-def test_operations_are_counted_and_only_the_wait_for_a_value_is_one(bob):
+def test_operations_are_counted_and_only_the_wait_for_a_value_is_one(bob, monkeypatch):
+    # Nothing goes before the value is asked for, however slow this machine is.
+    monkeypatch.setattr(stream, "FLUSH_SECONDS", DEADLINE)
+    monkeypatch.setattr(stream, "GARBAGE_SECONDS", DEADLINE)
     x = torch.ones(3).send(bob)
     bob.objects_count_remote()
     with counting() as traffic:
