@@ -9,6 +9,9 @@ import torch
 import syft as sy
 from syft.own_dataset import EXPECTED, DatasetNotLoaded, described, doubts_about, load_dataset
 
+# torch 2.4 makes tensors of numpy's booleans in a way that numpy 1.26 warns of.
+OF_NUMPY = pytest.mark.filterwarnings("ignore:In future, it will be an error:DeprecationWarning")
+
 HOSPITAL = """
 import numpy as np, torch, syft as sy
 
@@ -126,6 +129,7 @@ def table(inputs, targets):
     return sy.BaseDataset(np.array(inputs), np.array(targets))
 
 
+@OF_NUMPY
 @pytest.mark.parametrize(
     ("dataset", "text"),
     [
@@ -142,6 +146,7 @@ def test_a_dataset_is_described_by_its_first_sample(dataset, text):
     assert described(dataset).startswith(text)
 
 
+@OF_NUMPY
 @pytest.mark.parametrize(
     ("dataset", "doubts"),
     [

@@ -176,7 +176,8 @@ def epsilon_of(history: Sequence[tuple[float, float, int]], delta: float) -> flo
             name="opacus",
         ) from None
     accountant = RDPAccountant()
-    accountant.history = list(history)
+    # Older versions of numpy take no integers of more than 64 bits.
+    accountant.history = [(noise, rate, float(steps)) for noise, rate, steps in history]
     with warnings.catch_warnings():
         # That the best of the orders is the first or the last: the bound holds all the same.
         warnings.simplefilter("ignore")
