@@ -168,6 +168,8 @@ def test_whole_batches_have_the_attributes_of_the_dataset():
         batches.nothing  # noqa: B018
 
 
+# What torch 2.4 itself does to unpickle a tensor.
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
 @pytest.mark.parametrize(
     "copied", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
 )
