@@ -47,7 +47,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import nn
 
@@ -190,6 +190,15 @@ async def run_round(
     return current.result()
 
 
+class _Answer(NamedTuple):
+    """What a worker has made of a round. The fields are those of RoundResult."""
+
+    model: nn.Module
+    loss: float | None
+    seconds: float
+    privacy_spent: PrivacySpent | None
+
+
 class _Round:
     """A running round. The arguments are those of `run_round`."""
 
@@ -210,9 +219,7 @@ class _Round:
         }
         self._late: set[ObjectId] = set()
 
-    async def _take_part(
-        self, worker: AnyWorker, fit: Fit[AnyWorker]
-    ) -> tuple[nn.Module, float | None, float, PrivacySpent | None]:
+    async def _take_part(self, worker: AnyWorker, fit: Fit[AnyWorker]) -> _Answer:
         await worker.async_connect()
         self._reached.add(worker.id)
         started = time.monotonic()
@@ -220,7 +227,7 @@ class _Round:
         seconds = time.monotonic() - started
         # A worker with a privacy budget tells no loss; the others are not worth a question.
         spent = await _privacy_spent(worker) if loss is None else None
-        return model, loss, seconds, spent
+        return _Answer(model, loss, seconds, spent)
 
     async def wait(self) -> None:
         """Return when the round is over. Workers that have not answered by then are late."""
@@ -274,12 +281,18 @@ class _Round:
             raise QuorumNotReached(len(answers), self._min_workers, named) from (
                 errors[0] if errors else None
             )
-        models = {worker_id: model for worker_id, (model, _, _, _) in answers.items()}
-        losses = {worker_id: loss for worker_id, (_, loss, _, _) in answers.items()}
-        seconds = {worker_id: each for worker_id, (_, _, each, _) in answers.items()}
-        spent = {worker_id: each for worker_id, (*_, each) in answers.items() if each is not None}
-        duration = time.monotonic() - self._started
-        return RoundResult(models, losses, failures, duration, seconds, spent)
+        return RoundResult(
+            models={worker_id: each.model for worker_id, each in answers.items()},
+            losses={worker_id: each.loss for worker_id, each in answers.items()},
+            failures=failures,
+            seconds=time.monotonic() - self._started,
+            worker_seconds={worker_id: each.seconds for worker_id, each in answers.items()},
+            privacy_spent={
+                worker_id: each.privacy_spent
+                for worker_id, each in answers.items()
+                if each.privacy_spent is not None
+            },
+        )
 
     def _answered(self) -> int:
         return sum(
