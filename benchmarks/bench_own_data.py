@@ -1,4 +1,4 @@
-"""Goal 8: rounds on five workers of the example with a table, with the launcher's settings or none.
+"""Goal 9: rounds on five workers of the example with a table, with the launcher's settings or none.
 
 The workers are started as users start them, by `python -m syft.worker`, once without any settings
 and once with those that the launcher of the tutorial gives its own.
@@ -22,6 +22,7 @@ from torch import nn
 import start_websocket_servers as launcher
 import syft as sy
 from benchmarks.harness import Report, free_ports, ratio_row
+from benchmarks.workers import proxies
 from syft.federated import run_round
 from syft.frameworks.torch.fl import utils
 
@@ -40,8 +41,8 @@ def run(smoke: bool = False) -> Report:
         # In turn: which of the two is first alternates.
         order = [(ours, {}, ()), (theirs, launcher.ENVIRONMENT, ("--threads", "1"))]
         for seconds, environment, words in order if turn % 2 else order[::-1]:
-            with _workers(names, environment, words) as proxies:
-                seconds.append(asyncio.run(_seconds_a_round(proxies, rounds)))
+            with _workers(names, environment, words) as workers:
+                seconds.append(asyncio.run(_seconds_a_round(workers, rounds)))
     what = f"a round on {len(names)} workers started without settings"
     return Report([ratio_row(9, what, ours, theirs, LIMIT, "with the launcher's")])
 
@@ -63,18 +64,12 @@ def _workers(
         )
         for name, port in zip(names, ports, strict=True)
     ]
-    proxies = [
-        sy.WebsocketClientWorker(
-            None, "localhost", port, id=name, connect=False, connect_timeout=CONNECT_SECONDS
-        )
-        for name, port in zip(names, ports, strict=True)
-    ]
     try:
-        yield proxies
+        with proxies(
+            list(names), ports, connect=False, connect_timeout=CONNECT_SECONDS
+        ) as connected:
+            yield connected
     finally:
-        for proxy in proxies:
-            proxy.close()
-            proxy.remove_worker_from_local_worker_registry()
         for worker in started:
             worker.terminate()
         for worker in started:
@@ -84,9 +79,9 @@ def _workers(
 ALL_SETTINGS = {*launcher.ENVIRONMENT, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SYFT_TOKEN"}
 
 
-async def _seconds_a_round(proxies: list[Any], rounds: int) -> float:
+async def _seconds_a_round(workers: list[Any], rounds: int) -> float:
     """Return the mean seconds of a round, the first included."""
-    await asyncio.gather(*(proxy.async_connect() for proxy in proxies))
+    await asyncio.gather(*(worker.async_connect() for worker in workers))
     torch.manual_seed(1)
     model: nn.Module = nn.Sequential(
         nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 1), nn.Flatten(start_dim=0)
@@ -100,7 +95,7 @@ async def _seconds_a_round(proxies: list[Any], rounds: int) -> float:
 
     start = time.perf_counter()
     for _ in range(rounds):
-        result = await run_round(proxies, fit, min_workers=len(proxies))
+        result = await run_round(workers, fit, min_workers=len(workers))
         model = utils.federated_avg(result.models)
     return (time.perf_counter() - start) / rounds
 
