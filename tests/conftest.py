@@ -91,3 +91,10 @@ def proxy(server: Server) -> Iterator[sy.WebsocketClientWorker]:
     """A proxy of `server`, connected all the time."""
     with proxy_of(server) as proxy:
         yield proxy
+
+
+@pytest.fixture(params=["alice", "proxy"], ids=["virtual", "websocket"])
+def worker(request: pytest.FixtureRequest) -> sy.workers.BaseWorker:
+    """A worker with the 20 samples of blobs(), once in this process and once behind a socket."""
+    worker: sy.workers.BaseWorker = request.getfixturevalue(request.param)
+    return worker

@@ -29,15 +29,6 @@ def correction_of(model: nn.Module, value: float = 0.25) -> dict[str, torch.Tens
     }
 
 
-@pytest.fixture(params=["virtual", "websocket"])
-def worker(request, alice):
-    if request.param == "virtual":
-        yield alice
-    else:
-        with serving(Server()) as server, proxy_of(server) as proxy:
-            yield proxy
-
-
 def fitted(worker: Any, model: Any, **settings: Any) -> tuple[Any, nn.Module]:
     config = make_config(model, **{"max_nr_batches": 1, "shuffle": False, **settings}).send(worker)
     loss = worker.fit(dataset_key="blobs")

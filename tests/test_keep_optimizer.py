@@ -34,15 +34,6 @@ def locally(fits, optimizer, **settings):
     return model
 
 
-@pytest.fixture(params=["virtual", "websocket"])
-def worker(request, alice):
-    if request.param == "virtual":
-        yield alice
-    else:
-        with serving(Server()) as server, proxy_of(server) as proxy:
-            yield proxy
-
-
 ADAM = {"optimizer": "Adam", "optimizer_args": {"lr": 0.01}}
 MOMENTUM = {"optimizer": "SGD", "optimizer_args": {"lr": 0.1, "momentum": 0.9}}
 

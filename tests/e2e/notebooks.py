@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import re
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,49 @@ def cell_with(notebook: Any, text: str) -> Any:
     """Return the only code cell that contains a text."""
     (cell,) = [cell for cell in code_cells(notebook) if text in cell.source]
     return cell
+
+
+# What every notebook has to keep
+
+
+def check_ran_without_warnings(executed: Any) -> None:
+    """Fail unless all cells were executed and none warned."""
+    for cell in code_cells(executed):
+        assert cell.execution_count is not None, cell.source
+        assert not [output.text for output in cell.outputs if output.get("name") == "stderr"]
+        assert "Warning" not in printed(cell), cell.source
+
+
+def check_figures(executed: Any) -> int:
+    """Fail unless each cell that draws shows one figure that is not empty; return their number."""
+    cells = [cell for cell in code_cells(executed) if has_figure(cell)]
+    for cell in cells:
+        assert len(pictures(cell)) == 1, cell.source
+        assert pictures(cell)[0].std() > 0.01, cell.source
+    return len(cells)
+
+
+def check_cells_are_short(stored: Any, median: int) -> None:
+    """Fail if half of the cells have more lines than `median`, or one has more than 15."""
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(stored)]
+    assert statistics.median(lengths) <= median
+    assert max(lengths) <= 15
+
+
+def check_stored_outputs(stored: Any) -> None:
+    """Fail unless the outputs come from one run from top to bottom, without errors."""
+    counts = [cell.execution_count for cell in code_cells(stored)]
+    assert counts == list(range(1, len(counts) + 1))
+    for cell in code_cells(stored):
+        assert not [output for output in cell.outputs if output.get("name") == "stderr"]
+        assert not [output for output in cell.outputs if output.output_type == "error"]
+        assert bool(pictures(cell)) == has_figure(cell), cell.source
+
+
+def check_links(stored: Any) -> None:
+    """Fail unless there are links to files, and all of them lead to files."""
+    texts = [cell.source for cell in stored.cells if cell.cell_type == "markdown"]
+    links = [link for text in texts for link in re.findall(r"\]\(([^)]+)\)", text)]
+    files = [link for link in links if not link.startswith("http")]
+    assert files
+    assert [link for link in files if not (REPOSITORY / link).is_file()] == []

@@ -3,7 +3,6 @@ users start them."""
 
 import inspect
 import re
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +13,14 @@ import run_websocket_client
 import run_websocket_server
 from tests.e2e.notebooks import (
     cell_with,
+    check_cells_are_short,
+    check_figures,
+    check_links,
+    check_ran_without_warnings,
+    check_stored_outputs,
     code_cells,
     execute,
     has_figure,
-    pictures,
     printed,
     set_parameters,
     workers,
@@ -103,18 +106,11 @@ def test_the_interrupted_training_stopped_where_it_was_interrupted(executed):
 
 
 def test_all_cells_run_without_warnings_also_after_an_interruption(executed):
-    for cell in code_cells(executed):
-        assert cell.execution_count is not None
-        assert not [output.text for output in cell.outputs if output.get("name") == "stderr"]
-        assert "Warning" not in printed(cell)
+    check_ran_without_warnings(executed)
 
 
 def test_every_figure_holds_something(executed):
-    cells = [cell for cell in code_cells(executed) if has_figure(cell)]
-    assert len(cells) >= 11
-    for cell in cells:
-        assert len(pictures(cell)) == 1, cell.source
-        assert pictures(cell)[0].std() > 0.01, cell.source
+    assert check_figures(executed) >= 11
 
 
 def test_the_workers_are_ready_and_hold_their_digits(executed, ports):
@@ -151,9 +147,7 @@ def test_the_saved_model_reads_digits(executed):
 
 
 def test_cells_are_short(stored):
-    lengths = [len(cell.source.splitlines()) for cell in code_cells(stored)]
-    assert statistics.median(lengths) <= 5
-    assert max(lengths) <= 15
+    check_cells_are_short(stored, median=5)
 
 
 def test_every_section_has_a_figure_or_a_picture(stored):
@@ -175,12 +169,7 @@ def test_every_section_has_a_figure_or_a_picture(stored):
 
 
 def test_stored_outputs_come_from_one_run_from_top_to_bottom(stored):
-    counts = [cell.execution_count for cell in code_cells(stored)]
-    assert counts == list(range(1, len(counts) + 1))
-    for cell in code_cells(stored):
-        assert not [output for output in cell.outputs if output.get("name") == "stderr"]
-        assert not [output for output in cell.outputs if output.output_type == "error"]
-        assert bool(pictures(cell)) == has_figure(cell)
+    check_stored_outputs(stored)
 
 
 def test_stored_outputs_show_the_code_as_it_is_now(stored):
@@ -202,12 +191,4 @@ def test_stored_run_reaches_what_the_tutorial_claims(stored):
 
 
 def test_links_to_files_lead_to_files(stored):
-    texts = [cell.source for cell in stored.cells if cell.cell_type == "markdown"]
-    links = [
-        link
-        for text in texts
-        for link in re.findall(r"\]\(([^)]+)\)", text)
-        if not link.startswith("http")
-    ]
-    assert links
-    assert [link for link in links if not (REPOSITORY / link).is_file()] == []
+    check_links(stored)

@@ -4,15 +4,22 @@ part needs Opacus."""
 
 import importlib.util
 import os
-import re
-import statistics
 from typing import Any
 
 import nbformat
 import pytest
 
 from tests.e2e import programs
-from tests.e2e.notebooks import cell_with, code_cells, execute, has_figure, pictures, printed
+from tests.e2e.notebooks import (
+    cell_with,
+    check_cells_are_short,
+    check_figures,
+    check_links,
+    check_ran_without_warnings,
+    check_stored_outputs,
+    execute,
+    printed,
+)
 from tests.e2e.programs import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "uneven_data_and_privacy.ipynb"
@@ -47,18 +54,11 @@ def executed(stored: Any) -> Any:
 
 
 def test_all_cells_run_without_warnings(executed):
-    for cell in code_cells(executed):
-        assert cell.execution_count is not None
-        assert not [output.text for output in cell.outputs if output.get("name") == "stderr"]
-        assert "Warning" not in printed(cell)
+    check_ran_without_warnings(executed)
 
 
 def test_every_figure_holds_something(executed):
-    cells = [cell for cell in code_cells(executed) if has_figure(cell)]
-    assert len(cells) == (8 if HAS_OPACUS else 4)
-    for cell in cells:
-        assert len(pictures(cell)) == 1, cell.source
-        assert pictures(cell)[0].std() > 0.01, cell.source
+    assert check_figures(executed) == (8 if HAS_OPACUS else 4)
 
 
 @pytest.mark.skipif(HAS_OPACUS, reason="Opacus is installed")
@@ -79,23 +79,12 @@ def test_the_refusals_say_what_was_spent_before_and_after_the_restart(executed):
 
 
 def test_cells_are_short(stored):
-    lengths = [len(cell.source.splitlines()) for cell in code_cells(stored)]
-    assert statistics.median(lengths) <= 8
-    assert max(lengths) <= 15
+    check_cells_are_short(stored, median=8)
 
 
 def test_stored_outputs_come_from_one_run_from_top_to_bottom(stored):
-    counts = [cell.execution_count for cell in code_cells(stored)]
-    assert counts == list(range(1, len(counts) + 1))
-    for cell in code_cells(stored):
-        assert not [output for output in cell.outputs if output.get("name") == "stderr"]
-        assert not [output for output in cell.outputs if output.output_type == "error"]
-        assert bool(pictures(cell)) == has_figure(cell)
+    check_stored_outputs(stored)
 
 
 def test_links_to_files_lead_to_files(stored):
-    texts = [cell.source for cell in stored.cells if cell.cell_type == "markdown"]
-    links = [link for text in texts for link in re.findall(r"\]\(([^)]+)\)", text)]
-    files = [link for link in links if not link.startswith("http")]
-    assert files
-    assert [link for link in files if not (REPOSITORY / link).is_file()] == []
+    check_links(stored)
