@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.harness import Report, Row, Span
-from benchmarks.workers import cores
+from syft.workers.threads import cores
 
 NAMES = (
     "job",

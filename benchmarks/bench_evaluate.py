@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.bench_round import config, traced_model
 from benchmarks.harness import Report, Row, ratio_row
-from benchmarks.workers import cores, processes, proxies
+from benchmarks.workers import processes, proxies
+from syft.workers.threads import cores
 
 LIMIT_EVALUATE, LIMIT_FIT, LIMIT_DIFFERENCE = 0.6, 1.0, 1e-6
 

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import itertools
 import multiprocessing
-import os
 import sys
 import time
 import zlib
@@ -286,11 +285,6 @@ def proxies(
         for proxy in found:
             proxy.close()
             proxy.remove_worker_from_local_worker_registry()
-
-
-def cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _port(process: Any, pipe: Connection) -> int:
